@@ -5,4 +5,5 @@
 //! files of its own but the lines it appends to the user's `known_hosts`, and it never writes to a terminal: every question
 //! goes through the caller's `Prompter`.
 
+pub mod frames;
 pub mod tls;

@@ -1,0 +1,163 @@
+//! What a job is and how a try to run it ended: shared by the master, the starters and the journal.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
+
+use crate::ids::AttemptId;
+use crate::template::Template;
+
+/// When files travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Transfer {
+    /// Where the node doesn't see the job's directory.
+    #[default]
+    #[n(0)]
+    IfNeeded,
+    /// Always: the job runs in a scratch directory.
+    #[n(1)]
+    Yes,
+    /// Never: the job runs in its own directory, and only on nodes that see it.
+    #[n(2)]
+    No,
+}
+
+/// What to run: one for each `queue` statement, the same for all of its jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Program {
+    /// Path as the user gave it, relative to `initialdir`.
+    #[n(0)]
+    pub executable: Template,
+    /// Arguments, without the program's name.
+    #[n(1)]
+    pub arguments: Vec<Template>,
+    /// Variables set for the job, over those that the starter gives.
+    #[n(2)]
+    pub environment: Vec<(Template, Template)>,
+    /// Absolute directory on the workstation in which relative names of the job are found.
+    #[n(3)]
+    pub initialdir: Template,
+    /// Standard input; none is `/dev/null`.
+    #[n(4)]
+    pub input: Option<Template>,
+    /// Where standard output goes; none is `/dev/null`.
+    #[n(5)]
+    pub output: Option<Template>,
+    /// Where standard error goes; the same name as `output` means the same file.
+    #[n(6)]
+    pub error: Option<Template>,
+    /// Files that travel with the job.
+    #[n(7)]
+    pub transfer_input: Vec<Template>,
+    /// Files that come back; none means every new or changed file at the top of the scratch directory.
+    #[n(8)]
+    pub transfer_output: Option<Vec<Template>>,
+    /// When files travel.
+    #[n(9)]
+    pub transfer: Transfer,
+    /// Whether the executable travels too; if not, it is a path on the node.
+    #[n(10)]
+    pub transfer_executable: bool,
+    /// CPUs that a job of this program occupies, from 1.
+    #[n(11)]
+    pub cpus: u32,
+    /// Memory that it occupies; none is a share of the node's by its CPUs.
+    #[n(12)]
+    pub memory_mb: Option<u64>,
+}
+
+/// How a try ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Outcome {
+    /// The program ended with this code.
+    #[n(0)]
+    Exited(#[n(0)] u8),
+    /// A signal ended it.
+    #[n(1)]
+    Signaled(#[n(0)] u8),
+    /// It could not be started, and would not start anywhere: the user's to mend.
+    #[n(2)]
+    Unrunnable(#[n(0)] String),
+    /// The site failed it: to be tried again without touching the user's count.
+    #[n(3)]
+    SiteFailed(#[n(0)] String),
+    /// We killed it, as asked.
+    #[n(4)]
+    Killed,
+    /// The node doesn't see the job's directory after all: to be sent again, with its files.
+    #[n(5)]
+    NeedsFiles,
+}
+
+impl Outcome {
+    /// Did the program run to an end of its own?
+    pub fn is_final(&self) -> bool {
+        matches!(self, Outcome::Exited(_) | Outcome::Signaled(_))
+    }
+}
+
+/// Which of a job's outputs a file is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum OutputKind {
+    /// What the program wrote to standard output.
+    #[n(0)]
+    Stdout,
+    /// What it wrote to standard error.
+    #[n(1)]
+    Stderr,
+    /// A file of its scratch directory, by its name there.
+    #[n(2)]
+    File(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+/// A file that a job left, to come back to the workstation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Output {
+    /// Which one.
+    #[n(0)]
+    pub kind: OutputKind,
+    /// Bytes.
+    #[n(1)]
+    pub size: u64,
+    /// SHA-256.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub hash: [u8; 32],
+    /// Permission bits.
+    #[n(3)]
+    pub mode: u32,
+    /// The content, if it is small.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub inline: Option<Vec<u8>>,
+}
+
+/// What a try used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Usage {
+    /// From start to end, in milliseconds.
+    #[n(0)]
+    pub wall_ms: u64,
+    /// User and system time of the whole tree that was waited for, in milliseconds.
+    #[n(1)]
+    pub cpu_ms: u64,
+    /// Largest resident set of a process of the tree, in KiB.
+    #[n(2)]
+    pub peak_kib: u64,
+}
+
+/// The end of a try, as a starter reports it until it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AttemptResult {
+    /// Which try.
+    #[n(0)]
+    pub id: AttemptId,
+    /// How it ended.
+    #[n(1)]
+    pub outcome: Outcome,
+    /// What it used.
+    #[n(2)]
+    pub usage: Usage,
+    /// What comes back; empty where the job wrote in place.
+    #[n(3)]
+    pub outputs: Vec<Output>,
+}

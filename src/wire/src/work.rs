@@ -1,0 +1,199 @@
+//! Master and starter, relayed by the event agent, which reads only the route. Kinds `0x03..`.
+//!
+//! Whenever the way to the master opens, the starter says what it holds ([`Inventory`]) and sends again every result that was not
+//! acknowledged. So nothing between the two needs to be reliable: a lost assignment shows as an attempt missing from the inventory,
+//! a lost result is repeated, a repeated one is known by its attempt id.
+
+use minicbor::{Decode, Encode};
+use vo_core::ids::AttemptId;
+use vo_core::job::{AttemptResult, OutputKind, Program};
+
+use crate::frame::kinds;
+
+/// Largest piece of a file in one frame.
+pub const CHUNK: usize = 256 << 10;
+
+/// Bytes of one file under way unacknowledged.
+pub const WINDOW: u64 = 1 << 20;
+
+/// A program that attempts will name, by its number; sent to a starter before its first use there, and again after each
+/// [`Inventory`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DefineProgram {
+    /// The number, unique in the session.
+    #[n(0)]
+    pub program: u64,
+    /// What to run.
+    #[n(1)]
+    pub body: Program,
+}
+
+/// Tries to run, in the order in which they should start.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Assign {
+    /// The tries.
+    #[n(0)]
+    pub attempts: Vec<Assignment>,
+}
+
+/// One try to run.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Assignment {
+    /// Which.
+    #[n(0)]
+    pub id: AttemptId,
+    /// What to run.
+    #[n(1)]
+    pub program: u64,
+    /// The files to bring, if the try runs in a scratch directory; none if it runs in the job's own directory.
+    #[n(2)]
+    pub files: Option<Vec<FileRef>>,
+    /// For a node that shares the marker's file system: the inode number of the job's directory, if it is on that file system.
+    /// A starter that doesn't find it there answers [`vo_core::job::Outcome::NeedsFiles`].
+    #[n(3)]
+    pub directory: Option<u64>,
+}
+
+/// What a file is to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum FileRole {
+    /// The program itself.
+    #[n(0)]
+    Executable,
+    /// Standard input.
+    #[n(1)]
+    Stdin,
+    /// A file of the scratch directory, by its name there: relative, without `..`.
+    #[n(2)]
+    Input(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+/// A file that travels to the node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FileRef {
+    /// What it is to the job.
+    #[n(0)]
+    pub role: FileRole,
+    /// SHA-256 of its content.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub hash: [u8; 32],
+    /// Bytes.
+    #[n(2)]
+    pub size: u64,
+    /// Permission bits.
+    #[n(3)]
+    pub mode: u32,
+}
+
+/// What happened since the last report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Report {
+    /// Tries that started.
+    #[n(0)]
+    pub started: Vec<AttemptId>,
+    /// Tries that ended. Each is repeated, after a lost connection, until it is acknowledged.
+    #[n(1)]
+    pub results: Vec<AttemptResult>,
+    /// Queued tries given back, as asked with [`Recall`] or because the starter ends.
+    #[n(2)]
+    pub returned: Vec<AttemptId>,
+}
+
+/// These results are durable and their outputs are at home: the starter forgets them and removes their files.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Acknowledge {
+    /// Which.
+    #[n(0)]
+    pub ids: Vec<AttemptId>,
+}
+
+/// Give back up to this many tries that have not started, the last first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Recall {
+    /// How many.
+    #[n(0)]
+    pub count: u32,
+}
+
+/// Kill these tries, whole trees: SIGTERM, then SIGKILL. Queued ones are dropped. Each is answered by a result or by `returned`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Kill {
+    /// Which.
+    #[n(0)]
+    pub ids: Vec<AttemptId>,
+    /// Between the two signals.
+    #[n(1)]
+    pub grace_ms: u64,
+}
+
+/// All that a starter holds, said whenever the way to the master opens; results follow in [`Report`]s.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Inventory {
+    /// Not started.
+    #[n(0)]
+    pub queued: Vec<AttemptId>,
+    /// Running.
+    #[n(1)]
+    pub running: Vec<AttemptId>,
+    /// Ended, not acknowledged.
+    #[n(2)]
+    pub finished: Vec<AttemptId>,
+}
+
+/// Send a piece of an output.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FetchOutput {
+    /// Whose.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Which.
+    #[n(1)]
+    pub kind: OutputKind,
+    /// From here.
+    #[n(2)]
+    pub offset: u64,
+    /// Bytes; the starter sends them in pieces of at most [`CHUNK`], the master asks for at most [`WINDOW`] at once.
+    #[n(3)]
+    pub length: u64,
+}
+
+/// A piece of an output.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutputChunk {
+    /// Whose.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Which.
+    #[n(1)]
+    pub kind: OutputKind,
+    /// From here.
+    #[n(2)]
+    pub offset: u64,
+    /// The bytes.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub data: Vec<u8>,
+}
+
+/// The output can't be read any more.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutputLost {
+    /// Whose.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Which.
+    #[n(1)]
+    pub kind: OutputKind,
+    /// Why.
+    #[n(2)]
+    pub why: String,
+}
+
+kinds! {
+    0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
+    0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost,
+}
+
+/// Does a frame of this kind pass between master and starter, so that the event agent only relays it?
+pub fn is_relayed(kind: u16) -> bool {
+    kind >> 8 == 0x03
+}

@@ -106,6 +106,6 @@ gridengine_ready() {
 	# A sixth column holds the states that keep a queue from taking jobs.
 	seen=$(host_exec "$1-gw" timeout 5 qstat -f 2>&1) || true
 	(($(awk '/^all\.q@/ && NF == 5' <<<"$seen" | wc -l) == NODES)) && return
-	grep -E '^all\.q@|error' <<<"$seen" | paste -sd,
+	grep -E '^all\.q@|error' <<<"$seen" | tr -s ' ' | paste -sd,
 	return 1
 }

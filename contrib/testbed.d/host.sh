@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # The life of one host. No file says what runs: a host is the processes in its network namespace.
 
+readonly UP_TIMEOUT=60 # seconds until `up` says which sites are not ready; a busy machine takes 15
+
 # host_init HOST: the machine's id of the host's first process, or nothing.
 host_init() {
 	local netns pid
@@ -15,10 +17,12 @@ host_init() {
 	done
 }
 
+host_runs() { [[ -n $(host_init "$1") ]]; }
+
 # host_start HOST: does nothing when it runs.
 host_start() {
 	local host=$1 site=${1%-*} role
-	[[ -z $(host_init "$host") ]] || return 0
+	! host_runs "$host" || return 0
 	case ${host##*-} in
 	n*) role=node ;;
 	*) role=${host##*-} ;;
@@ -82,16 +86,24 @@ site_down() {
 	return 0
 }
 
+# The mounts of the homes tell where the testbed that is up keeps its state.
+need_own_testbed() {
+	local other
+	other=$(awk -v own="$STATE/" '$1 == "vo-testbed" && index($2, own) != 1 { sub("/sites/.*", "", $2); print $2; exit }' /proc/mounts)
+	[[ -z $other ]] || die "another testbed is up: VO_TESTBED_STATE=$other"
+}
+
+# note_site_ready SITE: keeps what is missing in a file, for a message later.
+note_site_ready() { site_ready "$1" >"$(site_dir "$1")/waits-for" 2>&1; }
+
 cmd_up() {
-	local site sites=("$@") late=() why
+	local site sites=("$@") late=() why deadline
 	((${#sites[@]})) || sites=("${ALL_SITES[@]}")
 	for site in "${sites[@]}"; do need_site "$site"; done
 	need_root
 	need_debian
 	need_packages
-	if netns_exists "$ROUTER" && [[ ! -d $STATE/sites ]]; then
-		die "another testbed is up, with a state directory other than $STATE"
-	fi
+	need_own_testbed
 	lock_state
 	need_kernel
 	need_free_addresses
@@ -102,12 +114,13 @@ cmd_up() {
 	write_known_hosts
 	write_ssh_config
 
+	deadline=$((SECONDS + UP_TIMEOUT))
 	for site in "${sites[@]}"; do
-		wait_for 60 eval "site_ready $site >'$STATE/sites/$site/waits-for'" || late+=("$site")
+		wait_for $((deadline - SECONDS)) note_site_ready "$site" || late+=("$site")
 	done
 	for site in "${late[@]}"; do
-		why=$(<"$STATE/sites/$site/waits-for")
-		say "$site is not ready after 60 s: ${why:-no word}; logs are in $(site_dir "$site")/hosts"
+		why=$(<"$(site_dir "$site")/waits-for")
+		say "$site is not ready after $UP_TIMEOUT s: ${why:-no word}; logs are in $(site_dir "$site")/hosts"
 	done
 	cmd_info "${sites[@]}"
 	((${#late[@]} == 0))
@@ -121,10 +134,7 @@ cmd_down() {
 	*) die_usage "down takes --keep only" ;;
 	esac
 	need_root
-	if [[ ! -d $STATE ]]; then
-		! netns_exists "$ROUTER" || die "a testbed is up, with a state directory other than $STATE"
-		return
-	fi
+	need_own_testbed
 	lock_state
 	for site in "${ALL_SITES[@]}"; do site_down "$site"; done
 	router_down
@@ -139,7 +149,7 @@ cmd_reboot() {
 	netns_exists "$(netns_of "$1")" || die "$1 is not up"
 	host_stop "$1"
 	host_start "$1"
-	wait_for 10 eval "[[ -n \$(host_init $1) ]]" || die "$1 does not start: see $(site_dir "${1%-*}")/hosts/$1/console.log"
+	wait_for 10 host_runs "$1" || die "$1 does not start: see $(site_dir "${1%-*}")/hosts/$1/console.log"
 }
 
 cmd_exec() {

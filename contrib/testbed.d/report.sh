@@ -35,7 +35,7 @@ cmd_status() {
 		running=0 hosts=0
 		for host in $(hosts_of "$site"); do
 			hosts=$((hosts + 1))
-			[[ -z $(host_init "$host") ]] || running=$((running + 1))
+			! host_runs "$host" || running=$((running + 1))
 		done
 		if ((running == 0)); then
 			printf '%-8s%-7s%-12s%-12s%s\n' "$site" "0/$hosts" - - down
@@ -55,17 +55,14 @@ cmd_ssh() {
 	exec ssh -F "$STATE/ssh_config" "$@"
 }
 
-# A code works once, so that the current one may be spent. pam_oath remembers the last one only and takes neighbours in time.
+# A code works once, and the current one may be spent: the site forgets what it has seen, so that the code printed always works.
 cmd_otp() {
 	need_root
 	need_up
-	local site=${1:-grid} last offset code
+	local site=${1:-grid}
 	need_site "$site"
 	[[ ${SITE_AUTH[$site]} == otp ]] || die_usage "$site asks for no code"
-	last=$(awk '{ print $6 }' "$(site_dir "$site")/etc/oath/users")
-	for offset in 0 30; do
-		code=$(oathtool --totp --now "+$offset seconds" "$TOTP_SECRET")
-		[[ $code == "$last" ]] || break
-	done
-	echo "$code"
+	[[ -e $(site_dir "$site")/complete ]] || die "$site is not up"
+	make_otp_users "$site" "$(site_dir "$site")/etc"
+	oathtool --totp "$TOTP_SECRET"
 }

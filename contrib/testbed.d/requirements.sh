@@ -54,6 +54,7 @@ need_kernel() {
 	scratch=$(mktemp -d "$STATE/probe.XXXXXX")
 	missing=$(unshare --mount --net --uts --ipc --pid --fork bash -c "$PROBE" probe "$scratch" </dev/null 2>/dev/null) || true
 	rm -rf "$scratch"
+	[[ -z $missing ]] || rmdir --ignore-fail-on-non-empty "$STATE"
 	[[ -z $missing ]] || cannot "the kernel lacks what the hosts need: ${missing%; }"
 }
 

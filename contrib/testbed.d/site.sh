@@ -75,12 +75,12 @@ make_sshd() {
 	if [[ ${SITE_AUTH[$site]} == otp ]]; then
 		methods=keyboard-interactive:pam interactive=yes
 		mkdir -m 700 "$etc/oath"
-		(umask 077 && echo "HOTP/T30/6 ${SITE_USER[$site]} - $TOTP_SECRET" >"$etc/oath/users")
+		make_otp_users "$site" "$etc"
 	fi
-	# pam_oath takes codes up to ten minutes off, because a code works once and tests log in more often than twice a minute.
+	# The window lets a person read and type for two minutes.
 	cat >"$etc/pam.d/sshd" <<-'EOF'
 		auth     requisite pam_unix.so
-		auth     required  pam_oath.so usersfile=/etc/oath/users window=20 digits=6
+		auth     required  pam_oath.so usersfile=/etc/oath/users window=4 digits=6
 		account  required  pam_unix.so
 		session  required  pam_limits.so
 	EOF
@@ -102,6 +102,12 @@ make_sshd() {
 			KbdInteractiveAuthentication no
 			AuthenticationMethods publickey
 	EOF
+}
+
+# pam_oath writes the last code used into this file, by renaming another over it; so do we.
+make_otp_users() {
+	(umask 077 && echo "HOTP/T30/6 ${SITE_USER[$1]} - $TOTP_SECRET" >"$2/oath/users.new")
+	mv "$2/oath/users.new" "$2/oath/users"
 }
 
 make_homes() {

@@ -35,10 +35,10 @@ hosts_of() {
 }
 
 need_host() {
-	local site=${1:-}
-	site=${site%-*}
-	if [[ -z ${SITE_INDEX[$site]:-} ]] || ! hosts_of "$site" | grep -qxF -- "$1"; then
-		die_usage "no host '${1:-}': hosts are named as tundra-gw, tundra-mgr, tundra-n1"
+	local host=${1:-} site
+	site=${host%-*}
+	if [[ -z $site || -z ${SITE_INDEX[$site]:-} ]] || ! hosts_of "$site" | grep -qxF -- "$host"; then
+		die_usage "no host '$host': hosts are named as tundra-gw, tundra-mgr, tundra-n1"
 	fi
 }
 

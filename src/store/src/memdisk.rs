@@ -42,7 +42,7 @@ struct State {
     crash_at: Option<u64>,
     /// Bytes that still fit.
     room: Option<usize>,
-    failing_syncs: u32,
+    fail_at: Option<u64>,
     syncs: u64,
 }
 
@@ -174,13 +174,22 @@ fn scatter(bytes: &mut Vec<u8>, offset: usize, data: &[u8], piece: usize, choice
     }
 }
 
+fn failed() -> io::Error {
+    io::Error::other("the disk failed")
+}
+
 impl State {
-    fn step(&mut self) -> io::Result<()> {
-        if self.crash_at.is_some_and(|at| self.steps >= at) {
-            return Err(io::Error::other("the machine has crashed"));
-        }
+    /// Begins a step that changes something; `true` if it has to fail.
+    fn begin(&mut self) -> io::Result<bool> {
+        self.alive()?;
+        let fails = self.fail_at == Some(self.steps);
         self.steps += 1;
-        Ok(())
+        Ok(fails)
+    }
+
+    /// Begins a step that has no effect when it fails.
+    fn step(&mut self) -> io::Result<()> {
+        if self.begin()? { Err(failed()) } else { Ok(()) }
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -237,6 +246,12 @@ impl MemDisk {
         self.state().crash_at = Some(step);
     }
 
+    /// Ends a [`crash_at`](Self::crash_at) as if only the process had been killed: all that was written is still seen,
+    /// and nothing more is durable.
+    pub fn restart(&self) {
+        self.state().crash_at = None;
+    }
+
     /// Cuts the power and starts again, with what `loss` leaves.
     pub fn crash(&self, loss: Loss, choices: &mut Choices) {
         let mut state = self.state();
@@ -264,10 +279,11 @@ impl MemDisk {
         self.state().room = bytes;
     }
 
-    /// Lets the next `count` syncs of files fail as Linux does: an arbitrary part reaches the disk, the rest stays
-    /// visible until a crash and is never written by a later sync.
-    pub fn fail_syncs(&self, count: u32) {
-        self.state().failing_syncs = count;
+    /// Lets step number `step` fail, and only that one. A write writes an arbitrary part. A sync of a file behaves as
+    /// on Linux: an arbitrary part reaches the disk, and the rest stays visible until a crash but no later sync writes
+    /// it. Everything else has no effect.
+    pub fn fail_at(&self, step: u64) {
+        self.state().fail_at = Some(step);
     }
 
     /// What a program sees in a file.
@@ -346,8 +362,13 @@ impl Disk for MemDisk {
 
     fn write(&mut self, file: &mut MemFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        let fails = state.begin()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        if fails {
+            let part = Choices::new(state.steps).below(bytes.len() + 1);
+            state.change(file.0, Change::Write(offset, bytes[..part].to_vec()));
+            return Err(failed());
+        }
         let held = state.files[file.0].seen.len();
         let growth = (offset + bytes.len()).saturating_sub(held);
         let short = state.room.map_or(0, |room| growth.saturating_sub(room));
@@ -376,14 +397,12 @@ impl Disk for MemDisk {
 
     fn sync(&mut self, file: &mut MemFile) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
-        if state.failing_syncs > 0 {
-            state.failing_syncs -= 1;
+        if state.begin()? {
             let mut choices = Choices::new(state.steps);
             let file = &mut state.files[file.0];
             file.durable = file.survivor(Loss::Scattered(1), &mut choices);
             file.changes.clear();
-            return Err(io::Error::other("the disk failed"));
+            return Err(failed());
         }
         state.syncs += 1;
         let file = &mut state.files[file.0];

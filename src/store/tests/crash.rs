@@ -7,14 +7,16 @@ use std::convert::Infallible;
 use vo_store::memdisk::{Choices, Loss, MemDisk};
 use vo_store::{Disk as _, Log, Opened, Options, Replay, StoreError};
 
-const LOSSES: [Loss; 7] = [
-    Loss::None,
-    Loss::All,
-    Loss::Tail,
-    Loss::Scattered(1),
-    Loss::Scattered(5),
-    Loss::Scattered(24),
-    Loss::Scattered(64),
+/// `None`: only the process dies.
+const LOSSES: [Option<Loss>; 8] = [
+    None,
+    Some(Loss::None),
+    Some(Loss::All),
+    Some(Loss::Tail),
+    Some(Loss::Scattered(1)),
+    Some(Loss::Scattered(5)),
+    Some(Loss::Scattered(24)),
+    Some(Loss::Scattered(64)),
 ];
 
 /// The body of record number `n`: its length and bytes follow from the number, so no record passes for another.
@@ -33,6 +35,13 @@ fn body(n: u64) -> Vec<u8> {
 /// The fold of records 1 to n.
 fn state(n: u64) -> Vec<u8> {
     n.to_le_bytes().to_vec()
+}
+
+fn end(disk: &MemDisk, loss: Option<Loss>, choices: &mut Choices) {
+    match loss {
+        None => disk.restart(),
+        Some(loss) => disk.crash(loss, choices),
+    }
 }
 
 /// Opens a store and returns how many records it holds, having compared each with what was written.
@@ -127,7 +136,7 @@ fn histories(seeds: std::ops::Range<u64>, moves: usize, recoveries: bool) {
                     "{}: only the last removals may fail unseen",
                     what()
                 );
-                disk.crash(loss, &mut choices);
+                end(&disk, loss, &mut choices);
 
                 if recoveries {
                     recover_with_crashes(&disk, &told, &mut choices, &what);
@@ -156,7 +165,7 @@ fn recover_with_crashes(crashed: &MemDisk, told: &Told, choices: &mut Choices, w
             let disk = crashed.copy();
             disk.crash_at(step);
             let seen = open(&disk).map(|(_, count)| count);
-            disk.crash(loss, choices);
+            end(&disk, loss, choices);
             let what = || format!("{}, then opening crashed at step {step} with {loss:?}", what());
             let (_, count) = open(&disk).unwrap_or_else(|e| panic!("{}: {e}", what()));
             check(count, told, &what);
@@ -178,6 +187,48 @@ fn a_crash_of_the_recovery_too() {
     histories(1000..1012, 14, true);
 }
 
+/// An input/output error at every step: the caller goes on or, once the log is poisoned, opens anew.
+#[test]
+fn an_error_at_any_step_loses_nothing() {
+    for seed in 0..40 {
+        let whole = MemDisk::new();
+        run(
+            &mut open(&whole).unwrap().0.log,
+            &mut Told::default(),
+            &mut Choices::new(seed),
+            25,
+        )
+        .unwrap();
+        for step in 0..whole.steps() {
+            for loss in LOSSES {
+                let what = || format!("seed {seed}, error at step {step}, then {loss:?}");
+                let mut choices = Choices::new(seed);
+                let disk = MemDisk::new();
+                disk.fail_at(step);
+                let (mut opened, _) = open(&disk).or_else(|_| open(&disk)).unwrap();
+                let mut told = Told::default();
+                if let Err(error) = run(&mut opened.log, &mut told, &mut choices, 25) {
+                    if matches!(error, StoreError::Poisoned { .. }) {
+                        drop(opened);
+                        let (again, count) = open(&disk).unwrap_or_else(|e| panic!("{}: {e}", what()));
+                        check(count, &told, &what);
+                        told = Told {
+                            durable: count,
+                            asked: BTreeSet::from([count]),
+                        };
+                        opened = again;
+                    }
+                    run(&mut opened.log, &mut told, &mut choices, 8).unwrap_or_else(|e| panic!("{}: {e}", what()));
+                }
+                drop(opened);
+                end(&disk, loss, &mut choices);
+                let (_, count) = open(&disk).unwrap_or_else(|e| panic!("{}: {e}", what()));
+                check(count, &told, &what);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_killed_process_leaves_commits_that_the_next_one_makes_durable() {
     // The write came through, its sync did not; the system still shows it.
@@ -186,7 +237,7 @@ fn a_killed_process_leaves_commits_that_the_next_one_makes_durable() {
     opened.log.append(&body(1));
     disk.crash_at(disk.steps() + 1);
     opened.log.commit().unwrap_err();
-    disk.crash_at(u64::MAX);
+    disk.restart();
     let (_, count) = open(&disk).unwrap();
     assert_eq!(count, 1);
     disk.crash(Loss::All, &mut Choices::new(0));
@@ -251,7 +302,7 @@ fn a_failed_sync_poisons_until_reopened() {
         }
         log.append(&body(2));
         log.append(&body(3));
-        disk.fail_syncs(1);
+        disk.fail_at(disk.steps() + 1);
         let text = chain(&log.commit().unwrap_err());
         assert!(text.contains("log-0") && text.contains("the disk failed"), "{text}");
         log.append(&body(4));
@@ -286,10 +337,12 @@ fn a_snapshot_that_fails_leaves_the_log_good_until_its_rename() {
     let disk = MemDisk::new();
     let (mut opened, _) = open(&disk).unwrap();
     opened.log.append(&body(1));
-    // The first sync is that of the snapshot's file aside.
-    disk.fail_syncs(1);
-    let error = opened.log.snapshot(&state(1)).unwrap_err();
-    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    // Create, write header and state, sync; create, write, sync; rename, sync names; then the snapshot's rename.
+    for step in 0..9 {
+        disk.fail_at(disk.steps() + step);
+        let error = opened.log.snapshot(&state(1)).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "step {step}: {error}");
+    }
     assert_eq!(opened.log.commit().unwrap(), 1);
     disk.crash(Loss::All, &mut Choices::new(0));
     assert_eq!(open(&disk).unwrap().1, 1);

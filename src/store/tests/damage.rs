@@ -167,6 +167,14 @@ fn a_missing_or_foreign_file_is_refused() {
     assert_eq!(missing(&[(LOG, LOG)]), SNAPSHOT);
     assert_eq!(missing(&[(SNAPSHOT, SNAPSHOT)]), LOG);
     assert_eq!(missing(&[(SNAPSHOT, SNAPSHOT), (LOG, "log-1.new")]), LOG);
+    // An unfinished snapshot leaves an empty log, not one with records.
+    let early = MemDisk::new();
+    Log::open_on(early.clone(), Options::default(), |_| Ok::<(), &str>(())).unwrap();
+    early.set_content(LOG, &disk.content(LOG).unwrap());
+    assert!(matches!(open(&early), Err(StoreError::Missing { file }) if file.to_str() == Some(SNAPSHOT)));
+    early.set_content(LOG, &disk.content(LOG).unwrap()[..LOG_HEADER]);
+    assert_eq!(open(&early).unwrap().0.len(), 0);
+
     let damaged = |files: &[(&str, &str)]| {
         assert!(
             matches!(open(&only(&disk, files)), Err(StoreError::Damaged { .. })),
@@ -261,6 +269,16 @@ fn a_real_directory() {
     log.append(b"two");
     assert_eq!(log.commit().unwrap(), 2);
 
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["lock", "log-1", "snapshot-1"]);
+
     // Ours while it lives, and only then.
     let busy = Log::open(&dir, Options::default(), |_| Ok::<(), &str>(())).unwrap_err();
     let holder = format!("is in use by process {} on ", std::process::id());
@@ -286,12 +304,6 @@ fn a_real_directory() {
     let cut = opened.cut.unwrap();
     assert_eq!((&cut.file, cut.offset, cut.bytes), (&file, good.len() as u64, 4));
     assert_eq!(fs::read(&file).unwrap(), good);
-    let mut names: Vec<_> = fs::read_dir(&dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["lock", "log-1", "snapshot-1"]);
 }
 
 #[test]

@@ -153,11 +153,14 @@ impl MemInode {
 
 /// Applies an arbitrary part of a write.
 fn scatter(bytes: &mut Vec<u8>, offset: usize, data: &[u8], piece: usize, choices: &mut Choices) {
-    // The new length is one more thing that may or may not have arrived.
+    // The new length is one more thing that may have arrived whole, in part or not at all.
     let old = bytes.len();
-    let reached = old
-        .max(offset + choices.below(data.len() + 1))
-        .max(if choices.below(2) == 0 { offset + data.len() } else { 0 });
+    let written = if choices.below(2) == 0 {
+        data.len()
+    } else {
+        choices.below(data.len() + 1)
+    };
+    let reached = old.max(offset + written);
     bytes.resize(reached, 0);
     for (i, piece_data) in data.chunks(piece).enumerate() {
         let start = offset + i * piece;

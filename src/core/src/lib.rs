@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod ids;
 pub mod job;
+pub mod pool;
 pub mod template;
 pub mod time;
 

@@ -1,0 +1,285 @@
+//! What can be asked of the pool.
+
+use super::*;
+
+/// Jobs by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Idle or matched.
+    pub idle: u32,
+    /// Running or transferring.
+    pub running: u32,
+    /// Held.
+    pub held: u32,
+    /// Completed.
+    pub completed: u32,
+    /// Removed.
+    pub removed: u32,
+    /// Of the completed, those with an exit code other than 0, or a signal.
+    pub failed: u32,
+}
+
+impl Counts {
+    fn of(&mut self, job: &Job) -> &mut u32 {
+        match job.state {
+            JobState::Idle | JobState::Matched => &mut self.idle,
+            JobState::Running | JobState::Transferring => &mut self.running,
+            JobState::Held => &mut self.held,
+            JobState::Completed => &mut self.completed,
+            JobState::Removed => &mut self.removed,
+        }
+    }
+
+    fn is_failed(job: &Job) -> bool {
+        job.state == JobState::Completed && job.end != Some(End::Exited(0))
+    }
+
+    pub(super) fn add(&mut self, job: &Job) {
+        *self.of(job) += 1;
+        self.failed += u32::from(Self::is_failed(job));
+    }
+
+    pub(super) fn remove(&mut self, job: &Job) {
+        *self.of(job) -= 1;
+        self.failed -= u32::from(Self::is_failed(job));
+    }
+
+    /// Those that are not completed or removed.
+    pub fn unfinished(&self) -> u32 {
+        self.idle + self.running + self.held
+    }
+
+    /// Adds others to these.
+    pub fn merge(&mut self, other: &Counts) {
+        self.idle += other.idle;
+        self.running += other.running;
+        self.held += other.held;
+        self.completed += other.completed;
+        self.removed += other.removed;
+        self.failed += other.failed;
+    }
+}
+
+/// Some of the jobs: those of the named clusters and the named jobs; nothing named means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Select {
+    /// Whole clusters.
+    pub clusters: BTreeSet<u32>,
+    /// Single jobs.
+    pub jobs: BTreeSet<JobId>,
+}
+
+impl Select {
+    fn is_all(&self) -> bool {
+        self.clusters.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Is the whole cluster meant?
+    pub fn covers(&self, cluster: u32) -> bool {
+        self.is_all() || self.clusters.contains(&cluster)
+    }
+
+    fn has(&self, job: JobId) -> bool {
+        self.covers(job.cluster) || self.jobs.contains(&job)
+    }
+
+    fn touches(&self, cluster: u32) -> bool {
+        self.covers(cluster) || self.jobs.iter().any(|job| job.cluster == cluster)
+    }
+}
+
+/// A job, as it is now.
+#[derive(Clone, Debug)]
+pub struct JobView<'a> {
+    /// Which.
+    pub id: JobId,
+    /// Its state.
+    pub state: JobState,
+    /// Is the starter that has it silent?
+    pub silent: bool,
+    /// How it ended, if it did.
+    pub end: Option<End>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Submitted.
+    pub submitted: Time,
+    /// When it ended, was held or removed, or, if it runs, started.
+    pub at: Time,
+    /// What the attempt that counts used.
+    pub usage: Usage,
+    /// Where it runs or ran last.
+    pub site: Option<SiteId>,
+    /// The node, while an attempt is out.
+    pub host: Option<&'a str>,
+    /// Why it is held, or how a site failed it last.
+    pub reason: Option<&'a str>,
+    /// What it runs.
+    pub program: &'a Arc<Program>,
+    /// Its event log.
+    pub log: Option<&'a Template>,
+}
+
+/// A cluster, as it is now.
+#[derive(Clone, Debug)]
+pub struct ClusterView<'a> {
+    /// Its number.
+    pub cluster: u32,
+    /// Its name.
+    pub name: &'a str,
+    /// Submitted.
+    pub submitted: Time,
+    /// Its jobs.
+    pub counts: Counts,
+}
+
+/// A starter, as it is now.
+#[derive(Clone, Debug)]
+pub struct StarterView<'a> {
+    /// Its key.
+    pub key: StarterKey,
+    /// What it offers.
+    pub offer: &'a Offer,
+    /// Does it answer?
+    pub connected: bool,
+    /// Since when.
+    pub since: Time,
+    /// The end of its walltime.
+    pub deadline: Option<Time>,
+    /// CPUs of what runs.
+    pub busy_cpus: u32,
+    /// What runs.
+    pub running: u32,
+    /// What waits there.
+    pub queued: u32,
+    /// What it completed.
+    pub completed: u64,
+}
+
+impl Pool {
+    /// A job.
+    pub fn view(&self, id: JobId) -> Option<JobView<'_>> {
+        let cluster = self.clusters.get(&id.cluster)?;
+        let job = cluster.jobs.get(id.proc as usize)?;
+        let group = &cluster.groups[cluster.group_of(id.proc)?];
+        let starter = self.live.get(&id).and_then(|(_, key)| self.starters.get(key));
+        let ran = matches!(job.state, JobState::Completed | JobState::Transferring);
+        Some(JobView {
+            id,
+            state: job.state,
+            silent: starter.is_some_and(|s| !s.connected),
+            end: job.end,
+            attempts: job.attempt,
+            submitted: cluster.submitted,
+            at: job.at,
+            usage: Usage {
+                wall_ms: job.wall_ms.into(),
+                cpu_ms: job.cpu_ms.into(),
+                peak_kib: job.peak_kib.into(),
+            },
+            site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
+            host: starter.map(|s| s.offer.host.as_str()),
+            reason: cluster.reasons.get(&id.proc).map(String::as_str),
+            program: &group.body,
+            log: group.log.as_ref(),
+        })
+    }
+
+    /// Jobs in order of id, from `from` on (the first of all for none).
+    pub fn views<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobView<'a>> {
+        self.ids(select, from).filter_map(|id| self.view(id))
+    }
+
+    fn ids<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobId> + 'a {
+        let from = from.unwrap_or(JobId { cluster: 0, proc: 0 });
+        let clusters = self
+            .clusters
+            .range(from.cluster..)
+            .filter(|(number, _)| select.touches(**number));
+        clusters.flat_map(move |(number, cluster)| {
+            let first = if *number == from.cluster { from.proc } else { 0 };
+            let all = (first..cluster.jobs.len() as u32).map(|proc| JobId { cluster: *number, proc });
+            all.filter(move |id| select.has(*id))
+        })
+    }
+
+    /// Clusters of which some job is selected; a cluster selected in part counts only that part.
+    pub fn clusters<'a>(&'a self, select: &'a Select) -> impl Iterator<Item = ClusterView<'a>> {
+        let some = self.clusters.iter().filter(|(number, _)| select.touches(**number));
+        some.map(move |(number, c)| {
+            let counts = if select.covers(*number) {
+                c.counts
+            } else {
+                let jobs = select.jobs.iter().filter(|id| id.cluster == *number);
+                let mut counts = Counts::default();
+                jobs.filter_map(|id| c.jobs.get(id.proc as usize))
+                    .for_each(|job| counts.add(job));
+                counts
+            };
+            ClusterView {
+                cluster: *number,
+                name: &c.name,
+                submitted: c.submitted,
+                counts,
+            }
+        })
+    }
+
+    /// How many jobs of each state are selected.
+    pub fn counts(&self, select: &Select) -> Counts {
+        let mut sum = Counts::default();
+        self.clusters(select).for_each(|cluster| sum.merge(&cluster.counts));
+        sum
+    }
+
+    /// Does every named cluster and job exist? Else the first that doesn't, as printed.
+    pub fn missing(&self, select: &Select) -> Option<String> {
+        let cluster = select
+            .clusters
+            .iter()
+            .find(|number| !self.clusters.contains_key(number));
+        cluster.map(ToString::to_string).or_else(|| {
+            select
+                .jobs
+                .iter()
+                .find(|job| self.job(**job).is_none())
+                .map(ToString::to_string)
+        })
+    }
+
+    pub(super) fn unfinished(&self, select: &Select) -> Vec<JobId> {
+        let ids = self.ids(select, None);
+        ids.filter(|id| {
+            self.job(*id)
+                .is_some_and(|job| !matches!(job.state, JobState::Completed | JobState::Removed))
+        })
+        .collect()
+    }
+
+    /// The starters, by key.
+    pub fn starters(&self) -> impl Iterator<Item = StarterView<'_>> {
+        self.starters.iter().map(|(key, s)| {
+            let running = s.held.values().filter(|h| h.phase == Phase::Running);
+            let (mut busy_cpus, mut count) = (0, 0);
+            running.for_each(|held| {
+                busy_cpus += held.cpus;
+                count += 1;
+            });
+            StarterView {
+                key: *key,
+                offer: &s.offer,
+                connected: s.connected,
+                since: s.since,
+                deadline: s.deadline,
+                busy_cpus,
+                running: count,
+                queued: s.count(Phase::Queued),
+                completed: s.completed,
+            }
+        })
+    }
+
+    /// Jobs that completed at a site.
+    pub fn completed_at(&self, site: SiteId) -> u64 {
+        self.done_by_site.get(&site.0).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,567 @@
+//! What the pool remembers through a crash: its records, and the fold over them.
+
+use super::*;
+
+/// What a starter offers, as the matcher sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Offer {
+    /// Its site.
+    #[n(0)]
+    pub site: SiteId,
+    /// Its proxy there.
+    #[n(1)]
+    pub proxy: ProxyId,
+    /// The node.
+    #[n(2)]
+    pub host: String,
+    /// CPUs.
+    #[n(3)]
+    pub cpus: u32,
+    /// Memory.
+    #[n(4)]
+    pub memory_mb: u64,
+    /// GPUs.
+    #[n(5)]
+    pub gpus: u32,
+    /// Files that it shares with the workstation.
+    #[n(6)]
+    pub shared: Shared,
+    /// Takes no job when less than this is left of its walltime.
+    #[cbor(n(7), with = "millis")]
+    pub drain: Duration,
+    /// Architecture.
+    #[n(8)]
+    pub arch: String,
+    /// Operating system.
+    #[n(9)]
+    pub system: String,
+}
+
+/// Which files a node shares with the workstation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Shared {
+    /// None: files travel.
+    #[default]
+    #[n(0)]
+    Nothing,
+    /// Those of the marker's file system: the driver names the directory, files travel where that is elsewhere.
+    #[n(1)]
+    MarkerFs,
+    /// All.
+    #[n(2)]
+    Everything,
+}
+
+/// A `queue` statement, as submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GroupRecord {
+    /// Jobs.
+    #[n(0)]
+    pub count: u32,
+    /// What they run.
+    #[n(1)]
+    pub program: Program,
+    /// Job event log.
+    #[n(2)]
+    pub log: Option<Template>,
+}
+
+/// A job's end.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ended {
+    /// The attempt whose result counts.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Where it ran.
+    #[n(1)]
+    pub site: u16,
+    /// How it ended.
+    #[n(2)]
+    pub end: End,
+    /// What it used.
+    #[n(3)]
+    pub usage: Usage,
+}
+
+/// What the pool stores. Fields are only ever added.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Record {
+    /// A cluster was submitted.
+    #[n(0)]
+    Submitted {
+        /// Its number.
+        #[n(0)]
+        cluster: u32,
+        /// When.
+        #[n(1)]
+        at: Time,
+        /// Its name.
+        #[n(2)]
+        name: String,
+        /// Its groups.
+        #[n(3)]
+        groups: Vec<GroupRecord>,
+    },
+    /// A starter called in for the first time.
+    #[n(1)]
+    StarterJoined {
+        /// Which.
+        #[n(0)]
+        key: StarterKey,
+        /// What it offers.
+        #[n(1)]
+        offer: Offer,
+    },
+    /// It ended, with all it held.
+    #[n(2)]
+    StarterGone {
+        /// Which.
+        #[n(0)]
+        key: StarterKey,
+    },
+    /// Attempts go to a starter.
+    #[n(3)]
+    Dispatched {
+        /// Where to.
+        #[n(0)]
+        key: StarterKey,
+        /// Which.
+        #[n(1)]
+        ids: Vec<AttemptId>,
+    },
+    /// Attempts came back unstarted.
+    #[n(4)]
+    Returned {
+        /// From where.
+        #[n(0)]
+        key: StarterKey,
+        /// Which.
+        #[n(1)]
+        ids: Vec<AttemptId>,
+    },
+    /// Jobs completed.
+    #[n(5)]
+    Ended {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Which.
+        #[n(1)]
+        ends: Vec<Ended>,
+    },
+    /// A site failed a job; it is idle again.
+    #[n(6)]
+    SiteFailed {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Which.
+        #[n(1)]
+        id: AttemptId,
+        /// Why.
+        #[n(2)]
+        why: String,
+    },
+    /// A job can't run as it is.
+    #[n(7)]
+    Held {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Which.
+        #[n(1)]
+        job: JobId,
+        /// Why.
+        #[n(2)]
+        why: String,
+    },
+    /// The user removed jobs.
+    #[n(8)]
+    Removed {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process. Ended jobs among them are not touched.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+    },
+}
+
+/// Durations as milliseconds.
+mod millis {
+    use core::time::Duration;
+    use minicbor::decode::Decoder;
+    use minicbor::encode::{Encoder, Write};
+
+    pub(super) fn encode<C, W: Write>(
+        span: &Duration,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))?.ok()
+    }
+
+    pub(super) fn decode<'b, C>(d: &mut Decoder<'b>, _: &mut C) -> Result<Duration, minicbor::decode::Error> {
+        d.u64().map(Duration::from_millis)
+    }
+}
+
+impl Pool {
+    /// Folds a record in. A record that doesn't fit the state changes nothing: it was made by a newer version, or twice.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Submitted {
+                cluster,
+                at,
+                name,
+                groups,
+            } => self.apply_submitted(*cluster, *at, name, groups),
+            Record::StarterJoined { key, offer } => {
+                let starter = Starter {
+                    offer: offer.clone(),
+                    connected: false,
+                    known: false,
+                    since: Time::default(),
+                    deadline: None,
+                    held: BTreeMap::new(),
+                    used_cpus: 0,
+                    defined: BTreeSet::new(),
+                    unshared: BTreeSet::new(),
+                    mean_ms: None,
+                    completed: 0,
+                    recalling: false,
+                };
+                self.starters.entry(*key).or_insert(starter);
+            }
+            Record::StarterGone { key } => {
+                self.starters.remove(key);
+                self.hungry.remove(key);
+            }
+            Record::Dispatched { key, ids } => {
+                for id in ids {
+                    self.apply_dispatched(*key, *id);
+                }
+            }
+            Record::Returned { key, ids } => {
+                for id in ids {
+                    self.forget(*key, *id);
+                    self.requeue(*id);
+                }
+            }
+            Record::Ended { at, ends } => {
+                for ended in ends {
+                    self.apply_ended(*at, ended);
+                }
+            }
+            Record::SiteFailed { at, id, why } => {
+                if let Some((_, key)) = self.live.get(&id.job).copied() {
+                    self.forget(key, *id);
+                }
+                self.requeue(*id);
+                self.change(id.job, |job| {
+                    job.site_failures = job.site_failures.saturating_add(1);
+                    job.at = *at;
+                });
+                self.reason(id.job, why);
+            }
+            Record::Held { at, job, why } => {
+                self.live.remove(job);
+                self.change(*job, |j| {
+                    j.state = JobState::Held;
+                    j.at = *at;
+                });
+                self.reason(*job, why);
+            }
+            Record::Removed { at, ranges } => {
+                for (cluster, first, last) in ranges {
+                    for proc in *first..=*last {
+                        self.apply_removed(
+                            *at,
+                            JobId {
+                                cluster: *cluster,
+                                proc,
+                            },
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_submitted(&mut self, cluster: u32, at: Time, name: &str, groups: &[GroupRecord]) {
+        let mut first = 0;
+        let mut built = Vec::with_capacity(groups.len());
+        for group in groups {
+            self.last_program += 1;
+            let mut body = group.program.clone();
+            body.cpus = body.cpus.max(1);
+            built.push(Group {
+                first,
+                count: group.count,
+                program: self.last_program,
+                body: Arc::new(body),
+                log: group.log.clone(),
+                fresh: 0,
+                again: BTreeSet::new(),
+            });
+            first += group.count;
+        }
+        let jobs = vec![Job::default(); first as usize];
+        let counts = Counts {
+            idle: first,
+            ..Counts::default()
+        };
+        let built = Cluster {
+            name: name.to_string(),
+            submitted: at,
+            groups: built,
+            jobs,
+            counts,
+            reasons: BTreeMap::new(),
+        };
+        self.clusters.insert(cluster, built);
+        self.last_cluster = self.last_cluster.max(cluster);
+        self.open.insert(cluster);
+    }
+
+    fn apply_dispatched(&mut self, key: StarterKey, id: AttemptId) {
+        let Some(cluster) = self.clusters.get_mut(&id.job.cluster) else {
+            return;
+        };
+        let Some(index) = cluster.group_of(id.job.proc) else {
+            return;
+        };
+        let group = &mut cluster.groups[index];
+        // When the record is read back, nobody has taken the job from its queue before. Jobs leave the fresh part in order.
+        group.again.remove(&id.job.proc);
+        group.fresh = group.fresh.max(id.job.proc - group.first + 1);
+        let cpus = group.body.cpus;
+        self.change(id.job, |job| {
+            job.state = JobState::Matched;
+            job.attempt = id.attempt;
+        });
+        self.live.insert(id.job, (id.attempt, key));
+        if let Some(starter) = self.starters.get_mut(&key) {
+            let held = Held {
+                phase: Phase::Queued,
+                cpus,
+            };
+            if starter.held.insert(id, held).is_none() {
+                starter.used_cpus += cpus;
+            }
+        }
+    }
+
+    /// A job whose attempt `id` came to nothing is idle again.
+    fn requeue(&mut self, id: AttemptId) {
+        if self.live.get(&id.job).is_none_or(|(attempt, _)| *attempt != id.attempt) {
+            return;
+        }
+        self.live.remove(&id.job);
+        self.change(id.job, |job| job.state = JobState::Idle);
+        if let Some(cluster) = self.clusters.get_mut(&id.job.cluster)
+            && let Some(group) = cluster.group_of(id.job.proc)
+        {
+            cluster.groups[group].again.insert(id.job.proc);
+            self.open.insert(id.job.cluster);
+        }
+    }
+
+    fn apply_ended(&mut self, at: Time, ended: &Ended) {
+        let job = ended.id.job;
+        if self
+            .job(job)
+            .is_none_or(|j| matches!(j.state, JobState::Completed | JobState::Removed))
+        {
+            return;
+        }
+        if let Some((_, key)) = self.live.remove(&job)
+            && let Some(starter) = self.starters.get_mut(&key)
+            && let Some(held) = starter.held.get_mut(&ended.id)
+            && held.phase != Phase::Finished
+        {
+            held.phase = Phase::Finished;
+            starter.used_cpus = starter.used_cpus.saturating_sub(held.cpus);
+        }
+        self.unqueue(job);
+        let short = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        self.change(job, |j| {
+            j.state = JobState::Completed;
+            j.end = Some(ended.end);
+            j.attempt = j.attempt.max(ended.id.attempt);
+            j.site = ended.site;
+            j.wall_ms = short(ended.usage.wall_ms);
+            j.cpu_ms = short(ended.usage.cpu_ms);
+            j.peak_kib = short(ended.usage.peak_kib);
+            j.at = at;
+        });
+        *self.done_by_site.entry(ended.site).or_default() += 1;
+    }
+
+    fn apply_removed(&mut self, at: Time, id: JobId) {
+        if self
+            .job(id)
+            .is_none_or(|job| matches!(job.state, JobState::Completed | JobState::Removed))
+        {
+            return;
+        }
+        // What its starter still holds of it occupies the starter until it says that it is gone.
+        self.live.remove(&id);
+        self.unqueue(id);
+        self.change(id, |job| {
+            job.state = JobState::Removed;
+            job.at = at;
+        });
+    }
+
+    fn unqueue(&mut self, id: JobId) {
+        if let Some(cluster) = self.clusters.get_mut(&id.cluster)
+            && let Some(group) = cluster.group_of(id.proc)
+        {
+            cluster.groups[group].again.remove(&id.proc);
+        }
+    }
+
+    fn reason(&mut self, id: JobId, why: &str) {
+        if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
+            cluster.reasons.insert(id.proc, why.to_string());
+        }
+    }
+}
+
+/// The pool at one moment, to begin a journal with.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Snapshot {
+    #[n(0)]
+    last_cluster: u32,
+    #[n(1)]
+    last_program: u64,
+    #[n(2)]
+    clusters: Vec<ClusterSnapshot>,
+    #[n(3)]
+    starters: Vec<(StarterKey, Offer, u64)>,
+    #[n(4)]
+    live: Vec<(AttemptId, StarterKey)>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+struct ClusterSnapshot {
+    #[n(0)]
+    cluster: u32,
+    #[n(1)]
+    name: String,
+    #[n(2)]
+    submitted: Time,
+    #[n(3)]
+    groups: Vec<GroupRecord>,
+    #[n(4)]
+    jobs: Vec<Job>,
+    #[n(5)]
+    reasons: Vec<(u32, String)>,
+    /// The program numbers of its groups, in order: starters know programs by them.
+    #[n(6)]
+    programs: Vec<u64>,
+}
+
+impl Pool {
+    /// All that [`Pool::apply`] made, to be restored with [`Pool::restore`].
+    pub fn snapshot(&self) -> Snapshot {
+        let clusters = self.clusters.iter().map(|(number, c)| ClusterSnapshot {
+            cluster: *number,
+            name: c.name.clone(),
+            submitted: c.submitted,
+            groups: c
+                .groups
+                .iter()
+                .map(|g| GroupRecord {
+                    count: g.count,
+                    program: (*g.body).clone(),
+                    log: g.log.clone(),
+                })
+                .collect(),
+            jobs: c.jobs.clone(),
+            reasons: c.reasons.iter().map(|(proc, why)| (*proc, why.clone())).collect(),
+            programs: c.groups.iter().map(|g| g.program).collect(),
+        });
+        Snapshot {
+            last_cluster: self.last_cluster,
+            last_program: self.last_program,
+            clusters: clusters.collect(),
+            starters: self
+                .starters
+                .iter()
+                .map(|(key, s)| (*key, s.offer.clone(), s.completed))
+                .collect(),
+            live: self
+                .live
+                .iter()
+                .map(|(job, (attempt, key))| {
+                    (
+                        AttemptId {
+                            job: *job,
+                            attempt: *attempt,
+                        },
+                        *key,
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    /// The pool of a snapshot.
+    pub fn restore(snapshot: Snapshot) -> Pool {
+        let mut pool = Pool::new();
+        for (key, offer, completed) in snapshot.starters {
+            pool.apply(&Record::StarterJoined { key, offer });
+            if let Some(starter) = pool.starters.get_mut(&key) {
+                starter.completed = completed;
+            }
+        }
+        for c in snapshot.clusters {
+            pool.apply_submitted(c.cluster, c.submitted, &c.name, &c.groups);
+            let mut done = Vec::new();
+            if let Some(cluster) = pool.clusters.get_mut(&c.cluster) {
+                for (group, program) in cluster.groups.iter_mut().zip(c.programs) {
+                    group.program = program;
+                }
+                for (slot, job) in cluster.jobs.iter_mut().zip(c.jobs) {
+                    *slot = job;
+                }
+                cluster.counts = Counts::default();
+                for job in &cluster.jobs {
+                    cluster.counts.add(job);
+                    if job.state == JobState::Completed {
+                        done.push(job.site);
+                    }
+                }
+                for group in &mut cluster.groups {
+                    let jobs = &cluster.jobs[group.first as usize..(group.first + group.count) as usize];
+                    // The cursor stands behind the last job that ever left the queue.
+                    let left = jobs.iter().rposition(|job| job.attempt > 0);
+                    group.fresh = left.map_or(0, |last| last as u32 + 1);
+                    let again = jobs.iter().take(group.fresh as usize).enumerate();
+                    group.again = again
+                        .filter(|(_, job)| job.state == JobState::Idle)
+                        .map(|(i, _)| group.first + i as u32)
+                        .collect();
+                }
+                cluster.reasons = c.reasons.into_iter().collect();
+            }
+            for site in done {
+                *pool.done_by_site.entry(site).or_default() += 1;
+            }
+        }
+        for (id, key) in snapshot.live {
+            let state = pool.job(id.job).map(|job| job.state);
+            pool.apply_dispatched(key, id);
+            // What had started is known again when its starter tells.
+            if state == Some(JobState::Running) {
+                pool.change(id.job, |job| job.state = JobState::Running);
+            }
+        }
+        pool.last_cluster = snapshot.last_cluster;
+        pool.last_program = snapshot.last_program;
+        pool
+    }
+}

@@ -6,4 +6,6 @@
 //! goes through the caller's `Prompter`.
 
 pub mod frames;
+#[cfg(feature = "ssh")]
+pub mod ssh;
 pub mod tls;

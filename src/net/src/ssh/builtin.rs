@@ -1,0 +1,766 @@
+//! The built-in client: russh, with OpenSSH's ways of trusting hosts.
+
+use std::borrow::Cow;
+use std::io;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use russh::client::{self, DisconnectReason, Session};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{ChannelMsg, Disconnect, Preferred, cipher, kex, mac};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::gateway::{ConnectOptions, Exec, ExecExit, ExitStatus};
+use super::known_hosts::{KnownHosts, Verdict, lookup_name, matches_pattern, new_line};
+use super::prompt::printable;
+use super::{HostKeyQuestion, Prompter, Settings, ShownKey, SshError, StrictHostKeys, Target};
+
+/// Bytes of each standard stream that may wait to be read.
+const PIPE: usize = 128 * 1024;
+/// Addresses of one name that are tried.
+const MOST_ADDRESSES: usize = 8;
+/// How long `close` waits for the server.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Time for a channel to open, and for the last messages of a channel that we close.
+const CHANNEL_TIME: Duration = Duration::from_secs(60);
+
+pub(super) type Handle = client::Handle<Handler>;
+
+/// A connection through any number of jump hosts.
+pub(super) struct Connection {
+    host: String,
+    handle: Handle,
+    /// The connections it goes through, nearest first.
+    through: Vec<Handle>,
+    lost: watch::Receiver<Option<String>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(super) async fn open(
+        target: &Target,
+        options: &ConnectOptions,
+        prompter: Arc<dyn Prompter>,
+    ) -> Result<Connection, SshError> {
+        let mut through: Vec<Handle> = Vec::new();
+        for hop in target.jumps.iter().chain([target]) {
+            let (mut handle, lost) = match through.last() {
+                None => {
+                    let stream = dial(hop).await?;
+                    handshake(hop, stream, &prompter).await?
+                }
+                Some(jump) => {
+                    let (hostname, port) = (hop.hostname.clone(), u32::from(hop.port));
+                    let open = jump.channel_open_direct_tcpip(hostname, port, "127.0.0.1", 0);
+                    let channel = within(hop, hop.settings.connect_timeout, open)
+                        .await?
+                        .map_err(|e| match e {
+                            russh::Error::ChannelOpenFailure(reason) => SshError::Unreachable {
+                                host: hop.host.clone(),
+                                source: io::Error::other(format!("its jump host says {reason:?}")),
+                            },
+                            e => closed(&hop.host, &e),
+                        })?;
+                    handshake(hop, channel.into_stream(), &prompter).await?
+                }
+            };
+            super::auth::login(&mut handle, &lost, hop, options, prompter.as_ref()).await?;
+            if std::ptr::eq(hop, target) {
+                return Ok(Connection {
+                    host: target.host.clone(),
+                    handle,
+                    through,
+                    lost,
+                });
+            }
+            through.push(handle);
+        }
+        // The chain above ends with the target itself.
+        Err(SshError::Config {
+            host: target.host.clone(),
+            why: "no host".to_owned(),
+        })
+    }
+
+    pub(super) async fn exec(&self, command: &str) -> Result<Exec, SshError> {
+        let refused = |e: russh::Error| match e {
+            russh::Error::ChannelOpenFailure(reason) => SshError::ChannelRefused {
+                host: self.host.clone(),
+                why: format!("{reason:?}"),
+            },
+            e => self.lost(&e),
+        };
+        let open = tokio::time::timeout(CHANNEL_TIME, self.handle.channel_open_session()).await;
+        let timed_out = |_| SshError::TimedOut {
+            host: self.host.clone(),
+            after: CHANNEL_TIME,
+        };
+        let mut channel = open.map_err(timed_out)?.map_err(refused)?;
+        channel.exec(true, command).await.map_err(|e| self.lost(&e))?;
+        // Nothing but window adjustments may come before the reply.
+        let reply = async {
+            loop {
+                match channel.wait().await {
+                    Some(ChannelMsg::Success) => return Ok(()),
+                    Some(ChannelMsg::Failure) => return Err("it refuses to run commands"),
+                    Some(ChannelMsg::Close) | None => return Err("it closed the channel"),
+                    Some(_) => (),
+                }
+            }
+        };
+        let answer = tokio::time::timeout(CHANNEL_TIME, reply).await.map_err(timed_out)?;
+        if let Err(why) = answer {
+            let _ = channel.close().await;
+            return Err(match &*self.lost.borrow() {
+                Some(why) => SshError::Closed {
+                    host: self.host.clone(),
+                    why: why.clone(),
+                },
+                None => SshError::ChannelRefused {
+                    host: self.host.clone(),
+                    why: why.to_owned(),
+                },
+            });
+        }
+
+        let (stdin, from_caller) = tokio::io::duplex(PIPE);
+        let (stdout, to_stdout) = tokio::io::duplex(PIPE);
+        let (stderr, to_stderr) = tokio::io::duplex(PIPE);
+        let (exit_sender, exit) = oneshot::channel();
+        let (host, lost) = (self.host.clone(), self.lost.clone());
+        tokio::spawn(async move {
+            let unknown = || {
+                let why = lost
+                    .borrow()
+                    .clone()
+                    .unwrap_or_else(|| "a command ended without saying how".to_owned());
+                SshError::Closed { host, why }
+            };
+            pump(channel, from_caller, [to_stdout, to_stderr], exit_sender, unknown).await;
+        });
+        Ok(Exec {
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit: ExecExit(exit),
+        })
+    }
+
+    fn lost(&self, e: &russh::Error) -> SshError {
+        let why = self.lost.borrow().clone().unwrap_or_else(|| e.to_string());
+        SshError::Closed {
+            host: self.host.clone(),
+            why,
+        }
+    }
+
+    pub(super) async fn closed(&self) -> String {
+        reason_of(&self.lost).await
+    }
+
+    pub(super) async fn close(self) {
+        let Connection {
+            handle, through, lost, ..
+        } = self;
+        let farewell = async {
+            let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
+            reason_of(&lost).await;
+            for jump in through.iter().rev() {
+                let _ = jump.disconnect(Disconnect::ByApplication, "", "").await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, farewell).await;
+    }
+}
+
+/// Carries one command's streams until its channel is closed on both sides: by the server at the command's end, or by us when
+/// nobody waits for that any more.
+async fn pump(
+    channel: russh::Channel<client::Msg>,
+    mut input: DuplexStream,
+    outputs: [DuplexStream; 2],
+    mut exit: oneshot::Sender<Result<ExitStatus, SshError>>,
+    unknown: impl FnOnce() -> SshError,
+) {
+    let (mut reader, writer) = channel.split();
+    let feed = async {
+        let mut buffer = vec![0; 32 * 1024];
+        while let Ok(count @ 1..) = input.read(&mut buffer).await {
+            if writer.data(buffer.get(..count).unwrap_or_default()).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.eof().await;
+    };
+    let mut status = None;
+    let listen = async {
+        let mut outputs = outputs.map(Some);
+        while let Some(message) = reader.wait().await {
+            let (index, data) = match message {
+                ChannelMsg::Data { data } => (0, data),
+                ChannelMsg::ExtendedData { data, ext: 1 } => (1, data),
+                ChannelMsg::ExitStatus { exit_status } => {
+                    status = Some(ExitStatus::Code(exit_status));
+                    continue;
+                }
+                ChannelMsg::ExitSignal { signal_name, .. } => {
+                    status = Some(ExitStatus::Signal(signal_text(signal_name)));
+                    continue;
+                }
+                ChannelMsg::Eof => {
+                    outputs = [None, None];
+                    continue;
+                }
+                ChannelMsg::Close => return,
+                _ => continue,
+            };
+            let Some(slot) = outputs.get_mut(index) else { continue };
+            if let Some(output) = slot
+                && output.write_all(&data).await.is_err()
+            {
+                *slot = None;
+            }
+        }
+    };
+    let abandoned = {
+        let (mut feed, mut listen) = (pin!(feed), pin!(listen));
+        let mut fed = false;
+        loop {
+            tokio::select! {
+                () = &mut feed, if !fed => fed = true,
+                () = &mut listen => break false,
+                () = exit.closed() => break true,
+            }
+        }
+    };
+    if abandoned {
+        let _ = writer.close().await;
+        // Until the server has closed it too, the channel counts against its MaxSessions.
+        let _ = tokio::time::timeout(CHANNEL_TIME, async { while reader.wait().await.is_some() {} }).await;
+    } else {
+        let _ = exit.send(status.ok_or_else(unknown));
+    }
+}
+
+fn signal_text(signal: russh::Sig) -> String {
+    match signal {
+        russh::Sig::Custom(name) => printable(&name),
+        signal => format!("{signal:?}"),
+    }
+}
+
+async fn reason_of(lost: &watch::Receiver<Option<String>>) -> String {
+    let why = lost
+        .clone()
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|why| why.clone());
+    why.unwrap_or_else(|| "the connection ended".to_owned())
+}
+
+fn closed(host: &str, e: &russh::Error) -> SshError {
+    SshError::Closed {
+        host: host.to_owned(),
+        why: e.to_string(),
+    }
+}
+
+async fn within<T>(target: &Target, time: Duration, future: impl Future<Output = T>) -> Result<T, SshError> {
+    let timed_out = |_| SshError::TimedOut {
+        host: target.host.clone(),
+        after: time,
+    };
+    tokio::time::timeout(time, future).await.map_err(timed_out)
+}
+
+/// Opens a TCP connection to the first address that answers, and waits for the server's first words, which say more than a
+/// failed handshake does where a server turns us away.
+async fn dial(target: &Target) -> Result<TcpStream, SshError> {
+    let host = || target.host.clone();
+    let time = target.settings.connect_timeout;
+    let not_found = |source| SshError::NotFound {
+        hostname: target.hostname.clone(),
+        source,
+    };
+    let found = within(
+        target,
+        time,
+        tokio::net::lookup_host((target.hostname.as_str(), target.port)),
+    )
+    .await?;
+    let wanted = |address: &SocketAddr| target.settings.ipv6.is_none_or(|six| address.is_ipv6() == six);
+    let addresses: Vec<_> = found.map_err(not_found)?.filter(wanted).take(MOST_ADDRESSES).collect();
+    let mut last = not_found(io::Error::from(io::ErrorKind::AddrNotAvailable));
+    for address in addresses {
+        last = match tokio::time::timeout(time, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                let mut first = [0; 256];
+                return match within(target, time, stream.peek(&mut first)).await? {
+                    Ok(1..) if first.starts_with(b"SSH-") => Ok(stream),
+                    Ok(1..) => {
+                        let line =
+                            String::from_utf8_lossy(first.split(|&b| b == b'\n' || b == 0).next().unwrap_or_default());
+                        tracing::debug!(
+                            host = target.host,
+                            line = printable(&line),
+                            "a line before the SSH version"
+                        );
+                        if ["Exceeded MaxStartups", "Not allowed at this time"]
+                            .iter()
+                            .any(|says| line.starts_with(says))
+                        {
+                            return Err(SshError::TurnedAway {
+                                host: host(),
+                                why: printable(&line),
+                            });
+                        }
+                        Ok(stream)
+                    }
+                    Ok(0) | Err(_) => Err(SshError::TurnedAway {
+                        host: host(),
+                        why: String::new(),
+                    }),
+                };
+            }
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => SshError::Refused {
+                host: host(),
+                port: target.port,
+            },
+            Ok(Err(source)) => SshError::Unreachable { host: host(), source },
+            Err(_) => SshError::TimedOut {
+                host: host(),
+                after: time,
+            },
+        };
+    }
+    Err(last)
+}
+
+async fn handshake<S>(
+    target: &Target,
+    stream: S,
+    prompter: &Arc<dyn Prompter>,
+) -> Result<(Handle, watch::Receiver<Option<String>>), SshError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let trust = Trust::load(target)?;
+    let config = client::Config {
+        keepalive_interval: Some(target.settings.alive_interval),
+        keepalive_max: usize::try_from(target.settings.alive_count).unwrap_or(usize::MAX),
+        preferred: preferred(&target.settings, &trust),
+        ..client::Config::default()
+    };
+    let (asking, mut asked) = watch::channel(false);
+    let (lost_sender, lost) = watch::channel(None);
+    let handler = Handler {
+        trust,
+        prompter: Arc::clone(prompter),
+        asking,
+        lost: lost_sender,
+    };
+    let time = target.settings.connect_timeout;
+    // The clock stands still while the user compares a fingerprint.
+    let clock = async {
+        while asked.wait_for(|asking| !asking).await.is_ok() {
+            tokio::select! {
+                () = tokio::time::sleep(time) => return,
+                begun = asked.wait_for(|asking| *asking) => if begun.is_err() { break },
+            }
+        }
+        // The handler is gone: the handshake is about to end by itself.
+        std::future::pending::<()>().await;
+    };
+    let handle = tokio::select! {
+        handle = client::connect_stream(Arc::new(config), stream, handler) => handle,
+        () = clock => return Err(SshError::TimedOut { host: target.host.clone(), after: time }),
+    };
+    let host = target.host.clone();
+    let handle = handle.map_err(|e| match e {
+        HandlerError::Ours(e) => *e,
+        HandlerError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => SshError::TurnedAway {
+            host,
+            why: lost.borrow().clone().unwrap_or_default(),
+        },
+        HandlerError::Ssh(russh::Error::IO(e)) if broken(&e) => SshError::TurnedAway {
+            host,
+            why: e.to_string(),
+        },
+        HandlerError::Ssh(russh::Error::IO(source)) => SshError::Unreachable { host, source },
+        HandlerError::Ssh(russh::Error::NoCommonAlgo { kind, theirs, .. }) => {
+            let why = format!(
+                "it offers no {kind:?} algorithm of ours, but {}",
+                printable(&theirs.join(", "))
+            );
+            SshError::Protocol { host, why }
+        }
+        HandlerError::Ssh(e) => SshError::Protocol {
+            host,
+            why: e.to_string(),
+        },
+    })?;
+    Ok((handle, lost))
+}
+
+fn broken(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        e.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
+/// Errors that end a session: russh's, or ours about the host key.
+#[derive(Debug)]
+pub(super) enum HandlerError {
+    Ssh(russh::Error),
+    Ours(Box<SshError>),
+}
+
+impl From<russh::Error> for HandlerError {
+    fn from(e: russh::Error) -> Self {
+        Self::Ssh(e)
+    }
+}
+
+pub(super) struct Handler {
+    trust: Trust,
+    prompter: Arc<dyn Prompter>,
+    asking: watch::Sender<bool>,
+    lost: watch::Sender<Option<String>>,
+}
+
+impl client::Handler for Handler {
+    type Error = HandlerError;
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), HandlerError> {
+        let banner = printable(banner);
+        if !banner.is_empty() {
+            self.prompter.info(&self.trust.host, &banner);
+        }
+        Ok(())
+    }
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, HandlerError> {
+        match self.trust.decide(shown, self.prompter.as_ref(), &self.asking).await {
+            Ok(()) => Ok(true),
+            Err(e) => Err(HandlerError::Ours(Box::new(e))),
+        }
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<HandlerError>) -> Result<(), HandlerError> {
+        let (why, result) = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => (printable(&info.message), Ok(())),
+            DisconnectReason::Error(HandlerError::Ssh(e)) => {
+                let why = match &e {
+                    russh::Error::KeepaliveTimeout => "it no longer answers".to_owned(),
+                    russh::Error::Disconnect | russh::Error::HUP => "it closed the connection".to_owned(),
+                    e => e.to_string(),
+                };
+                (why, Err(HandlerError::Ssh(e)))
+            }
+            DisconnectReason::Error(HandlerError::Ours(e)) => (e.to_string(), Err(HandlerError::Ours(e))),
+        };
+        self.lost.send_replace(Some(why));
+        result
+    }
+}
+
+/// What decides about one host's key.
+struct Trust {
+    host: String,
+    hostname: String,
+    name: String,
+    /// The name without its port, where a key known for that counts too.
+    portless: Option<String>,
+    strict: StrictHostKeys,
+    /// Where a new key goes, if anywhere.
+    file: Option<PathBuf>,
+    hash: bool,
+    known: KnownHosts,
+}
+
+impl Trust {
+    fn load(target: &Target) -> Result<Trust, SshError> {
+        let settings = &target.settings;
+        let mut known = KnownHosts::default();
+        for file in settings.user_known_hosts.iter().chain(&settings.global_known_hosts) {
+            match std::fs::read(file) {
+                Ok(bytes) => known.add(file, &String::from_utf8_lossy(&bytes)),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => (),
+                Err(source) => {
+                    return Err(SshError::KnownHosts {
+                        file: file.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        let alias = settings.host_key_alias.clone();
+        let portless = (alias.is_none() && target.port != 22).then(|| target.hostname.to_ascii_lowercase());
+        Ok(Trust {
+            host: target.host.clone(),
+            name: alias
+                .clone()
+                .unwrap_or_else(|| lookup_name(&target.hostname, target.port)),
+            hostname: alias.unwrap_or_else(|| target.hostname.clone()),
+            portless,
+            strict: settings.strict_host_keys,
+            file: settings.user_known_hosts.first().cloned(),
+            hash: settings.hash_known_hosts,
+            known,
+        })
+    }
+
+    fn judge(&self, shown: &PublicKeyOrCertificate, blob: &[u8]) -> Verdict {
+        let (name, portless) = (self.name.as_str(), self.portless.as_deref());
+        if let Some(certificate) = shown.certificate()
+            && let Ok(authority) = PublicKey::from(certificate.signature_key().clone()).to_bytes()
+        {
+            match self.known.check_authority(name, portless, blob, &authority) {
+                Verdict::Known if vouches(certificate, &self.hostname, SystemTime::now()) => return Verdict::Known,
+                revoked @ Verdict::Revoked { .. } => return revoked,
+                // As OpenSSH does, fall back on what is known of the plain key.
+                _ => (),
+            }
+        }
+        self.known.check(name, portless, blob)
+    }
+
+    async fn decide(
+        &self,
+        shown: &PublicKeyOrCertificate,
+        prompter: &dyn Prompter,
+        asking: &watch::Sender<bool>,
+    ) -> Result<(), SshError> {
+        let key = shown.public_key();
+        let host = self.host.clone();
+        let protocol = |e: russh::keys::ssh_key::Error| SshError::Protocol {
+            host: self.host.clone(),
+            why: e.to_string(),
+        };
+        let blob = key.to_bytes().map_err(protocol)?;
+        let key_type = match key.algorithm() {
+            Algorithm::Rsa { .. } => "ssh-rsa".to_owned(),
+            algorithm => algorithm.to_string(),
+        };
+        let shown_key = ShownKey {
+            name: self.name.clone(),
+            key_type,
+            fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+        };
+        let boxed = || Box::new(shown_key.clone());
+        match self.judge(shown, &blob) {
+            Verdict::Known => Ok(()),
+            Verdict::Revoked { file, line } => Err(SshError::HostKeyRevoked {
+                host,
+                key: boxed(),
+                file,
+                line,
+            }),
+            Verdict::Changed { file, line } => Err(SshError::HostKeyChanged {
+                host,
+                key: boxed(),
+                file,
+                line,
+            }),
+            Verdict::Unknown => {
+                let accepted = match self.strict {
+                    StrictHostKeys::Yes => false,
+                    StrictHostKeys::AcceptNew => true,
+                    StrictHostKeys::Ask if !prompter.interactive() => false,
+                    StrictHostKeys::Ask => {
+                        let question = HostKeyQuestion {
+                            host: host.clone(),
+                            key: shown_key.clone(),
+                            file: self.file.clone(),
+                        };
+                        asking.send_replace(true);
+                        let accepted = prompter.confirm_host_key(question).await;
+                        asking.send_replace(false);
+                        accepted
+                    }
+                };
+                if !accepted {
+                    return Err(SshError::HostKeyUnknown { host, key: boxed() });
+                }
+                if let Some(file) = &self.file {
+                    self.remember(file, &shown_key.key_type, &blob)
+                        .map_err(|source| SshError::KnownHosts {
+                            file: file.clone(),
+                            source,
+                        })?;
+                    let text = format!("Added {} ({shown_key}) to {}", self.name, file.display());
+                    prompter.info(&self.host, &text);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends a line in one write, so that others who append at the same time don't mix with it.
+    fn remember(&self, file: &Path, key_type: &str, blob: &[u8]) -> io::Result<()> {
+        if let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
+        }
+        let salt = match self.hash {
+            true => {
+                let mut salt = [0; 20];
+                ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt)
+                    .map_err(|_| io::Error::other("no random numbers"))?;
+                Some(salt)
+            }
+            false => None,
+        };
+        let mut line = new_line(&self.name, key_type, blob, salt.as_ref());
+        if std::fs::read(file).is_ok_and(|text| text.last().is_some_and(|&last| last != b'\n')) {
+            line.insert(0, '\n');
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(file)?;
+        file.write_all(line.as_bytes())
+    }
+}
+
+/// Whether a host certificate is itself in order, for this host and time. That its authority is trusted is not checked here.
+fn vouches(certificate: &Certificate, hostname: &str, now: SystemTime) -> bool {
+    let principals = certificate.valid_principals();
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
+    certificate.cert_type().is_host()
+        && certificate.critical_options().is_empty()
+        && certificate.signature().algorithm() != (Algorithm::Rsa { hash: None })
+        && (principals.is_empty() || principals.iter().any(|principal| matches_pattern(principal, hostname)))
+        && certificate.validate_at(now, [&authority]).is_ok()
+}
+
+/// Algorithms in the user's order, as far as russh has them; its own defaults where nothing is configured.
+fn preferred(settings: &Settings, trust: &Trust) -> Preferred {
+    let defaults = Preferred::DEFAULT;
+    let (name, portless) = (trust.name.as_str(), trust.portless.as_deref());
+    let known = trust.known.key_types(name, portless);
+    let is_known = |algorithm: &Algorithm| match algorithm {
+        Algorithm::Rsa { .. } => known.contains(&"ssh-rsa"),
+        algorithm => known.contains(&algorithm.as_str()),
+    };
+    let mut keys = host_keys(settings);
+    // A stable sort: the known types come first, else a second key of a known host would look like a changed one.
+    keys.sort_by_key(|algorithm| !is_known(algorithm));
+    let certificates = if trust.known.has_authority(name, portless) {
+        keys.clone()
+    } else {
+        Vec::new()
+    };
+    let extensions = defaults.kex.iter().filter(|name| is_kex_extension(name)).copied();
+    Preferred {
+        kex: match kexes(settings) {
+            chosen if chosen.is_empty() => defaults.kex.clone(),
+            chosen => Cow::Owned(chosen.into_iter().chain(extensions).collect()),
+        },
+        key: Cow::Owned(keys),
+        host_key_certificates: Cow::Owned(certificates),
+        cipher: or_default(ciphers(settings), defaults.cipher),
+        mac: or_default(macs(settings), defaults.mac),
+        compression: defaults.compression,
+    }
+}
+
+fn or_default<T: Clone>(chosen: Vec<T>, default: Cow<'static, [T]>) -> Cow<'static, [T]> {
+    if chosen.is_empty() { default } else { Cow::Owned(chosen) }
+}
+
+fn is_kex_extension(name: &kex::Name) -> bool {
+    [
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ]
+    .contains(name)
+}
+
+fn host_keys(settings: &Settings) -> Vec<Algorithm> {
+    let supported = &Preferred::DEFAULT.key;
+    let listed = settings
+        .host_key_algorithms
+        .iter()
+        .filter_map(|name| Algorithm::new(name).ok());
+    let chosen: Vec<_> = listed.filter(|algorithm| supported.contains(algorithm)).collect();
+    if !settings.host_key_algorithms.is_empty() {
+        return chosen;
+    }
+    // SHA-1 signatures only where the configuration asks for them.
+    supported
+        .iter()
+        .filter(|algorithm| **algorithm != Algorithm::Rsa { hash: None })
+        .cloned()
+        .collect()
+}
+
+fn kexes(settings: &Settings) -> Vec<kex::Name> {
+    let names = settings
+        .kex_algorithms
+        .iter()
+        .filter_map(|name| kex::Name::try_from(name.as_str()).ok());
+    names
+        .filter(|name| *name != kex::NONE && !is_kex_extension(name))
+        .collect()
+}
+
+fn ciphers(settings: &Settings) -> Vec<cipher::Name> {
+    let names = settings
+        .ciphers
+        .iter()
+        .filter_map(|name| cipher::Name::try_from(name.as_str()).ok());
+    names
+        .filter(|name| *name != cipher::NONE && *name != cipher::CLEAR)
+        .collect()
+}
+
+fn macs(settings: &Settings) -> Vec<mac::Name> {
+    let names = settings
+        .macs
+        .iter()
+        .filter_map(|name| mac::Name::try_from(name.as_str()).ok());
+    names.filter(|name| *name != mac::NONE).collect()
+}
+
+/// The option, if any, that names only algorithms which russh lacks.
+pub(super) fn unserved_algorithms(settings: &Settings) -> Option<&'static str> {
+    let unserved = |wanted: &[String], served: bool| !wanted.is_empty() && !served;
+    [
+        (
+            "HostKeyAlgorithms",
+            unserved(&settings.host_key_algorithms, !host_keys(settings).is_empty()),
+        ),
+        (
+            "KexAlgorithms",
+            unserved(&settings.kex_algorithms, !kexes(settings).is_empty()),
+        ),
+        ("Ciphers", unserved(&settings.ciphers, !ciphers(settings).is_empty())),
+        ("MACs", unserved(&settings.macs, !macs(settings).is_empty())),
+    ]
+    .into_iter()
+    .find_map(|(name, unserved)| unserved.then_some(name))
+}

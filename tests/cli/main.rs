@@ -1,0 +1,1 @@
+//! The programs as a person meets them, over a local site.

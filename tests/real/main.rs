@@ -1,0 +1,1 @@
+//! The programs against real batch systems behind real SSH gateways: contrib/testbed.

@@ -57,7 +57,7 @@ fn found(others: &[String]) -> String {
     if others.is_empty() {
         String::new()
     } else {
-        format!("; {} is not supported", others.join(", "))
+        format!(", and these are not supported: {}", others.join(", "))
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn render(agent: &str, dir: &str, request: &ProxyRequest<'_>) -> Subm
         r#"VO_BATCH_ID=$$.$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20) VO_BATCH_RESTARTS=0 VO_TIME_LEFT_S={}
 export VO_BATCH_ID VO_BATCH_RESTARTS VO_TIME_LEFT_S
 cd {} || exit"#,
-        request.walltime.as_secs(),
+        crate::seconds(request.walltime),
         crate::shell::quote(request.workdir),
     );
     let start = format!(

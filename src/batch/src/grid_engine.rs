@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{
     BatchId, CancelReply, Class, ProxyRequest, RawOutput, Row, Status, StatusError, Submission, SubmitReply,
-    contains_any, is_number,
+    contains_any, is_number, seconds,
     shell::{Script, join},
 };
 
@@ -62,11 +62,7 @@ pub(crate) const HINTS: &[(&str, &str)] = &[
 pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
     let nodes = request.nodes.max(1);
     let cpus = request.cpus.max(1);
-    let seconds = request
-        .walltime
-        .as_secs()
-        .saturating_add(u64::from(request.walltime.subsec_nanos() > 0))
-        .max(1);
+    let seconds = seconds(request.walltime);
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let mut argv = words("qsub -terse -S /bin/sh -b n -j y");
     argv.extend(["-N", request.name, "-wd", request.workdir, "-o", request.output].map(str::to_owned));

@@ -18,7 +18,7 @@ mod slurm;
 
 use std::{fmt, str::FromStr, time::Duration};
 
-pub use detect::{Detected, Found, PROBE};
+pub use detect::{Detected, Found, NoBatchSystem, PROBE};
 
 /// The batch systems that we can drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -522,6 +522,14 @@ impl RawOutput<'_> {
             classify(self, message)
         }
     }
+}
+
+/// Whole seconds, rounded up, at least one.
+fn seconds(walltime: Duration) -> u64 {
+    walltime
+        .as_secs()
+        .saturating_add(u64::from(walltime.subsec_nanos() > 0))
+        .max(1)
 }
 
 /// Whether `text` contains one of `parts`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     BatchId, CancelReply, Class, ProxyRequest, RawOutput, Row, Status, StatusError, Submission, SubmitReply,
-    contains_any, is_number, shell::Script,
+    contains_any, is_number, seconds, shell::Script,
 };
 
 /// A profile may set these, and `squeue` would then list only some of the user's batch jobs.
@@ -114,7 +114,7 @@ pub(crate) const HINTS: &[(&str, &str)] = &[
 
 pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
     let ProxyRequest { nodes, cpus, .. } = request;
-    let minutes = request.walltime.as_secs().div_ceil(60).max(1);
+    let minutes = seconds(request.walltime).div_ceil(60);
     let mut argv = vec![
         "sbatch".to_owned(),
         "--parsable".to_owned(),
@@ -152,7 +152,7 @@ else
 fi
 VO_BATCH_ID=$SLURM_JOB_ID VO_BATCH_RESTARTS=${{SLURM_RESTART_COUNT:-0}}
 export VO_TIME_LEFT_S VO_BATCH_ID VO_BATCH_RESTARTS"#,
-        minutes * 60
+        minutes.saturating_mul(60)
     );
     let start = if *nodes <= 1 {
         format!(

@@ -1,0 +1,51 @@
+//! The starter's parent. It sleeps until the starter ends, and then sees to it that nothing is left: only then the job tag goes.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+use super::{ENDING_SIGNALS, scratch, tree};
+
+/// Becomes the process that orphans of its tree fall to.
+pub(super) fn adopt_orphans() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Starts the starter proper and waits for its end; when this returns, its whole tree is dead.
+pub(super) fn watch(starter: &mut Command) -> io::Result<ExitStatus> {
+    adopt_orphans()?;
+    let mut signals = SigSet::empty();
+    for signal in ENDING_SIGNALS.iter().chain(&[Signal::SIGCHLD]) {
+        signals.add(*signal);
+    }
+    // The starter inherits the mask, and lifts it.
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
+    let starter = starter.process_group(0).spawn()?.id().cast_signed();
+    let status = loop {
+        if signals.wait().is_ok_and(|signal| signal != Signal::SIGCHLD) {
+            tree::signal(starter, Signal::SIGTERM);
+        }
+        if let Some(ended) = tree::reap(starter)? {
+            break ended.status;
+        }
+    };
+    tree::kill_descendants();
+    Ok(status)
+}
+
+/// Removes the scratch directory, then the tag: the word that nothing of ours runs here any more.
+pub(super) fn put_away(scratch: &Path, tag: &Path) {
+    if let Err(e) = scratch::remove_tree(scratch) {
+        eprintln!("vo-agent starter: cannot remove {}: {e}", scratch.display());
+    }
+    match std::fs::remove_file(tag) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            eprintln!("vo-agent starter: cannot remove {}: {e}", tag.display());
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,275 @@
+//! Starting programs: where, with which files and environment, and what it means when that fails.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Uid, User};
+use vo_core::ids::{AttemptId, JobId};
+use vo_core::job::{Outcome, Program};
+use vo_core::template::Template;
+use vo_wire::link::Marker;
+use vo_wire::node::Shares;
+
+use super::facts;
+
+/// Bytes as a path.
+pub(super) fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// Variables that tell libraries how many threads to start, as HTCondor's STARTER_NUM_THREADS_ENV_VARS has them.
+const THREAD_VARIABLES: [&str; 12] = [
+    "CUBACORES",
+    "GOMAXPROCS",
+    "JULIA_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "OPENBLAS_NUM_THREADS",
+    "PYTHON_CPU_COUNT",
+    "ROOT_MAX_THREADS",
+    "TF_LOOP_PARALLEL_ITERATIONS",
+    "TF_NUM_THREADS",
+];
+
+/// What of the starter's environment jobs get too: the node's, and the GPUs given to the proxy; none of the batch system's.
+const INHERITED: [&str; 8] = [
+    "LANG",
+    "TZ",
+    "SHELL",
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "HOME",
+    "PATH",
+];
+
+/// What all jobs on the node start with.
+#[derive(Debug)]
+pub(super) struct Node {
+    environment: Vec<(OsString, OsString)>,
+    null: File,
+    shares: Shares,
+    marker_device: Option<u64>,
+}
+
+/// A program, with what is the same for all of its jobs worked out.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) program: Program,
+    threads: OsString,
+}
+
+impl Prepared {
+    pub(super) fn new(program: Program) -> Self {
+        let threads = program.cpus.max(1).to_string().into();
+        Prepared { program, threads }
+    }
+}
+
+/// The three standard files of a job.
+pub(super) struct Standard {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+impl Node {
+    /// `scratch` is the starter's own directory on the node.
+    pub(super) fn new(shares: Shares, marker: &Marker, scratch: &Path) -> io::Result<Node> {
+        let mut environment: Vec<(OsString, OsString)> = INHERITED
+            .iter()
+            .filter_map(|name| Some(((*name).into(), env::var_os(name)?)))
+            .collect();
+        let mut default = |name: &str, value: OsString| {
+            if !environment.iter().any(|(known, set)| known == name && !set.is_empty()) {
+                environment.push((name.into(), value));
+            }
+        };
+        if let Ok(Some(user)) = User::from_uid(Uid::current()) {
+            default("HOME", user.dir.into());
+            default("USER", user.name.clone().into());
+            default("LOGNAME", user.name.into());
+        }
+        default("PATH", "/usr/local/bin:/usr/bin:/bin".into());
+        let shared = scratch.join("tmp").into_os_string();
+        environment.push(("TMPDIR".into(), shared.clone()));
+        environment.push(("_CONDOR_SCRATCH_DIR".into(), shared));
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        Ok(Node {
+            environment,
+            null,
+            shares,
+            marker_device: facts::marker_device(marker),
+        })
+    }
+
+    fn null(&self) -> io::Result<OwnedFd> {
+        Ok(self.null.try_clone()?.into())
+    }
+
+    /// Opens a job's standard files: what `open` gives for a name, `/dev/null` where there is none. One name for both outputs is
+    /// one open file, so that neither overwrites the other.
+    fn standard<'a>(
+        &self,
+        input: Option<&'a Path>,
+        output: Option<&'a Path>,
+        error: Option<&'a Path>,
+    ) -> Result<Standard, (io::Error, &'a Path)> {
+        let null = || self.null().map_err(|e| (e, Path::new("/dev/null")));
+        let create = |path: &'a Path| match OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(path)
+        {
+            Ok(file) => Ok(OwnedFd::from(file)),
+            Err(e) => Err((e, path)),
+        };
+        let stdin = match input {
+            Some(path) => File::open(path).map_err(|e| (e, path))?.into(),
+            None => null()?,
+        };
+        let stdout = output.map_or_else(null, create)?;
+        let stderr = match error {
+            Some(path) if output == error => stdout.try_clone().map_err(|e| (e, path))?,
+            error => error.map_or_else(null, create)?,
+        };
+        Ok(Standard { stdin, stdout, stderr })
+    }
+
+    /// Starts a job in its own directory, and says its process id; or why it has none.
+    pub(super) fn start_in_place(
+        &self,
+        prepared: &Prepared,
+        id: AttemptId,
+        directory: Option<u64>,
+    ) -> Result<i32, Outcome> {
+        let program = &prepared.program;
+        let home = PathBuf::from(OsString::from_vec(program.initialdir.expand(id.job)));
+        self.check_shared(&home, directory)?;
+        let file = |name: &Option<Template>| name.as_ref().map(|name| home.join(path(&name.expand(id.job))));
+        let (input, output, error) = (file(&program.input), file(&program.output), file(&program.error));
+        let executable = home.join(path(&program.executable.expand(id.job)));
+        let refused = |e: &io::Error, what: &str, path: &Path| self.verdict(e, what, path, &home);
+        let standard = self
+            .standard(input.as_deref(), output.as_deref(), error.as_deref())
+            .map_err(|(e, path)| refused(&e, "open", path))?;
+        self.spawn(prepared, id, &executable, &home, None, standard)
+            .map_err(|e| refused(&e, "execute", &executable))
+    }
+
+    /// Is `home` the job's own directory?
+    fn check_shared(&self, home: &Path, inode: Option<u64>) -> Result<(), Outcome> {
+        match self.shares {
+            Shares::Everything => Ok(()),
+            Shares::MarkerFs => {
+                let found = fs::metadata(home).ok().filter(fs::Metadata::is_dir);
+                let same = found.is_some_and(|m| Some(m.ino()) == inode && Some(m.dev()) == self.marker_device);
+                if same { Ok(()) } else { Err(Outcome::NeedsFiles) }
+            }
+            Shares::Nothing => Err(Outcome::NeedsFiles),
+        }
+    }
+
+    /// What it means that `what` failed for `path`, a file of a job that runs in `home`.
+    pub(super) fn verdict(&self, e: &io::Error, what: &str, path: &Path, home: &Path) -> Outcome {
+        let absent = matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
+        if absent && self.shares == Shares::MarkerFs {
+            // The workstation may have it outside of the file system that we share.
+            return Outcome::NeedsFiles;
+        }
+        if absent && !home.is_dir() {
+            return Outcome::Unrunnable(format!("cannot enter {}: {}", home.display(), reason(e)));
+        }
+        let interpreter = what == "execute" && absent && path.exists();
+        let of = if interpreter { "its interpreter: " } else { "" };
+        let text = format!("cannot {what} {}: {of}{}", path.display(), reason(e));
+        if is_the_users(e) {
+            Outcome::Unrunnable(text)
+        } else {
+            Outcome::SiteFailed(text)
+        }
+    }
+
+    /// Starts the program and says its process id, which is also its process group's. `own_scratch` is the job's scratch directory, if
+    /// it has one of its own.
+    pub(super) fn spawn(
+        &self,
+        prepared: &Prepared,
+        id: AttemptId,
+        executable: &Path,
+        directory: &Path,
+        own_scratch: Option<&Path>,
+        standard: Standard,
+    ) -> io::Result<i32> {
+        let text = |template: &Template, job: JobId| OsString::from_vec(template.expand(job));
+        let program = &prepared.program;
+        // process_group and current_dir keep std on posix_spawn, which doesn't copy our page tables; a pre_exec hook would not.
+        let mut command = Command::new(executable);
+        command
+            .args(program.arguments.iter().map(|argument| text(argument, id.job)))
+            .current_dir(directory)
+            .process_group(0)
+            .stdin(Stdio::from(standard.stdin))
+            .stdout(Stdio::from(standard.stdout))
+            .stderr(Stdio::from(standard.stderr))
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(THREAD_VARIABLES.map(|name| (name, &prepared.threads)));
+        if let Some(scratch) = own_scratch {
+            command.env("TMPDIR", scratch).env("_CONDOR_SCRATCH_DIR", scratch);
+        }
+        command
+            .envs(
+                program
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (text(name, id.job), text(value, id.job))),
+            )
+            .env("VO_JOB", id.job.to_string())
+            .env("VO_ATTEMPT", id.attempt.to_string());
+        Ok(command.spawn()?.id().cast_signed())
+    }
+}
+
+/// The system's words, without std's `(os error 2)`.
+pub(super) fn reason(e: &io::Error) -> String {
+    e.raw_os_error().map_or_else(
+        || e.to_string(),
+        |code| nix::errno::Errno::from_raw(code).desc().to_owned(),
+    )
+}
+
+/// Would it fail anywhere? Otherwise the node is to blame: full disks, exhausted tables, broken file systems.
+fn is_the_users(e: &io::Error) -> bool {
+    match e.raw_os_error() {
+        Some(code) => matches!(
+            code,
+            libc::ENOENT
+                | libc::EACCES
+                | libc::EPERM
+                | libc::ENOEXEC
+                | libc::ENOTDIR
+                | libc::EISDIR
+                | libc::ELOOP
+                | libc::ENAMETOOLONG
+                | libc::E2BIG
+                | libc::EINVAL
+                | libc::ELIBBAD
+                | libc::EROFS
+        ),
+        // A NUL byte in a name, an argument or a variable.
+        None => e.kind() == io::ErrorKind::InvalidInput,
+    }
+}

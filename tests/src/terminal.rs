@@ -1,0 +1,357 @@
+//! A program at a terminal, and what a person would see and type there.
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+use crate::{seconds, wait_until};
+
+/// How long anything at a terminal may take, unless the test says otherwise.
+const LIMIT: Duration = seconds(30);
+
+/// What the grid shell's prompt ends with.
+const PROMPT: &str = "(grid)% ";
+
+/// A program at a terminal of 50 lines and 200 columns.
+pub struct Terminal {
+    child: Box<dyn Child + Send + Sync>,
+    // Held: the terminal hangs up when it is dropped.
+    pty: Box<dyn MasterPty + Send>,
+    keyboard: Box<dyn Write + Send>,
+    seen: Arc<(Mutex<Screen>, Condvar)>,
+    /// Line and byte up to which the test has looked.
+    mark: (usize, usize),
+    limit: Duration,
+}
+
+impl Terminal {
+    pub(crate) fn start(command: CommandBuilder) -> Terminal {
+        let size = PtySize {
+            rows: 50,
+            cols: 200,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
+        let child = pair.slave.spawn_command(command).expect("the program starts");
+        drop(pair.slave);
+        let mut output = pair.master.try_clone_reader().expect("a second handle of the terminal");
+        let seen = Arc::new((Mutex::new(Screen::new()), Condvar::new()));
+        let shared = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let got = output.read(&mut buffer).unwrap_or(0);
+                let (screen, changed) = &*shared;
+                let mut screen = screen.lock().expect("no one panics holding it");
+                for &byte in buffer.get(..got).unwrap_or_default() {
+                    screen.put(byte);
+                }
+                screen.closed |= got == 0;
+                changed.notify_all();
+                if got == 0 {
+                    return;
+                }
+            }
+        });
+        let keyboard = pair.master.take_writer().expect("the terminal's only writer");
+        Terminal {
+            child,
+            pty: pair.master,
+            keyboard,
+            seen,
+            mark: (0, 0),
+            limit: LIMIT,
+        }
+    }
+
+    /// Changes how long what follows may take.
+    pub fn within(&mut self, limit: Duration) -> &mut Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Waits for `text`, which must be on one line; returns what came before it.
+    pub fn expect(&mut self, text: &str) -> String {
+        self.wait(&format!("{text:?}"), |screen, mark| screen.find(mark, text))
+    }
+
+    /// Waits for the grid shell's prompt below the place looked at last; returns what is between.
+    pub fn prompt(&mut self) -> String {
+        self.wait("the prompt", |screen, mark| {
+            let line = screen.lines.get(screen.row)?;
+            let new = screen.row > mark.0 || mark == (0, 0);
+            let bare = line.ends_with(PROMPT.as_bytes()) && screen.column == line.len();
+            (new && bare).then_some(((screen.row, 0), (screen.row, line.len())))
+        })
+    }
+
+    /// Types a command and waits for the next prompt; returns what it printed.
+    pub fn run(&mut self, command: &str) -> String {
+        self.type_line(command);
+        let printed = self.prompt();
+        // The first line is the command itself.
+        printed
+            .split_once('\n')
+            .map(|(_, rest)| rest.to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Types a line and the Enter key.
+    pub fn type_line(&mut self, line: &str) {
+        self.send(format!("{line}\r").as_bytes());
+    }
+
+    /// Sends bytes as they are: `b"\x03"` is Ctrl-C.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.keyboard
+            .write_all(bytes)
+            .and_then(|()| self.keyboard.flush())
+            .expect("the terminal takes input");
+    }
+
+    /// Changes the size of the window.
+    pub fn resize(&self, rows: u16, cols: u16) {
+        self.pty
+            .resize(PtySize {
+                rows,
+                cols,
+                pixel_width: 0,
+                pixel_height: 0,
+            })
+            .expect("the terminal has a size");
+    }
+
+    /// Waits for the program's end and for the last of its output; returns its exit code.
+    pub fn exit_code(&mut self) -> i32 {
+        let Terminal { child, seen, limit, .. } = self;
+        let deadline = Instant::now() + *limit;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let shown = seen.0.lock().expect("no one panics holding it").since((0, 0));
+                panic!("the program has not ended within {limit:?}; the terminal shows:\n{shown}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        wait_until("the terminal's end", seconds(10), || {
+            seen.0.lock().expect("no one panics holding it").closed.then_some(())
+        });
+        i32::try_from(status.exit_code()).unwrap_or(-1)
+    }
+
+    /// Everything shown so far.
+    pub fn shown(&self) -> String {
+        self.seen.0.lock().expect("no one panics holding it").since((0, 0))
+    }
+
+    /// The program's process.
+    pub fn pid(&self) -> i32 {
+        self.child
+            .process_id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .expect("a process that runs has an id")
+    }
+
+    /// Waits until `look` finds a place, from and to; moves the mark behind it, and returns what was before it.
+    fn wait(&mut self, what: &str, look: impl Fn(&Screen, Place) -> Option<(Place, Place)>) -> String {
+        let deadline = Instant::now() + self.limit;
+        let (screen, changed) = &*self.seen;
+        let mut screen = screen.lock().expect("no one panics holding it");
+        loop {
+            if let Some((from, to)) = look(&screen, self.mark) {
+                let before = screen.text(self.mark, from);
+                self.mark = to;
+                return before;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || screen.closed {
+                let why = if screen.closed {
+                    "the program ended"
+                } else {
+                    "it did not come in time"
+                };
+                panic!(
+                    "waiting for {what}: {why}; the terminal shows:\n{}",
+                    screen.since((0, 0))
+                );
+            }
+            screen = changed.wait_timeout(screen, left).expect("no one panics holding it").0;
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A line and a byte in it.
+type Place = (usize, usize);
+
+/// All lines that were ever written: a terminal as high as it needs to be. What line editors and progress lines do with the
+/// cursor is followed; what full-screen programs draw comes out as lines one below the other.
+struct Screen {
+    lines: Vec<Vec<u8>>,
+    row: usize,
+    column: usize,
+    escape: Escape,
+    closed: bool,
+}
+
+enum Escape {
+    None,
+    Begun,
+    /// After `ESC [`.
+    Control(Vec<u8>),
+    /// After `ESC ]`: a title or the like, up to BEL or `ESC \`.
+    Title,
+    /// One more byte.
+    Charset,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        Screen {
+            lines: vec![Vec::new()],
+            row: 0,
+            column: 0,
+            escape: Escape::None,
+            closed: false,
+        }
+    }
+
+    fn put(&mut self, byte: u8) {
+        match (std::mem::replace(&mut self.escape, Escape::None), byte) {
+            (Escape::None, 0x1b) => self.escape = Escape::Begun,
+            (Escape::None, b'\r') => self.column = 0,
+            (Escape::None, b'\n') => self.go(self.row + 1),
+            (Escape::None, 8) => self.column = self.column.saturating_sub(1),
+            (Escape::None, 0..0x20 | 0x7f) => {}
+            (Escape::None, byte) => self.write(byte),
+            (Escape::Begun, b'[') => self.escape = Escape::Control(Vec::new()),
+            (Escape::Begun, b']') => self.escape = Escape::Title,
+            (Escape::Begun, b'(' | b')') => self.escape = Escape::Charset,
+            (Escape::Begun | Escape::Charset, _) | (Escape::Title, 7) => {}
+            (Escape::Title, 0x1b) => self.escape = Escape::Begun,
+            (Escape::Title, _) => self.escape = Escape::Title,
+            (Escape::Control(parameters), 0x40..) => self.control(&parameters, byte),
+            (Escape::Control(mut parameters), byte) => {
+                parameters.push(byte);
+                self.escape = Escape::Control(parameters);
+            }
+        }
+    }
+
+    fn write(&mut self, byte: u8) {
+        let column = self.column;
+        let line = self.line();
+        if line.len() <= column {
+            line.resize(column + 1, b' ');
+        }
+        if let Some(place) = line.get_mut(column) {
+            *place = byte;
+        }
+        self.column += 1;
+    }
+
+    fn control(&mut self, parameters: &[u8], end: u8) {
+        let number = std::str::from_utf8(parameters)
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok());
+        let count = number.unwrap_or(1);
+        match end {
+            b'A' => self.row = self.row.saturating_sub(count),
+            b'B' => self.go(self.row + count),
+            b'C' => self.column += count,
+            b'D' => self.column = self.column.saturating_sub(count),
+            b'G' => self.column = count.saturating_sub(1),
+            b'H' => {
+                self.go(self.lines.len());
+                self.column = 0;
+            }
+            b'J' if number.unwrap_or(0) == 0 => {
+                self.lines.truncate(self.row + 1);
+                self.cut();
+            }
+            b'K' if number.unwrap_or(0) == 0 => self.cut(),
+            b'K' if number == Some(2) => self.line().clear(),
+            _ => {}
+        }
+    }
+
+    fn cut(&mut self) {
+        let column = self.column;
+        self.line().truncate(column);
+    }
+
+    fn go(&mut self, row: usize) {
+        self.row = row;
+        self.line();
+    }
+
+    fn line(&mut self) -> &mut Vec<u8> {
+        if self.lines.len() <= self.row {
+            self.lines.resize(self.row + 1, Vec::new());
+        }
+        self.lines.get_mut(self.row).expect("made above")
+    }
+
+    fn find(&self, mark: Place, text: &str) -> Option<(Place, Place)> {
+        self.lines.iter().enumerate().skip(mark.0).find_map(|(row, line)| {
+            let skip = if row == mark.0 { mark.1.min(line.len()) } else { 0 };
+            let at = line
+                .get(skip..)?
+                .windows(text.len())
+                .position(|window| window == text.as_bytes())?
+                + skip;
+            Some(((row, at), (row, at + text.len())))
+        })
+    }
+
+    fn since(&self, mark: Place) -> String {
+        let last = self.lines.len() - 1;
+        self.text(mark, (last, self.lines.last().map_or(0, Vec::len)))
+    }
+
+    fn text(&self, from: Place, to: Place) -> String {
+        let mut text = Vec::new();
+        for (row, line) in self.lines.iter().enumerate().take(to.0 + 1).skip(from.0) {
+            let start = if row == from.0 { from.1.min(line.len()) } else { 0 };
+            let end = if row == to.0 { to.1.min(line.len()) } else { line.len() };
+            text.extend_from_slice(line.get(start..end).unwrap_or_default());
+            if row < to.0 {
+                text.push(b'\n');
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shows(input: &str, expected: &str) {
+        let mut screen = Screen::new();
+        input.bytes().for_each(|byte| screen.put(byte));
+        assert_eq!(screen.since((0, 0)), expected, "of {input:?}");
+    }
+
+    #[test]
+    fn the_screen_follows_line_editors_and_progress_lines() {
+        shows("a\r\nb", "a\nb");
+        shows("10%\r100%", "100%");
+        shows("h% s\r\x1b[Kh% st\x1b[5G", "h% st");
+        shows("abc\x08\x08\x1b[K", "a");
+        shows("\x1b]0;a title\x07x\x1b[1;31mred\x1b[0m\x1b(B", "xred");
+        shows("one\r\ntwo\x1b[A\r\x1b[JONE", "ONE");
+        shows("\x1b[?2004hé", "é");
+    }
+}

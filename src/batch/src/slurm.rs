@@ -163,7 +163,7 @@ told=$!"#
     } else {
         // Slurm itself signals the tasks of a step; srun takes a TERM as an order to kill them at once, so it is
         // not told. --overlap leaves the CPUs to the jobs, whatever else the user starts in the allocation.
-        r#"srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --overlap --export=ALL \
+        r#"srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --overlap --no-kill --export=ALL \
 	--cpu-bind=none --input=none --kill-on-bad-exit=0 --wait=0 \
 	/bin/sh -c "VO_NODE_INDEX=\$SLURM_PROCID VO_NODE_CPUS=\$SLURM_CPUS_ON_NODE; export VO_NODE_INDEX VO_NODE_CPUS; $node" \
 	sh "$@" &
@@ -172,8 +172,13 @@ started"#
     };
     let script = Script {
         marker: Some("#SBATCH"),
-        // A restarted proxy is harmless (its restart count tells it apart), but nobody asked for it.
-        defaults: &["--no-requeue"],
+        // A restarted proxy is harmless (its restart count tells it apart), but nobody asked for it. A node that fails takes
+        // no other node's starter along.
+        defaults: if *nodes <= 1 {
+            &["--no-requeue"]
+        } else {
+            &["--no-requeue", "--no-kill"]
+        },
         signals: "TERM",
         variables: &variables,
         start: &start,
@@ -331,7 +336,7 @@ fn needs_a_person(reason: &str) -> bool {
     contains_any(reason, &["Held", "held", "NeverSatisfied", "BadConstraints", "Invalid"])
         || matches!(
             reason,
-            "PartitionTimeLimit" | "PartitionNodeLimit" | "AccountNotAllowed" | "QOSNotAllowed"
+            "PartitionTimeLimit" | "PartitionNodeLimit" | "PartitionConfig" | "AccountNotAllowed" | "QOSNotAllowed"
         )
         || reason.contains("PerJob")
 }

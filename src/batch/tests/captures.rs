@@ -365,6 +365,7 @@ fn slurm_status_words() {
             "PENDING|0|job requeued in held state",
             "held (job requeued in held state)",
         ),
+        ("PENDING|0|PartitionConfig", "held (PartitionConfig)"),
         ("PENDING|0|DependencyNeverSatisfied", "held (DependencyNeverSatisfied)"),
         (
             "SPECIAL_EXIT|0|job requeued in held state",

@@ -15,7 +15,10 @@ pub struct FrameSource<R> {
 impl<R: AsyncRead + Unpin> FrameSource<R> {
     /// Frames of `stream`, from its next byte.
     pub fn new(stream: R) -> Self {
-        FrameSource { stream, reader: FrameReader::new() }
+        FrameSource {
+            stream,
+            reader: FrameReader::new(),
+        }
     }
 
     /// The next frame; `None` when the stream ended between two frames. Cancel-safe.
@@ -28,7 +31,11 @@ impl<R: AsyncRead + Unpin> FrameSource<R> {
                 return Ok(Some(frame));
             }
             if self.stream.read_buf(self.reader.buffer()).await? == 0 {
-                return if self.reader.buffer().is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.reader.buffer().is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }
@@ -38,7 +45,9 @@ impl<R: AsyncRead + Unpin> FrameSource<R> {
     /// # Errors
     /// `InvalidData` for what is no frame.
     pub fn buffered(&mut self) -> io::Result<Option<Frame>> {
-        self.reader.next_frame().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        self.reader
+            .next_frame()
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 }
 

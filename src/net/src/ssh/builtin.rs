@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use super::gateway::{ConnectOptions, Exec, ExecExit, ExitStatus};
-use super::known_hosts::{KnownHosts, Verdict, lookup_name, matches_pattern, new_line};
+use super::known_hosts::{KnownHosts, Verdict, lookup_name, new_line};
 use super::prompt::printable;
 use super::{HostKeyQuestion, Prompter, Settings, ShownKey, SshError, StrictHostKeys, Target};
 
@@ -104,12 +104,22 @@ impl Connection {
             },
             e => self.lost(&e),
         };
-        let open = tokio::time::timeout(CHANNEL_TIME, self.handle.channel_open_session()).await;
         let timed_out = |_| SshError::TimedOut {
             host: self.host.clone(),
             after: CHANNEL_TIME,
         };
-        let mut channel = open.map_err(timed_out)?.map_err(refused)?;
+        let open = async || {
+            tokio::time::timeout(CHANNEL_TIME, self.handle.channel_open_session())
+                .await
+                .map_err(timed_out)
+        };
+        let mut channel = match open().await? {
+            // sshd frees a closed channel's slot only after it has handled all that came with our close, so an open right
+            // behind that is refused. The refusal tells that the slot is free by now.
+            Err(russh::Error::ChannelOpenFailure(_)) => open().await?,
+            opened => opened,
+        }
+        .map_err(refused)?;
         channel.exec(true, command).await.map_err(|e| self.lost(&e))?;
         // Nothing but window adjustments may come before the reply.
         let reply = async {
@@ -651,7 +661,10 @@ fn vouches(certificate: &Certificate, hostname: &str, now: SystemTime) -> bool {
     certificate.cert_type().is_host()
         && certificate.critical_options().is_empty()
         && certificate.signature().algorithm() != (Algorithm::Rsa { hash: None })
-        && (principals.is_empty() || principals.iter().any(|principal| matches_pattern(principal, hostname)))
+        && (principals.is_empty()
+            || principals
+                .iter()
+                .any(|principal| principal.eq_ignore_ascii_case(hostname)))
         && certificate.validate_at(now, [&authority]).is_ok()
 }
 

@@ -62,8 +62,9 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
-/// A running remote command. Read `stdout` and `stderr` at the same time, or drop the one you don't want (what comes is then
-/// discarded): a full one holds up the other. Shutting `stdin` down, or dropping it, ends the command's input.
+/// A running remote command. Read `stdout` and `stderr` at the same time: a full one holds up the other. One that is dropped
+/// discards what comes, or, with the system's `ssh`, may end the command as a broken pipe does. Shutting `stdin` down, or
+/// dropping it, ends the command's input.
 pub struct Exec {
     /// The command's standard input.
     pub stdin: Box<dyn AsyncWrite + Send + Sync + Unpin>,

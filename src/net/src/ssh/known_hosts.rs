@@ -182,9 +182,10 @@ fn parse(line: &str, file: usize, number: usize) -> Option<Line> {
     let blob = BASE64_STANDARD.decode(fields.next()?).ok()?;
     // The type in the text must be that in the key, as OpenSSH demands.
     let length = usize::try_from(u32::from_be_bytes(*blob.first_chunk()?)).ok()?;
-    if blob.get(4..)?.get(..length)? != key_type.as_bytes() {
+    if blob.get(4..)?.get(..length)? != key_type.as_bytes() || key_type.contains("-cert-") {
         return None;
     }
+    russh::keys::PublicKey::from_bytes(&blob).ok()?;
     Some(Line {
         file,
         number,
@@ -218,7 +219,7 @@ fn matches_hash(names: &str, host: &str) -> Option<bool> {
 }
 
 /// Whether a pattern with `*` and `?` covers all of a text, without regard to ASCII case.
-pub(super) fn matches_pattern(pattern: &str, text: &str) -> bool {
+fn matches_pattern(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     // On a mismatch, the last `*` takes one byte more; earlier ones never need to.
     let (mut p, mut t, mut retry) = (0, 0, None);

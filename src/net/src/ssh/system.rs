@@ -39,7 +39,7 @@ pub struct AskPass {
 #[derive(Debug)]
 pub(super) struct Connection {
     target: Target,
-    socket: Option<PathBuf>,
+    socket: PathBuf,
     lost: watch::Receiver<Option<String>>,
     /// Ends the master when dropped; `None` for one of the user's own.
     stop: Option<oneshot::Sender<oneshot::Sender<()>>>,
@@ -51,8 +51,10 @@ impl Connection {
         options: &ConnectOptions,
         prompter: &dyn Prompter,
     ) -> Result<Connection, SshError> {
-        if target.settings.control_path.is_some() && shares(target).await {
-            return Ok(Connection::joined(target));
+        if let Some(own) = &target.settings.control_path
+            && alive(target, own).await
+        {
+            return Ok(Connection::joined(target, own));
         }
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let missing = || SshError::Config {
@@ -67,7 +69,7 @@ impl Connection {
         ));
 
         let settings = &target.settings;
-        let mut command = client(target, Some(&socket));
+        let mut command = client(target, &socket);
         command.args([
             "-M",
             "-N",
@@ -138,7 +140,7 @@ impl Connection {
 
         let (lost_sender, lost) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<oneshot::Sender<()>>();
-        let watched = (client(target, Some(&socket)), target.host.clone());
+        let watched = (client(target, &socket), target.host.clone());
         tokio::spawn(async move {
             let told = tokio::select! {
                 _ = master.wait() => None,
@@ -147,8 +149,13 @@ impl Connection {
             if let Some(told) = told {
                 let (mut exit, host) = watched;
                 exit.args(["-O", "exit", "--"]).arg(host);
-                let _ = tokio::time::timeout(CONTROL_TIME, quiet(&mut exit)).await;
-                let _ = master.kill().await;
+                let gone = async {
+                    quiet(&mut exit).await;
+                    let _ = master.wait().await;
+                };
+                if tokio::time::timeout(CONTROL_TIME, gone).await.is_err() {
+                    let _ = master.kill().await;
+                }
                 lost_sender.send_replace(Some("we closed it".to_owned()));
                 if let Ok(told) = told {
                     let _ = told.send(());
@@ -162,16 +169,16 @@ impl Connection {
         });
         Ok(Connection {
             target: target.clone(),
-            socket: Some(socket),
+            socket,
             lost,
             stop: Some(stop),
         })
     }
 
     /// Uses the user's own master, which ends when they say so.
-    fn joined(target: &Target) -> Connection {
+    fn joined(target: &Target, socket: &Path) -> Connection {
         let (lost_sender, lost) = watch::channel(None);
-        let watched = target.clone();
+        let (watched, own) = (target.clone(), socket.to_owned());
         tokio::spawn(async move {
             // A master of someone else's can't be waited for, only asked.
             let mut tick = tokio::time::interval(watched.settings.alive_interval.max(Duration::from_secs(1)));
@@ -180,7 +187,7 @@ impl Connection {
                     () = lost_sender.closed() => return,
                     _ = tick.tick() => (),
                 }
-                if !shares(&watched).await {
+                if !alive(&watched, &own).await {
                     lost_sender.send_replace(Some("your ControlMaster ended".to_owned()));
                     return;
                 }
@@ -188,7 +195,7 @@ impl Connection {
         });
         Connection {
             target: target.clone(),
-            socket: None,
+            socket: socket.to_owned(),
             lost,
             stop: None,
         }
@@ -199,7 +206,7 @@ impl Connection {
         if let Some(why) = self.lost.borrow().clone() {
             return Err(SshError::Closed { host, why });
         }
-        let mut ssh = client(&self.target, self.socket.as_deref());
+        let mut ssh = client(&self.target, &self.socket);
         // Never a login of its own: without the master this must fail, not ask.
         ssh.args([
             "-oControlMaster=no",
@@ -226,7 +233,7 @@ impl Connection {
         };
         let (stderr, mut to_caller) = tokio::io::duplex(MOST_WORDS);
         let (mut sender, exit) = oneshot::channel();
-        let lost = self.lost.clone();
+        let (lost, target, socket) = (self.lost.clone(), self.target.clone(), self.socket.clone());
         tokio::spawn(async move {
             let mut last = Vec::new();
             let mut wanted = true;
@@ -257,7 +264,8 @@ impl Connection {
                     (Some(OWN_FAILURE), _) if refused_session(&words) => {
                         Err(SshError::ChannelRefused { host, why: words })
                     }
-                    (Some(OWN_FAILURE), _) if lost.borrow().is_some() || own_words(&words) => Err(SshError::Closed {
+                    // The command's own exit code, or that of an ssh which lost its master.
+                    (Some(OWN_FAILURE), _) if !alive(&target, &socket).await => Err(SshError::Closed {
                         host,
                         why: lost.borrow().clone().unwrap_or(words),
                     }),
@@ -310,17 +318,11 @@ fn program(target: &Target) -> PathBuf {
     target.query.program.clone().unwrap_or_else(|| PathBuf::from("ssh"))
 }
 
-/// `ssh` with what the target overrides, and with a control socket other than the configuration's.
-fn client(target: &Target, socket: Option<&Path>) -> Command {
+/// `ssh` with what the target overrides and this control socket.
+fn client(target: &Target, socket: &Path) -> Command {
     let mut command = Command::new(program(target));
-    command.args(client_args(&target.query)).args([
-        "-oClearAllForwardings=yes",
-        "-oForwardAgent=no",
-        "-oForwardX11=no",
-    ]);
-    if let Some(socket) = socket {
-        command.arg("-S").arg(socket);
-    }
+    command.args(client_args(&target.query)).arg("-S").arg(socket);
+    command.args(["-oClearAllForwardings=yes", "-oForwardAgent=no", "-oForwardX11=no"]);
     command
 }
 
@@ -335,9 +337,9 @@ async fn quiet(command: &mut Command) -> bool {
     command.status().await.is_ok_and(|status| status.success())
 }
 
-/// Whether a master of the user's own listens at the configured ControlPath.
-async fn shares(target: &Target) -> bool {
-    let mut check = client(target, None);
+/// Whether a master listens at a control socket.
+async fn alive(target: &Target, socket: &Path) -> bool {
+    let mut check = client(target, socket);
     check.args(["-O", "check", "--"]).arg(&target.host);
     tokio::time::timeout(CONTROL_TIME, quiet(&mut check))
         .await
@@ -352,15 +354,7 @@ async fn ready(master: &mut Child, target: &Target, socket: &Path) -> bool {
             _ = master.wait() => return false,
             () = tokio::time::sleep(Duration::from_millis(20)) => (),
         }
-        if !socket.exists() {
-            continue;
-        }
-        let mut check = client(target, Some(socket));
-        check.args(["-O", "check", "--"]).arg(&target.host);
-        if tokio::time::timeout(CONTROL_TIME, quiet(&mut check))
-            .await
-            .unwrap_or(false)
-        {
+        if socket.exists() && alive(target, socket).await {
             return true;
         }
     }
@@ -377,18 +371,6 @@ async fn words_end(words: &watch::Receiver<Vec<u8>>) -> Result<(), watch::error:
 
 fn refused_session(words: &str) -> bool {
     words.contains("Session open refused by peer") || words.contains("open failed")
-}
-
-fn own_words(words: &str) -> bool {
-    [
-        "mux_client",
-        "Control socket connect",
-        "Connection to ",
-        "Connection closed",
-        "client_loop",
-    ]
-    .iter()
-    .any(|start| words.lines().last().is_some_and(|line| line.starts_with(start)))
 }
 
 /// Turns what `ssh` said into the error it means, or hands on its words.

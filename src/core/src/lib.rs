@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod ids;
 pub mod job;
 pub mod pool;
+pub mod proxy;
 pub mod starter;
 pub mod template;
 pub mod time;

@@ -1,0 +1,227 @@
+//! `vo-agent connect`: a stream between the master, on standard input and output, and the session's event agent, which is started if
+//! none runs. Secrets come by the stream only.
+//!
+//! Until the stream is up, an error is one line on standard error and an exit code: 2 for the command line, [`EXIT_DIRECTORY`],
+//! [`EXIT_AGENT`]. After that the code is 0 when the stream ended, however it did.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::{options, usage};
+
+/// The session's directory can't be made or written, such as in a full home.
+pub const EXIT_DIRECTORY: u8 = 3;
+
+/// The event agent could not be started, or runs where we can't reach it.
+pub const EXIT_AGENT: u8 = 4;
+
+/// An event agent that isn't ready by then never will be: all it does until then is to lock a file and to make a socket.
+const READY: Duration = Duration::from_secs(30);
+
+/// Where a session lives at a site.
+pub(crate) struct Place {
+    /// What holds all sessions: `~/.vo-login`.
+    pub(crate) root: PathBuf,
+    /// `NAME-ID`.
+    pub(crate) session: String,
+}
+
+impl Place {
+    /// Reads `--session NAME-ID [--dir ROOT]`.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(crate) fn from_args(args: impl Iterator<Item = OsString>) -> Result<Place, String> {
+        let mut args = args.peekable();
+        let [session, dir] = options(&mut args, ["--session", "--dir"])?;
+        if args.next().is_some() {
+            return Err("too many arguments".to_owned());
+        }
+        let session = session.and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let is_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        if session.is_empty() || session.len() > 200 || session.starts_with('.') || !session.chars().all(is_name) {
+            return Err("--session needs a name".to_owned());
+        }
+        let root = match dir {
+            Some(dir) => std::path::absolute(dir).map_err(|e| e.to_string())?,
+            None => match std::env::var_os("HOME") {
+                Some(home) if Path::new(&home).is_absolute() => Path::new(&home).join(".vo-login"),
+                _ => return Err("HOME is not set; use --dir".to_owned()),
+            },
+        };
+        Ok(Place { root, session })
+    }
+
+    /// The session's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.root.join(&self.session)
+    }
+
+    /// Makes the directory, 0700, and goes there: a socket's path has room for 107 bytes only, so it is used by its bare name.
+    pub(crate) fn enter(&self) -> Result<(), String> {
+        let dir = self.dir();
+        let make = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+            let meta = std::fs::metadata(&dir)?;
+            if meta.uid() != nix::unistd::geteuid().as_raw() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "it belongs to someone else",
+                ));
+            }
+            if meta.mode() & 0o077 != 0 {
+                std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700))?;
+            }
+            std::env::set_current_dir(&dir)
+        };
+        make().map_err(|e| format!("cannot use {}: {}", dir.display(), explain(&e)))
+    }
+}
+
+/// An error of a file system, with what to do about those that people meet.
+pub(crate) fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::QuotaExceeded => {
+            "the disk quota is used up: remove files there, or use another --dir".to_owned()
+        }
+        io::ErrorKind::StorageFull => "no space is left: remove files there, or use another --dir".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: use another --dir".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Runs it.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let place = match Place::from_args(args) {
+        Ok(place) => place,
+        Err(why) => return usage(&why),
+    };
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    if let Err(why) = place.enter() {
+        return fail(EXIT_DIRECTORY, &why);
+    }
+    match reach(&place) {
+        Ok(stream) => bridge(stream),
+        Err((code, why)) => fail(code, &why),
+    }
+}
+
+fn fail(code: u8, why: &str) -> ExitCode {
+    eprintln!("vo-agent: {why}");
+    ExitCode::from(code)
+}
+
+/// The running agent's stream, or a new agent's.
+fn reach(place: &Place) -> Result<UnixStream, (u8, String)> {
+    // One at a time, or two bridges would each start an agent.
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open("start");
+    let file = file.and_then(|file| file.lock().map(|()| file));
+    let lock: File = file.map_err(|e| {
+        let path = place.dir().join("start");
+        (
+            EXIT_DIRECTORY,
+            format!("cannot lock {}: {}", path.display(), explain(&e)),
+        )
+    })?;
+    let stream = UnixStream::connect("agent.sock").or_else(|_| {
+        start(place)?;
+        UnixStream::connect("agent.sock").map_err(|e| format!("the agent was started but does not answer: {e}"))
+    });
+    drop(lock);
+    stream.map_err(|why| (EXIT_AGENT, why))
+}
+
+/// Starts an event agent in a session of its own, and waits until it says `ready` on its standard output.
+fn start(place: &Place) -> Result<(), String> {
+    let text = |e: io::Error| format!("cannot start the agent: {}", explain(&e));
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open("agent.log")
+        .map_err(text)?;
+    let mut command = Command::new(program().map_err(text)?);
+    command
+        .arg0("vo-agent")
+        .args(["event", "--session", &place.session, "--dir"])
+        .arg(&place.root);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    // SAFETY: setsid is async-signal-safe, and the closure touches nothing else.
+    unsafe {
+        command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
+    }
+    let mut child = command.spawn().map_err(text)?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        let mut poll = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(READY).unwrap_or(PollTimeout::MAX);
+        loop {
+            match nix::poll::poll(&mut poll, limit) {
+                Err(Errno::EINTR) => continue,
+                Ok(1..) => break,
+                Ok(_) => {
+                    return Err(format!(
+                        "the agent (process {}) is not ready after {READY:?}",
+                        child.id()
+                    ));
+                }
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        // It writes one line, then closes.
+        stdout.take(4096).read_to_string(&mut said).map_err(text)?;
+    }
+    match said.trim() {
+        "ready" => Ok(()),
+        "" => Err(format!(
+            "the agent ended at once; {} may say why",
+            place.dir().join("agent.log").display()
+        )),
+        why => Err(why.to_owned()),
+    }
+}
+
+/// This program. Asked by the name that it was started under: one binary may have several.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Copies both ways until the agent closes.
+fn bridge(stream: UnixStream) -> ExitCode {
+    let Ok(mut to_agent) = stream.try_clone() else {
+        return fail(EXIT_AGENT, "no file descriptor is left");
+    };
+    std::thread::spawn(move || {
+        // However it ends, the agent sees the end, and closes its half.
+        let _ = io::copy(&mut io::stdin().lock(), &mut to_agent);
+        let _ = to_agent.shutdown(std::net::Shutdown::Write);
+    });
+    let mut from_agent = stream;
+    let mut stdout = File::from(match io::stdout().as_fd().try_clone_to_owned() {
+        Ok(fd) => fd,
+        Err(e) => return fail(EXIT_AGENT, &e.to_string()),
+    });
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(n @ 1..) = from_agent.read(&mut buffer) {
+        if buffer.get(..n).is_none_or(|bytes| stdout.write_all(bytes).is_err()) {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,133 @@
+//! The event agent: one for each session on a site's gateway.
+//!
+//! It drives [`vo_core::proxy`] with real files, processes and connections, and relays between the master and the starters. Everything
+//! runs on one thread around [`agent::Agent`]; only the table ([`table`]) and file accesses have others.
+
+mod agent;
+mod blobs;
+mod command;
+mod log;
+mod master;
+mod outbox;
+mod starters;
+mod table;
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::connect::{EXIT_AGENT, Place, explain};
+use crate::usage;
+use agent::Agent;
+
+/// Runs it: `--session NAME-ID [--dir ROOT]`. Says `ready` on standard output, or why not, and closes it.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let place = match Place::from_args(args) {
+        Ok(place) => place,
+        Err(why) => return usage(&why),
+    };
+    match run(&place) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("{why}");
+            ExitCode::from(EXIT_AGENT)
+        }
+    }
+}
+
+fn run(place: &Place) -> Result<(), String> {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    place.enter()?;
+    let lease = lease()?;
+    let text = |what: &'static str| move |e: io::Error| format!("cannot {what}: {}", explain(&e));
+    log::start(&place.dir().join("agent.log")).map_err(text("open agent.log"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build();
+    let runtime = runtime.map_err(text("start"))?;
+    let listener = {
+        let _guard = runtime.enter();
+        // We hold the lease, so whose socket this was does not run.
+        match std::fs::remove_file("agent.sock") {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(text("remove an old socket")(e)),
+            _ => UnixListener::bind("agent.sock").map_err(text("make agent.sock"))?,
+        }
+    };
+    let signals = {
+        let _guard = runtime.enter();
+        let take = |kind| signal(kind).map_err(text("take signals"));
+        [
+            take(SignalKind::terminate())?,
+            take(SignalKind::interrupt())?,
+            take(SignalKind::hangup())?,
+        ]
+    };
+    let agent = Rc::new(Agent::new(place, lease).map_err(text("start"))?);
+    println!("ready");
+    detach().map_err(text("detach"))?;
+
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        tokio::task::spawn_local(master::listen(Rc::clone(&agent), listener));
+        let [mut terminate, mut interrupt, mut hangup] = signals;
+        loop {
+            tokio::select! {
+                () = agent.ended() => break,
+                // Everything that matters is in the table.
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {}
+            }
+        }
+    });
+    // Connections close before the table: nobody is told what is not durable.
+    drop(local);
+    runtime.shutdown_background();
+    agent.close_table();
+    tracing::info!("ends");
+    Ok(())
+}
+
+/// Takes the lock that makes this the only agent of the session on this host, and wherever the file system's locks reach.
+fn lease() -> Result<File, String> {
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open("lease");
+    let file = open.map_err(|e| format!("cannot open the lease: {}", explain(&e)))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(e)) => Err(format!("cannot lock the lease: {e}")),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // It only helps the message.
+            let _ = (&file).take(1024).read_to_string(&mut holder);
+            let holder = holder.lines().next().unwrap_or("another process").to_owned();
+            Err(format!(
+                "the session's agent runs already, and its socket is not reached from here: {holder}"
+            ))
+        }
+    }
+}
+
+/// Closes the pipe to the bridge that started us.
+fn detach() -> io::Result<()> {
+    io::stdout().flush()?;
+    let null = File::open("/dev/null")?;
+    nix::unistd::dup2_stdin(null.as_fd())?;
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(null.as_fd())?;
+    Ok(())
+}

@@ -443,6 +443,13 @@ impl Login<'_> {
 
     async fn keyboard_interactive(&mut self, before: &MethodSet) -> Result<Step, SshError> {
         let mut remaining = before.clone();
+        if !self.prompter.interactive() {
+            self.tried.push(format!("keyboard-interactive: it {NEEDS_ANSWER}"));
+            return Ok(Step::Refused {
+                remaining,
+                partial: false,
+            });
+        }
         for attempt in 0..self.target.settings.password_prompts.max(1) {
             let user = self.target.user.clone();
             let start = self.handle.authenticate_keyboard_interactive_start(user, None);
@@ -476,16 +483,6 @@ impl Login<'_> {
                 if round >= MOST_ROUNDS {
                     self.tried
                         .push("keyboard-interactive: questions without end".to_owned());
-                    return Ok(Step::Refused {
-                        remaining,
-                        partial: false,
-                    });
-                }
-                if !prompts.is_empty() && !self.prompter.interactive() {
-                    self.tried.push(format!("keyboard-interactive: it {NEEDS_ANSWER}"));
-                    // The question stays unanswered; the next method's request takes its place.
-                    let give_up = self.handle.authenticate_keyboard_interactive_respond(Vec::new());
-                    let _ = tokio::time::timeout(STEP_TIME, give_up).await;
                     return Ok(Step::Refused {
                         remaining,
                         partial: false,

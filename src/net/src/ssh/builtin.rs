@@ -381,6 +381,7 @@ where
     let (lost_sender, lost) = watch::channel(None);
     let handler = Handler {
         trust,
+        accepted: None,
         prompter: Arc::clone(prompter),
         asking,
         lost: lost_sender,
@@ -451,6 +452,7 @@ impl From<russh::Error> for HandlerError {
 
 pub(super) struct Handler {
     trust: Trust,
+    accepted: Option<PublicKey>,
     prompter: Arc<dyn Prompter>,
     asking: watch::Sender<bool>,
     lost: watch::Sender<Option<String>>,
@@ -468,9 +470,16 @@ impl client::Handler for Handler {
     }
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, HandlerError> {
-        match self.trust.decide(shown, self.prompter.as_ref(), &self.asking).await {
-            Ok(()) => Ok(true),
-            Err(e) => Err(HandlerError::Ours(Box::new(e))),
+        let key = shown.public_key();
+        match &self.accepted {
+            // The keys of the session are renewed now and then: the host must stay the same, and nothing is asked again.
+            Some(accepted) => Ok(*accepted == key),
+            None => {
+                let decision = self.trust.decide(shown, self.prompter.as_ref(), &self.asking).await;
+                decision.map_err(|e| HandlerError::Ours(Box::new(e)))?;
+                self.accepted = Some(key);
+                Ok(true)
+            }
         }
     }
 

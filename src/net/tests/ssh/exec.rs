@@ -248,3 +248,14 @@ fn words_are_quoted_for_any_shell() {
         assert_eq!(said, word);
     }
 }
+
+#[test]
+fn everything_may_move_between_threads() {
+    fn may_move<T: Send>(_: impl FnOnce(&'static Gateway, &'static vo_net::ssh::Target) -> T) {}
+    may_move(|_, target| async { Gateway::connect(target, &ConnectOptions::default(), Answers::nobody()).await });
+    may_move(|_, _| async { vo_net::ssh::Target::resolve(&vo_net::ssh::TargetQuery::new("x")).await });
+    may_move(|gateway, _| gateway.exec("true"));
+    may_move(|gateway, _| gateway.exec_collect("true", b"", SOON, 1));
+    may_move(|gateway, _| gateway.upload(&b""[..], 0, "x", 0o600, |_| ()));
+    may_move(|gateway, _| gateway.closed());
+}

@@ -313,6 +313,15 @@ async fn unknown_keys_are_asked_about_and_remembered() {
         assert_eq!(ours(&site).await, "known");
         assert_eq!(openssh(&site, &["-oStrictHostKeyChecking=yes"]), "known");
     }
+    // Nor is it asked again when the session's keys are renewed, which 8 MB make necessary here.
+    let renewing = Site::with("RekeyLimit 512K\nLogLevel DEBUG1\n");
+    renewing.write("known", "");
+    renewing.config("StrictHostKeyChecking ask");
+    let gateway = renewing.try_connect(&user).await.unwrap();
+    renewing.write("known", "");
+    crate::exec::commands(&gateway).await;
+    assert!(renewing.read("sshd.log").matches("rekey in after").count() > 2);
+    gateway.close().await;
     // A file without a newline at its end gets one first.
     std::fs::write(site.path(".ssh/known"), "elsewhere ssh-ed25519 AAAA").unwrap();
     site.try_connect(&user).await.unwrap();
@@ -322,7 +331,7 @@ async fn unknown_keys_are_asked_about_and_remembered() {
         config(strict, "no");
         assert_eq!(ours(&site).await, expected, "{strict}");
     }
-    assert_eq!(user.keys.lock().unwrap().len(), 4);
+    assert_eq!(user.keys.lock().unwrap().len(), 5);
     // `no` never accepts a changed key.
     site.keygen("wrong", "ed25519", "");
     std::fs::write(site.path(".ssh/known"), site.known_line("wrong")).unwrap();

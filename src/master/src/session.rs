@@ -116,7 +116,7 @@ impl SessionFile {
 /// This machine: one proxy with all of its CPUs.
 fn local_site() -> SiteConf {
     let cpus = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_COUNT).min(MAX_COUNT));
-    SiteConf { batch: Some("fork".into()), proxies: Some(Proxies { count: 1, cpus }), ..SiteConf::new("local", "localhost") }
+    SiteConf { batch: Some("fork".into()), proxies: Some(Proxies { count: 1, cpus }), ..SiteConf::new("local", LOCAL) }
 }
 
 /// Is it a session's name? It becomes a file name here and at sites, and a part of batch jobs' names.

@@ -79,12 +79,14 @@ impl Select {
         self.is_all() || self.clusters.contains(&cluster)
     }
 
-    fn has(&self, job: JobId) -> bool {
-        self.covers(job.cluster) || self.jobs.contains(&job)
+    fn touches(&self, cluster: u32) -> bool {
+        self.covers(cluster) || self.within(cluster, 0).next().is_some()
     }
 
-    fn touches(&self, cluster: u32) -> bool {
-        self.covers(cluster) || self.jobs.iter().any(|job| job.cluster == cluster)
+    /// The single jobs of a cluster, from a process on.
+    fn within(&self, cluster: u32, from: u32) -> impl Iterator<Item = JobId> + '_ {
+        let job = |proc| JobId { cluster, proc };
+        self.jobs.range(job(from)..=job(u32::MAX)).copied()
     }
 }
 
@@ -151,6 +153,8 @@ pub struct StarterView<'a> {
     pub running: u32,
     /// What waits there.
     pub queued: u32,
+    /// Does it get nothing for a while, because the site failed too many attempts there in a row?
+    pub resting: bool,
     /// What it completed.
     pub completed: u64,
 }
@@ -197,8 +201,11 @@ impl Pool {
             .filter(|(number, _)| select.touches(**number));
         clusters.flat_map(move |(number, cluster)| {
             let first = if *number == from.cluster { from.proc } else { 0 };
-            let all = (first..cluster.jobs.len() as u32).map(|proc| JobId { cluster: *number, proc });
-            all.filter(move |id| select.has(*id))
+            let count = cluster.jobs.len() as u32;
+            let all = if select.covers(*number) { first..count } else { 0..0 };
+            let all = all.map(|proc| JobId { cluster: *number, proc });
+            let some = select.within(*number, first).filter(move |id| id.proc < count && !select.covers(*number));
+            all.chain(some)
         })
     }
 
@@ -209,7 +216,7 @@ impl Pool {
             let counts = if select.covers(*number) {
                 c.counts
             } else {
-                let jobs = select.jobs.iter().filter(|id| id.cluster == *number);
+                let jobs = select.within(*number, 0);
                 let mut counts = Counts::default();
                 jobs.filter_map(|id| c.jobs.get(id.proc as usize))
                     .for_each(|job| counts.add(job));
@@ -248,11 +255,7 @@ impl Pool {
 
     pub(super) fn unfinished(&self, select: &Select) -> Vec<JobId> {
         let ids = self.ids(select, None);
-        ids.filter(|id| {
-            self.job(*id)
-                .is_some_and(|job| !matches!(job.state, JobState::Completed | JobState::Removed))
-        })
-        .collect()
+        ids.filter(|id| self.job(*id).is_some_and(|job| !job.is_over())).collect()
     }
 
     /// The starters, by key.
@@ -272,7 +275,8 @@ impl Pool {
                 deadline: s.deadline,
                 busy_cpus,
                 running: count,
-                queued: s.count(Phase::Queued),
+                queued: s.queued,
+                resting: s.rests_until.is_some(),
                 completed: s.completed,
             }
         })

@@ -186,6 +186,16 @@ pub enum Record {
         #[n(1)]
         ranges: Vec<(u32, u32, u32)>,
     },
+    /// An attempt that was given up has a result: it is the job's attempt again, and no other.
+    #[n(9)]
+    Claimed {
+        /// Who has the result.
+        #[n(0)]
+        key: StarterKey,
+        /// The attempt.
+        #[n(1)]
+        id: AttemptId,
+    },
 }
 
 /// Durations as milliseconds.
@@ -208,7 +218,7 @@ mod millis {
 }
 
 impl Pool {
-    /// Folds a record in. A record that doesn't fit the state changes nothing: it was made by a newer version, or twice.
+    /// Folds a record in. A record that doesn't fit the state changes nothing: it was made twice.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Submitted {
@@ -218,25 +228,14 @@ impl Pool {
                 groups,
             } => self.apply_submitted(*cluster, *at, name, groups),
             Record::StarterJoined { key, offer } => {
-                let starter = Starter {
-                    offer: offer.clone(),
-                    connected: false,
-                    known: false,
-                    since: Time::default(),
-                    deadline: None,
-                    held: BTreeMap::new(),
-                    used_cpus: 0,
-                    defined: BTreeSet::new(),
-                    unshared: BTreeSet::new(),
-                    mean_ms: None,
-                    completed: 0,
-                    recalling: false,
-                };
-                self.starters.entry(*key).or_insert(starter);
+                self.starters.entry(*key).or_insert_with(|| Starter::new(offer.clone()));
             }
             Record::StarterGone { key } => {
-                self.starters.remove(key);
-                self.hungry.remove(key);
+                if let Some(starter) = self.starters.remove(key)
+                    && let Some(until) = starter.rests_until
+                {
+                    self.resting.remove(&(until, *key));
+                }
             }
             Record::Dispatched { key, ids } => {
                 for id in ids {
@@ -255,24 +254,27 @@ impl Pool {
                 }
             }
             Record::SiteFailed { at, id, why } => {
-                if let Some((_, key)) = self.live.get(&id.job).copied() {
+                let held_by = self.live.get(&id.job).filter(|(attempt, _)| *attempt == id.attempt);
+                if let Some((_, key)) = held_by.copied() {
                     self.forget(key, *id);
+                    self.requeue(*id);
+                    self.change(id.job, |job| {
+                        job.site_failures = job.site_failures.saturating_add(1);
+                        job.at = *at;
+                    });
+                    self.reason(id.job, why);
                 }
-                self.requeue(*id);
-                self.change(id.job, |job| {
-                    job.site_failures = job.site_failures.saturating_add(1);
-                    job.at = *at;
-                });
-                self.reason(id.job, why);
             }
             Record::Held { at, job, why } => {
-                self.live.remove(job);
-                self.change(*job, |j| {
-                    j.state = JobState::Held;
-                    j.at = *at;
-                });
-                self.reason(*job, why);
+                if self.live.remove(job).is_some() {
+                    self.change(*job, |j| {
+                        j.state = JobState::Held;
+                        j.at = *at;
+                    });
+                    self.reason(*job, why);
+                }
             }
+            Record::Claimed { key, id } => self.apply_claimed(*key, *id),
             Record::Removed { at, ranges } => {
                 for (cluster, first, last) in ranges {
                     for proc in *first..=*last {
@@ -290,22 +292,26 @@ impl Pool {
     }
 
     fn apply_submitted(&mut self, cluster: u32, at: Time, name: &str, groups: &[GroupRecord]) {
-        let mut first = 0;
+        if self.clusters.contains_key(&cluster) {
+            return;
+        }
+        let mut first = 0u32;
         let mut built = Vec::with_capacity(groups.len());
         for group in groups {
+            let count = group.count.min(u32::MAX - first);
             self.last_program += 1;
             let mut body = group.program.clone();
             body.cpus = body.cpus.max(1);
             built.push(Group {
                 first,
-                count: group.count,
+                count,
                 program: self.last_program,
                 body: Arc::new(body),
                 log: group.log.clone(),
                 fresh: 0,
                 again: BTreeSet::new(),
             });
-            first += group.count;
+            first += count;
         }
         let jobs = vec![Job::default(); first as usize];
         let counts = Counts {
@@ -315,6 +321,7 @@ impl Pool {
         let built = Cluster {
             name: name.to_string(),
             submitted: at,
+            open: (0..).zip(&built).filter(|(_, g)| g.count > 0).map(|(place, _)| place).collect(),
             groups: built,
             jobs,
             counts,
@@ -323,6 +330,7 @@ impl Pool {
         self.clusters.insert(cluster, built);
         self.last_cluster = self.last_cluster.max(cluster);
         self.open.insert(cluster);
+        self.wanting = true;
     }
 
     fn apply_dispatched(&mut self, key: StarterKey, id: AttemptId) {
@@ -332,24 +340,41 @@ impl Pool {
         let Some(index) = cluster.group_of(id.job.proc) else {
             return;
         };
-        let group = &mut cluster.groups[index];
-        // When the record is read back, nobody has taken the job from its queue before. Jobs leave the fresh part in order.
-        group.again.remove(&id.job.proc);
-        group.fresh = group.fresh.max(id.job.proc - group.first + 1);
-        let cpus = group.body.cpus;
+        if cluster.jobs[id.job.proc as usize].attempt >= id.attempt {
+            return;
+        }
+        // When the record is read back, nobody has taken the job from its queue before.
+        cluster.groups[index].take(id.job.proc);
+        self.give(key, id, Phase::Queued);
+    }
+
+    /// The attempt is the job's, at this starter.
+    fn give(&mut self, key: StarterKey, id: AttemptId, phase: Phase) {
+        let Some(body) = self.group(id.job).map(|group| group.body.clone()) else {
+            return;
+        };
         self.change(id.job, |job| {
             job.state = JobState::Matched;
-            job.attempt = id.attempt;
+            job.attempt = job.attempt.max(id.attempt);
         });
         self.live.insert(id.job, (id.attempt, key));
         if let Some(starter) = self.starters.get_mut(&key) {
             let held = Held {
-                phase: Phase::Queued,
-                cpus,
+                phase,
+                cpus: body.cpus,
+                load: starter.load_of(&body),
+                apart: false,
+                collecting: false,
             };
-            if starter.held.insert(id, held).is_none() {
-                starter.used_cpus += cpus;
-            }
+            starter.hold(id, held);
+        }
+    }
+
+    fn apply_claimed(&mut self, key: StarterKey, id: AttemptId) {
+        let open = self.job(id.job).is_some_and(|job| !job.is_over());
+        if open && self.starters.contains_key(&key) {
+            self.unqueue(id.job);
+            self.give(key, id, Phase::Finished);
         }
     }
 
@@ -364,25 +389,23 @@ impl Pool {
             && let Some(group) = cluster.group_of(id.job.proc)
         {
             cluster.groups[group].again.insert(id.job.proc);
+            cluster.open.insert(group as u32);
             self.open.insert(id.job.cluster);
+            self.wanting = true;
         }
     }
 
-    fn apply_ended(&mut self, at: Time, ended: &Ended) {
+    pub(super) fn apply_ended(&mut self, at: Time, ended: &Ended) {
         let job = ended.id.job;
-        if self
-            .job(job)
-            .is_none_or(|j| matches!(j.state, JobState::Completed | JobState::Removed))
-        {
+        if self.job(job).is_none_or(Job::is_over) {
             return;
         }
-        if let Some((_, key)) = self.live.remove(&job)
+        if let Some((attempt, key)) = self.live.remove(&job)
+            && attempt == ended.id.attempt
             && let Some(starter) = self.starters.get_mut(&key)
-            && let Some(held) = starter.held.get_mut(&ended.id)
-            && held.phase != Phase::Finished
         {
-            held.phase = Phase::Finished;
-            starter.used_cpus = starter.used_cpus.saturating_sub(held.cpus);
+            starter.advance(ended.id, Phase::Finished);
+            starter.completed += 1;
         }
         self.unqueue(job);
         let short = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -400,10 +423,7 @@ impl Pool {
     }
 
     fn apply_removed(&mut self, at: Time, id: JobId) {
-        if self
-            .job(id)
-            .is_none_or(|job| matches!(job.state, JobState::Completed | JobState::Removed))
-        {
+        if self.job(id).is_none_or(Job::is_over) {
             return;
         }
         // What its starter still holds of it occupies the starter until it says that it is gone.
@@ -465,7 +485,7 @@ struct ClusterSnapshot {
 }
 
 impl Pool {
-    /// All that [`Pool::apply`] made, to be restored with [`Pool::restore`].
+    /// All that [`Pool::apply`] made, to be restored with [`Pool::restore`]. Records not yet taken are in it: take and store them first.
     pub fn snapshot(&self) -> Snapshot {
         let clusters = self.clusters.iter().map(|(number, c)| ClusterSnapshot {
             cluster: *number,
@@ -535,7 +555,7 @@ impl Pool {
                         done.push(job.site);
                     }
                 }
-                for group in &mut cluster.groups {
+                for (place, group) in (0..).zip(&mut cluster.groups) {
                     let jobs = &cluster.jobs[group.first as usize..(group.first + group.count) as usize];
                     // The cursor stands behind the last job that ever left the queue.
                     let left = jobs.iter().rposition(|job| job.attempt > 0);
@@ -545,6 +565,12 @@ impl Pool {
                         .filter(|(_, job)| job.state == JobState::Idle)
                         .map(|(i, _)| group.first + i as u32)
                         .collect();
+                    if group.next_idle(&cluster.jobs).is_none() {
+                        cluster.open.remove(&place);
+                    }
+                }
+                if cluster.open.is_empty() {
+                    pool.open.remove(&c.cluster);
                 }
                 cluster.reasons = c.reasons.into_iter().collect();
             }
@@ -553,12 +579,8 @@ impl Pool {
             }
         }
         for (id, key) in snapshot.live {
-            let state = pool.job(id.job).map(|job| job.state);
-            pool.apply_dispatched(key, id);
-            // What had started is known again when its starter tells.
-            if state == Some(JobState::Running) {
-                pool.change(id.job, |job| job.state = JobState::Running);
-            }
+            // What had started, or ended, is known again when its starter tells.
+            pool.give(key, id, Phase::Queued);
         }
         pool.last_cluster = snapshot.last_cluster;
         pool.last_program = snapshot.last_program;

@@ -1,0 +1,167 @@
+//! The store's thread: takes records in order, writes them in groups, tells how far they are durable.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vo_core::pool::{Pool, Record, Snapshot};
+use vo_store::{Log, Options, Replay, StoreError};
+
+/// Least time between two commits: what arrives meanwhile shares the next one. The first record after a pause waits for nobody.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Between two tries to write to a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A log this much larger than the state it leads to is replaced by a snapshot; bounds the time to recover.
+const LOG_BYTES: u64 = 64 << 20;
+
+enum Work {
+    Records(Vec<Vec<u8>>),
+    Snapshot(Vec<u8>),
+}
+
+/// What the thread tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Records up to this number are durable; `log_bytes` is the log's size since its snapshot.
+    Durable { number: u64, log_bytes: u64 },
+    /// Writing fails, and is tried again: nothing moves meanwhile.
+    Blocked(String),
+    /// Writing failed for good.
+    Failed(String),
+}
+
+/// A handle on the thread.
+pub(crate) struct Journal {
+    work: Sender<Work>,
+    /// Records before this process's first.
+    base: u64,
+    snapshot_above: u64,
+    snapshotting: bool,
+}
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("cannot open the job store in {dir}")]
+    Open {
+        dir: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("the store's thread could not be started")]
+    Thread(#[source] io::Error),
+}
+
+impl Journal {
+    /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. The third part says what was cut from a torn
+    /// end, if anything.
+    pub(crate) fn open(
+        dir: &Path,
+        tell: impl Fn(Told) + Send + 'static,
+    ) -> Result<(Journal, Pool, Option<String>), JournalError> {
+        let mut pool = Pool::new();
+        let opened = Log::open(dir, Options { create: true }, |replay| {
+            match replay {
+                Replay::Snapshot(bytes) => pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Record(bytes) => pool.apply(&minicbor::decode::<Record>(bytes)?),
+            }
+            Ok::<(), minicbor::decode::Error>(())
+        });
+        let opened = opened.map_err(|source| JournalError::Open { dir: dir.display().to_string(), source })?;
+        let cut = opened.cut.map(|cut| cut.to_string());
+        let base = opened.log.appended();
+        let (work, inbox) = mpsc::channel();
+        let thread = thread::Builder::new().name("journal".into());
+        thread.spawn(move || run(opened.log, &inbox, &tell)).map_err(JournalError::Thread)?;
+        Ok((Journal { work, base, snapshot_above: LOG_BYTES, snapshotting: false }, pool, cut))
+    }
+
+    /// Hands records over, in order.
+    pub(crate) fn store(&self, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        // The thread ends only after it told of a failure, which ends the master.
+        let _ = self.work.send(Work::Records(records.iter().map(encode).collect()));
+    }
+
+    /// How many records of this process are durable, from a number told.
+    pub(crate) fn own(&self, number: u64) -> u64 {
+        number.saturating_sub(self.base)
+    }
+
+    /// Replaces the log if it has grown large.
+    pub(crate) fn tidy(&mut self, log_bytes: u64, pool: &Pool) {
+        if log_bytes < self.snapshot_above {
+            self.snapshotting = false;
+        } else if !self.snapshotting {
+            let state = encode(&pool.snapshot());
+            self.snapshot_above = LOG_BYTES.max(4 * state.len() as u64);
+            self.snapshotting = true;
+            let _ = self.work.send(Work::Snapshot(state));
+        }
+    }
+}
+
+fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a vector can't fail, and our types' encoders have no failures of their own.
+    let _: Result<(), minicbor::encode::Error<core::convert::Infallible>> = minicbor::encode(value, &mut bytes);
+    bytes
+}
+
+fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
+    let mut last = Instant::now().checked_sub(PACE);
+    while let Ok(first) = inbox.recv() {
+        let mut next = Some(first);
+        let due = last.map_or_else(Instant::now, |last| last + PACE);
+        while let Some(work) = next.take() {
+            match work {
+                Work::Records(records) => {
+                    for record in records {
+                        log.append(&record);
+                    }
+                }
+                Work::Snapshot(state) => {
+                    if let Err(error) = log.snapshot(&state) {
+                        tracing::warn!(error = %chain(&error), "snapshot failed; the log goes on");
+                    }
+                }
+            }
+            next = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(work) => Some(work),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            };
+        }
+        loop {
+            match log.commit() {
+                Ok(number) => {
+                    tell(Told::Durable { number, log_bytes: log.size() });
+                    break;
+                }
+                Err(error) if error.is_transient() => {
+                    tell(Told::Blocked(chain(&error)));
+                    thread::sleep(RETRY);
+                }
+                Err(error) => return tell(Told::Failed(chain(&error))),
+            }
+        }
+        last = Some(Instant::now());
+    }
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

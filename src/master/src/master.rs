@@ -1,0 +1,645 @@
+//! The master's one task: owns the pool and all that is known of sites and clients, takes inputs from one queue, stores records, and
+//! carries out actions once the records behind them are durable.
+
+mod clients;
+mod sites;
+
+use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use vo_core::Time;
+use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
+use vo_core::job::{AttemptResult, Program};
+use vo_core::pool::{Action, Event, GroupRecord, Offer, Pool, Select, Shared};
+use vo_lang::conf::{Conf, OnMissed, SiteConf};
+use vo_net::tls::SessionCa;
+use vo_wire::Frame;
+use vo_wire::control::{self as ctl, Fault, SiteEvent, SiteState};
+use vo_wire::frame::{Message, write_message};
+use vo_wire::link::{self, Limits, Marker, ProxyInfo, ProxyShape, ProxyState};
+use vo_wire::node::Shares;
+use vo_wire::work::{self, Assignment};
+
+use crate::control::{self, Outbox};
+use crate::eventlog::{Entry, EventLogs};
+use crate::inputs::{Blob, Files, Hash};
+use crate::journal::{self, Journal, chain};
+use crate::listing::Listing;
+use crate::outputs::{self, Failure, Whole};
+use crate::session::{self, SessionFile};
+use crate::site::{self, Problem, Route, Way};
+use crate::terminal::{self, Terminal};
+
+/// Inputs that wait for the master's task; more wait where they come from.
+const QUEUE: usize = 1024;
+/// Inputs taken before records are stored and actions carried out.
+const BURST: usize = 256;
+/// Large results collected at once.
+const COLLECTING: usize = 16;
+/// A result that can't be written for now (a full disk) is tried again after this.
+const RETRY_OUTPUTS: Duration = Duration::from_secs(5);
+/// Progress of watched jobs is told at most this often.
+const WATCH_PACE: Duration = Duration::from_millis(100);
+/// Housekeeping: targets, rates.
+const TICK: Duration = Duration::from_secs(1);
+/// A session that nobody follows connects its sites by itself after this.
+const UNATTENDED: Duration = Duration::from_secs(10);
+/// Sites have this long to remove their proxies at the end.
+const ENDING_PATIENCE: Duration = Duration::from_secs(120);
+/// Clients have this long to read their last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Bytes of outputs that travel within a result.
+const INLINE_BYTES: u32 = 4096;
+/// Attempts of one message.
+const ASSIGN_PIECE: usize = 128;
+/// Rate of completion is taken over this.
+const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// TimeToLive below which a starter takes no new job.
+const DRAIN: Duration = Duration::from_secs(60);
+/// A site is asked for its batch status at most this often.
+const STATUS_PACE: Duration = Duration::from_secs(60);
+/// Site events kept for clients that follow late.
+const KEPT_EVENTS: usize = 256;
+
+enum Input {
+    Site(SiteId, site::Told),
+    Client(control::Told),
+    Journal(journal::Told),
+    Terminal(terminal::Told),
+    /// Attempts with their files, ready to go; and those whose files can't be read.
+    Prepared { key: StarterKey, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)> },
+    /// Outputs that came within their results.
+    Stored(Vec<(StarterKey, Whole, Result<(), Failure>)>),
+    /// Outputs of one result that were fetched.
+    Collected { key: StarterKey, whole: Whole, ended: Result<(), Failure> },
+    /// A file that a site asked for was opened, and a piece of it read.
+    BlobRead { site: SiteId, hash: Hash, read: Result<(Arc<Blob>, Vec<u8>), String> },
+}
+
+struct Site {
+    conf: SiteConf,
+    state: SiteState,
+    since: Time,
+    /// The stream to the agent, while there is one.
+    link: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    stop: Option<oneshot::Sender<()>>,
+    hello: Option<link::AgentHello>,
+    /// Has the first, whole report of this connection come?
+    reported: bool,
+    wanted: u32,
+    target: Option<u32>,
+    limits: Limits,
+    cpus: u32,
+    proxies: BTreeMap<ProxyId, (ProxyInfo, Time)>,
+    problem: Option<(String, Option<String>)>,
+    stats: link::AgentStats,
+    sending: HashMap<Hash, Sending>,
+    ever_up: bool,
+}
+
+/// A file on its way to a site.
+struct Sending {
+    blob: Option<Arc<Blob>>,
+    sent: u64,
+    received: u64,
+    /// A piece is being read.
+    reading: bool,
+}
+
+enum Request {
+    Listing(Listing),
+    Watching { select: Select, told: Option<ctl::Progress> },
+    Following { patience: Duration, interactive: bool, settled: Option<Time>, told: Option<(u32, u32)> },
+    Ending,
+}
+
+struct Client {
+    outbox: Outbox,
+    greeted: bool,
+    request: Option<Request>,
+    /// Bytes are on their way to it.
+    busy: bool,
+}
+
+impl Client {
+    fn send<M: Message>(&mut self, message: &M) {
+        let mut bytes = Vec::new();
+        write_message(0, message, &mut bytes);
+        self.busy = true;
+        self.outbox.send(bytes);
+    }
+
+    fn done(&mut self) {
+        self.request = None;
+        self.send(&ctl::Done {});
+    }
+
+    fn failed(&mut self, fault: Fault, message: impl Into<String>, hint: Option<String>) {
+        self.request = None;
+        self.send(&ctl::Failed { fault, message: message.into(), hint });
+    }
+}
+
+/// A question to a person, and where its answer goes.
+struct Asked {
+    question: ctl::Question,
+    answer: oneshot::Sender<Option<String>>,
+    /// The client that was asked.
+    client: Option<u64>,
+}
+
+pub(crate) struct Master {
+    dir: PathBuf,
+    session: SessionFile,
+    inputs: mpsc::Sender<Input>,
+    pool: Pool,
+    journal: Journal,
+    blocked: Option<String>,
+    durable: u64,
+    sites: Vec<Site>,
+    routes: Vec<Option<Route>>,
+    started: bool,
+    clients: BTreeMap<u64, Client>,
+    /// Submissions to be acknowledged once durable: record, client, cluster, jobs.
+    submitted: VecDeque<(u64, u64, u32, u32)>,
+    questions: BTreeMap<u64, Asked>,
+    last_question: u64,
+    events: VecDeque<SiteEvent>,
+    terminal: Option<Terminal>,
+    terminal_out: mpsc::Sender<terminal::Told>,
+    files: Arc<Files>,
+    event_logs: EventLogs,
+    /// Results whose outputs came with them, to be written by the next group.
+    whole: Vec<(StarterKey, Whole)>,
+    storing: bool,
+    large: VecDeque<(StarterKey, Whole)>,
+    collecting: BTreeMap<AttemptId, (StarterKey, mpsc::UnboundedSender<outputs::Piece>)>,
+    retry: Vec<(StarterKey, Whole)>,
+    retry_at: Option<Instant>,
+    marker_device: u64,
+    /// Completed jobs, second by second.
+    rate: VecDeque<(Instant, u64)>,
+    busy_at: Instant,
+    ending: Option<Ending>,
+    finished: Option<ExitCode>,
+    begun: Instant,
+    begun_ms: u64,
+}
+
+struct Ending {
+    waiting: BTreeSet<SiteId>,
+    left: Vec<String>,
+    until: Instant,
+}
+
+/// Runs the master in `dir`.
+pub(crate) async fn run(dir: &Path, mut ready: File) -> ExitCode {
+    let (input_sender, mut inputs) = mpsc::channel(QUEUE);
+    let (terminal_out, mut terminal_told) = mpsc::channel(16);
+    let (control_sender, mut control_told) = mpsc::channel(QUEUE);
+    let started = Master::start(dir, input_sender, terminal_out);
+    let listening = started.and_then(|master| {
+        let listener = control::listen(dir).map_err(|e| format!("cannot listen in {}: {e}", dir.display()))?;
+        Ok((master, listener))
+    });
+    let (mut master, listener) = match listening {
+        Ok(listening) => listening,
+        Err(message) => {
+            tracing::error!(message, "cannot start");
+            let _ = writeln!(ready, "{message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (Ok(mut term), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        let _ = writeln!(ready, "cannot listen to signals");
+        return ExitCode::FAILURE;
+    };
+    tokio::spawn(control::serve(listener, control_sender));
+    if ready.write_all(session::READY).is_err() {
+        tracing::info!("whoever started us has gone");
+    }
+    drop(ready);
+    let mut burst = Vec::with_capacity(BURST);
+    loop {
+        let deadline = master.deadline();
+        tokio::select! {
+            biased;
+            _ = term.recv() => break,
+            _ = hang_up.recv() => break,
+            Some(told) = control_told.recv() => master.take(Input::Client(told)),
+            Some(told) = terminal_told.recv() => master.take(Input::Terminal(told)),
+            _ = inputs.recv_many(&mut burst, BURST) => burst.drain(..).for_each(|input| master.take(input)),
+            () = tokio::time::sleep_until(deadline.into()) => {}
+        }
+        master.turn();
+        if let Some(code) = master.finished {
+            // Clients are about to read that it is over.
+            let last_words = async {
+                while master.clients.values().any(|client| client.busy) {
+                    match control_told.recv().await {
+                        Some(told) => master.take(Input::Client(told)),
+                        None => return,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+            return code;
+        }
+    }
+    // Everything acknowledged is durable already; agents and starters carry on.
+    tracing::info!("asked to end; the session can be recovered");
+    ExitCode::SUCCESS
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What tells a host and its view of files from all others; see [`Marker`].
+fn host_identity() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mount = std::fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+    format!("{} {}", boot.trim(), mount.display())
+}
+
+fn random_hex<const BYTES: usize>() -> Result<String, String> {
+    let mut bytes = [0; BYTES];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut bytes).map_err(|_| "no random numbers from the system")?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+impl Master {
+    fn start(dir: &Path, inputs: mpsc::Sender<Input>, terminal_out: mpsc::Sender<terminal::Told>) -> Result<Master, String> {
+        let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} in {}: {e}", dir.display());
+        session::private_dir(dir).map_err(|e| e.to_string())?;
+        let session = SessionFile::read(dir).map_err(|e| failed("read session.toml", &e))?;
+        let told = inputs.clone();
+        // The thread may wait: the queue is ours alone to drain.
+        let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
+        let (journal, pool, cut) = Journal::open(&dir.join("store"), tell).map_err(|e| chain(&e))?;
+        if let Some(cut) = cut {
+            tracing::warn!(cut, "the store's end was torn; what was never acknowledged is gone");
+        }
+        let ca = Self::authority(dir, &session.id)?;
+        let epoch = Self::next_epoch(dir)?;
+        let marker_path = dir.join("marker");
+        let content = match std::fs::read_to_string(&marker_path) {
+            Ok(content) => content,
+            Err(_) => {
+                let content = random_hex::<16>()?;
+                vo_store::write_atomic(&marker_path, content.as_bytes(), 0o600).map_err(|e| failed("write the marker", &e))?;
+                content
+            }
+        };
+        let marker_path = std::fs::canonicalize(&marker_path).unwrap_or(marker_path);
+        let marker_device = std::fs::metadata(&marker_path).map_or(0, |found| found.dev());
+        let path = marker_path.into_os_string().into_vec();
+        let marker = Marker { path, content, host: host_identity() };
+        let now = Time(unix_ms());
+        let mut sites = Vec::new();
+        let mut routes = Vec::new();
+        let conf = session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        for site in &conf.sites {
+            let (site, route) = sites::prepare(&session, &conf, site, dir, &ca, epoch, &marker, now)?;
+            sites.push(site);
+            routes.push(Some(route));
+        }
+        let event_logs = EventLogs::start().map_err(|e| failed("start a thread", &e))?;
+        tracing::info!(session = session.name, id = session.id, epoch, "master started");
+        Ok(Master {
+            dir: dir.to_owned(),
+            session,
+            inputs,
+            pool,
+            journal,
+            blocked: None,
+            durable: 0,
+            sites,
+            routes,
+            started: false,
+            clients: BTreeMap::new(),
+            submitted: VecDeque::new(),
+            questions: BTreeMap::new(),
+            last_question: 0,
+            events: VecDeque::new(),
+            terminal: None,
+            terminal_out,
+            files: Arc::new(Files::default()),
+            event_logs,
+            whole: Vec::new(),
+            storing: false,
+            large: VecDeque::new(),
+            collecting: BTreeMap::new(),
+            retry: Vec::new(),
+            retry_at: None,
+            marker_device,
+            rate: VecDeque::new(),
+            busy_at: Instant::now(),
+            ending: None,
+            finished: None,
+            begun: Instant::now(),
+            begun_ms: now.0,
+        })
+    }
+
+    /// The session's certificate authority, made at its first start.
+    fn authority(dir: &Path, session_id: &str) -> Result<SessionCa, String> {
+        let path = dir.join("ca.pem");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => SessionCa::from_pem(&text).map_err(|e| format!("{}: {}", path.display(), chain(&e))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let ca = SessionCa::create(session_id).map_err(|e| chain(&e))?;
+                vo_store::write_atomic(&path, ca.to_pem().as_bytes(), 0o600)
+                    .map_err(|e| format!("{}: {e}", path.display()))?;
+                Ok(ca)
+            }
+            Err(e) => Err(format!("{}: {e}", path.display())),
+        }
+    }
+
+    /// Which start of the master this is.
+    fn next_epoch(dir: &Path) -> Result<u64, String> {
+        let path = dir.join("epoch");
+        let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let last = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse::<u64>().map_err(|e| failed(&e))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(failed(&e)),
+        };
+        vo_store::write_atomic(&path, (last + 1).to_string().as_bytes(), 0o600).map_err(|e| failed(&e))?;
+        Ok(last + 1)
+    }
+
+    /// Milliseconds since 1970 that never go back while we live, whatever is done to the clock.
+    fn now(&self) -> Time {
+        Time(self.begun_ms) + self.begun.elapsed()
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Site(site, told) => self.site_told(site, told),
+            Input::Client(told) => self.client_told(told),
+            Input::Journal(told) => self.journal_told(told),
+            Input::Terminal(terminal::Told::Output(bytes)) => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.show(bytes);
+                }
+            }
+            Input::Terminal(terminal::Told::Ended(code)) => {
+                if let Some(mut terminal) = self.terminal.take() {
+                    terminal.close(Some(code), "the grid shell ended");
+                }
+            }
+            Input::Prepared { key, ready, failed } => self.prepared(key, ready, failed),
+            Input::Stored(ended) => {
+                self.storing = false;
+                for (key, whole, ended) in ended {
+                    self.collected(key, whole, ended);
+                }
+            }
+            Input::Collected { key, whole, ended } => {
+                self.collecting.remove(&whole.result.id);
+                self.collected(key, whole, ended);
+            }
+            Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
+        }
+    }
+
+    fn journal_told(&mut self, told: journal::Told) {
+        match told {
+            journal::Told::Durable { number, log_bytes } => {
+                self.blocked = None;
+                self.durable = self.journal.own(number);
+                self.journal.tidy(log_bytes, &self.pool);
+            }
+            journal::Told::Blocked(why) => {
+                tracing::warn!(why, "the store can't be written");
+                self.blocked = Some(why);
+            }
+            journal::Told::Failed(why) => {
+                tracing::error!(why, "the store failed; the session stops here and can be recovered");
+                self.finished = Some(ExitCode::FAILURE);
+            }
+        }
+    }
+
+    /// After each burst of inputs: records to the store, actions into the world, news to clients.
+    fn turn(&mut self) {
+        let records = self.pool.take_records();
+        self.journal.store(&records);
+        while let Some(action) = self.pool.poll_action(self.durable) {
+            self.carry_out(action);
+        }
+        while let Some((record, client, cluster, jobs)) = self.submitted.front().copied()
+            && record <= self.durable
+        {
+            self.submitted.pop_front();
+            if let Some(client) = self.clients.get_mut(&client) {
+                client.send(&ctl::Submitted { cluster, jobs });
+                client.done();
+            }
+        }
+        self.store_outputs();
+        self.tick();
+        self.tell_clients();
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let watched = self.clients.values().any(|c| {
+            matches!(c.request, Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending))
+        });
+        let mut deadline = now + if watched { WATCH_PACE } else { TICK };
+        if let Some(at) = self.retry_at {
+            deadline = deadline.min(at);
+        }
+        deadline
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if !self.started && now.duration_since(self.begun) > UNATTENDED {
+            self.connect_sites(false);
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            for (key, whole) in std::mem::take(&mut self.retry) {
+                self.collect(key, whole);
+            }
+        }
+        if self.rate.back().is_none_or(|(at, _)| now.duration_since(*at) >= TICK) {
+            let completed = (0..self.sites.len()).map(|i| self.pool.completed_at(SiteId(i as u16))).sum();
+            self.rate.push_back((now, completed));
+            while self.rate.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+                self.rate.pop_front();
+            }
+            self.set_targets();
+        }
+        self.check_ending();
+    }
+
+    /// Completed a second, in thousandths.
+    fn rate_milli(&self) -> u64 {
+        match (self.rate.front(), self.rate.back()) {
+            (Some((first, before)), Some((last, after))) if last > first => {
+                let span = u64::try_from(last.duration_since(*first).as_millis()).unwrap_or(u64::MAX).max(1);
+                (after - before).saturating_mul(1_000_000) / span
+            }
+            _ => 0,
+        }
+    }
+
+    // ---- the pool's actions ----
+
+    /// Sends to a starter by way of its site's agent. If there is no way now, the starter will be asked what it holds when there is.
+    fn to_starter<M: Message>(&self, key: StarterKey, message: &M) {
+        if let Some((site, _)) = self.pool.proxy_of(key)
+            && let Some(link) = self.sites.get(usize::from(site.0)).and_then(|site| site.link.as_ref())
+        {
+            let mut bytes = Vec::new();
+            write_message(key.0, message, &mut bytes);
+            let _ = link.send(bytes);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Assign { key, define, attempts, shared } => self.assign(key, define, attempts, shared),
+            Action::Recall { key, count } => self.to_starter(key, &work::Recall { count }),
+            Action::Kill { key, ids, grace } => {
+                let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+                self.to_starter(key, &work::Kill { ids, grace_ms });
+            }
+            Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
+            Action::Collect { key, result, program } => self.collect(key, Whole { result, program }),
+            Action::Note { job, log, initialdir, at, note } => {
+                self.event_logs.write(Entry { job, log, initialdir, at, note });
+            }
+        }
+    }
+
+    fn assign(
+        &mut self,
+        key: StarterKey,
+        define: Vec<(u64, Arc<Program>)>,
+        attempts: Vec<(AttemptId, u64, Arc<Program>)>,
+        shared: Shared,
+    ) {
+        for (program, body) in define {
+            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
+        }
+        if shared == Shared::Everything {
+            let plain = |(id, program, _): &(AttemptId, u64, _)| Assignment { id: *id, program: *program, files: None, directory: None };
+            for piece in attempts.chunks(ASSIGN_PIECE) {
+                self.to_starter(key, &work::Assign { attempts: piece.iter().map(plain).collect() });
+            }
+            return;
+        }
+        let (files, device, inputs) = (self.files.clone(), self.marker_device, self.inputs.clone());
+        tokio::task::spawn_blocking(move || {
+            let (mut ready, mut failed) = (Vec::new(), Vec::new());
+            for (id, program, body) in attempts {
+                let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
+                let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
+                match brought {
+                    Ok(files) => ready.push(Assignment { id, program, files, directory }),
+                    Err(why) => failed.push((id, why)),
+                }
+            }
+            let _ = inputs.blocking_send(Input::Prepared { key, ready, failed });
+        });
+    }
+
+    fn prepared(&mut self, key: StarterKey, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)>) {
+        let now = self.now();
+        for (id, why) in failed {
+            self.pool.handle(now, Event::AssignmentFailed { key, id, why });
+        }
+        // Removed meanwhile, or the starter said meanwhile that it doesn't have them.
+        let (ready, stale): (Vec<_>, Vec<_>) = ready.into_iter().partition(|a| self.pool.is_live(a.id, key));
+        if !stale.is_empty() {
+            let ids = stale.into_iter().map(|a| a.id).collect();
+            self.pool.handle(now, Event::AttemptsReturned { key, ids });
+        }
+        for piece in ready.chunks(ASSIGN_PIECE) {
+            self.to_starter(key, &work::Assign { attempts: piece.to_vec() });
+        }
+    }
+
+    // ---- outputs ----
+
+    fn collect(&mut self, key: StarterKey, whole: Whole) {
+        if whole.result.outputs.iter().all(|output| output.inline.is_some()) {
+            self.whole.push((key, whole));
+        } else {
+            self.large.push_back((key, whole));
+        }
+    }
+
+    /// Writes what came since the last group, and begins to fetch what is large.
+    fn store_outputs(&mut self) {
+        if !self.storing && !self.whole.is_empty() {
+            self.storing = true;
+            let (keys, group): (Vec<_>, Vec<_>) = std::mem::take(&mut self.whole).into_iter().unzip();
+            let inputs = self.inputs.clone();
+            tokio::task::spawn_blocking(move || {
+                let ended = outputs::store_whole(&group);
+                let all = keys.into_iter().zip(group).zip(ended).map(|((key, whole), ended)| (key, whole, ended));
+                let _ = inputs.blocking_send(Input::Stored(all.collect()));
+            });
+        }
+        while self.collecting.len() < COLLECTING
+            && let Some((key, whole)) = self.large.pop_front()
+        {
+            let id = whole.result.id;
+            let link = self.pool.proxy_of(key).and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
+            let (pieces, came) = mpsc::unbounded_channel();
+            self.collecting.insert(id, (key, pieces));
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move {
+                let fetch = |kind: &_, offset, length| {
+                    let mut bytes = Vec::new();
+                    write_message(key.0, &work::FetchOutput { id, kind: Clone::clone(kind), offset, length }, &mut bytes);
+                    let _ = link.as_ref().map(|link| link.send(bytes));
+                };
+                let again = Whole { result: whole.result.clone(), program: whole.program.clone() };
+                let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
+                let _ = inputs.send(Input::Collected { key, whole: again, ended }).await;
+            });
+        }
+    }
+
+    fn collected(&mut self, key: StarterKey, whole: Whole, ended: Result<(), Failure>) {
+        let now = self.now();
+        match ended {
+            Ok(()) => self.pool.handle(now, Event::OutputsStored { key, result: whole.result }),
+            Err(failure) if failure.later => {
+                tracing::warn!(attempt = %whole.result.id, why = failure.why, "outputs can't be written for now");
+                self.retry.push((key, whole));
+                self.retry_at.get_or_insert(Instant::now() + RETRY_OUTPUTS);
+            }
+            Err(Failure { why, ours, .. }) => {
+                self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours });
+            }
+        }
+    }
+}
+
+/// The inode number of a job's directory, if it is on the marker's file system.
+fn marker_inode(program: &Program, job: JobId, device: u64) -> Option<u64> {
+    let dir = program.initialdir.expand(job);
+    let found = std::fs::metadata(OsStr::from_bytes(&dir)).ok()?;
+    (found.dev() == device).then(|| found.ino())
+}

@@ -1,0 +1,548 @@
+//! What clients ask for, and what they are told.
+
+use vo_core::pool::End;
+use vo_wire::WireError;
+use vo_wire::link::ProxyInfo;
+
+use super::*;
+use crate::eventlog;
+use crate::listing;
+
+impl Master {
+    pub(super) fn client_told(&mut self, told: control::Told) {
+        match told {
+            control::Told::Opened(id, outbox) => {
+                self.clients.insert(id, Client { outbox, greeted: false, request: None, busy: false });
+            }
+            control::Told::Drained(id) => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.busy = false;
+                }
+            }
+            control::Told::Closed(id) => self.client_gone(id),
+            control::Told::Frame(id, frame) => {
+                if let Err(error) = self.request(id, &frame)
+                    && let Some(client) = self.clients.get_mut(&id)
+                {
+                    let hint = "the session was started by another version of vo-login".to_owned();
+                    client.failed(Fault::Usage, error.to_string(), Some(hint));
+                }
+            }
+        }
+    }
+
+    fn client_gone(&mut self, id: u64) {
+        self.clients.remove(&id);
+        if let Some(terminal) = &mut self.terminal {
+            terminal.detach(id);
+        }
+        // Nobody answers any more.
+        self.questions.retain(|_, asked| asked.client != Some(id));
+    }
+
+    fn request(&mut self, id: u64, frame: &Frame) -> Result<(), WireError> {
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        if !client.greeted {
+            let hello = frame.read::<ctl::Hello>()?;
+            client.greeted = vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol);
+            let welcome = ctl::Welcome {
+                protocol: vo_wire::PROTOCOL,
+                session: self.session.name.clone(),
+                pid: std::process::id(),
+                started_ms: self.session.created_ms,
+            };
+            client.send(&welcome);
+            return Ok(());
+        }
+        match frame.kind {
+            ctl::Answer::KIND => self.answered(id, frame.read()?),
+            ctl::TtyData::KIND => {
+                let data = frame.read::<ctl::TtyData>()?.data;
+                if let Some(terminal) = self.terminal.as_ref().filter(|t| t.is_attached(id)) {
+                    terminal.type_in(data);
+                }
+            }
+            ctl::TtyResize::KIND => {
+                let ctl::TtyResize { rows, cols } = frame.read()?;
+                if let Some(terminal) = self.terminal.as_ref().filter(|t| t.is_attached(id)) {
+                    terminal.resize(rows, cols);
+                }
+            }
+            ctl::FollowStart::KIND => self.follow(id, &frame.read()?),
+            ctl::Askpass::KIND => self.askpass(id, frame.read()?),
+            ctl::Submit::KIND => self.submit(id, frame.read()?),
+            ctl::ListJobs::KIND => {
+                let ctl::ListJobs { picks, states, last } = frame.read()?;
+                if let Some(select) = self.select(id, &picks) {
+                    let listing = Listing::new(&self.pool, select, states, last);
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.request = Some(Request::Listing(listing));
+                    }
+                }
+            }
+            ctl::ListClusters::KIND => {
+                if let Some(select) = self.select(id, &frame.read::<ctl::ListClusters>()?.picks) {
+                    let rows = self.pool.clusters(&select).map(|c| ctl::ClusterRow {
+                        cluster: c.cluster,
+                        name: c.name.to_owned(),
+                        submitted_ms: c.submitted.0,
+                        counts: counts(&c.counts),
+                    });
+                    let rows: Vec<_> = rows.collect();
+                    self.pages(id, rows, |rows| ctl::ClusterRows { rows });
+                }
+            }
+            ctl::ListPool::KIND => {
+                let rows = self.starter_rows();
+                self.pages(id, rows, |rows| ctl::StarterRows { rows });
+            }
+            ctl::ListSites::KIND => {
+                let rows = self.site_rows();
+                self.pages(id, rows, |rows| ctl::SiteRows { rows });
+            }
+            ctl::ListProxies::KIND => {
+                let all = frame.read::<ctl::ListProxies>()?.all;
+                let rows = self.proxy_rows(all);
+                self.pages(id, rows, |rows| ctl::ProxyRows { rows });
+            }
+            ctl::Remove::KIND => {
+                if let Some(select) = self.select(id, &frame.read::<ctl::Remove>()?.picks) {
+                    let jobs = self.pool.counts(&select).unfinished();
+                    let now = self.now();
+                    self.pool.handle(now, Event::RemovalAsked { select });
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.send(&ctl::Removed { jobs });
+                        client.done();
+                    }
+                }
+            }
+            ctl::Watch::KIND => {
+                if let Some(mut select) = self.select(id, &frame.read::<ctl::Watch>()?.picks) {
+                    if select == Select::default() {
+                        select.clusters = self.pool.clusters(&select).map(|c| c.cluster).collect();
+                    }
+                    // With no job at all there is nothing to wait for, and an empty selection would mean all.
+                    let nothing = select == Select::default();
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        if nothing {
+                            client.send(&ctl::Progress { counts: ctl::Counts::default(), rate_milli: 0 });
+                            client.done();
+                        } else {
+                            client.request = Some(Request::Watching { select, told: None });
+                        }
+                    }
+                }
+            }
+            ctl::ShowJob::KIND => self.show_job(id, frame.read::<ctl::ShowJob>()?.job),
+            ctl::EndSession::KIND => self.end_asked(id, frame.read::<ctl::EndSession>()?.force),
+            ctl::Attach::KIND => self.attach(id, &frame.read()?),
+            kind => return Err(WireError::Unexpected(kind)),
+        }
+        Ok(())
+    }
+
+    /// The jobs that a client names, or its error.
+    fn select(&mut self, client: u64, picks: &[ctl::Pick]) -> Option<Select> {
+        let mut select = Select::default();
+        for pick in picks {
+            match pick {
+                ctl::Pick::Cluster(cluster) => drop(select.clusters.insert(*cluster)),
+                ctl::Pick::Job(job) => drop(select.jobs.insert(*job)),
+            }
+        }
+        let Some(missing) = self.pool.missing(&select) else { return Some(select) };
+        if let Some(client) = self.clients.get_mut(&client) {
+            let message = format!("there is no job {missing} in this session");
+            client.failed(Fault::Usage, message, Some("`q` and `history` list the jobs".into()));
+        }
+        None
+    }
+
+    fn pages<T: Clone, M: Message>(&mut self, client: u64, rows: Vec<T>, page: impl Fn(Vec<T>) -> M) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            for rows in rows.chunks(1000) {
+                client.send(&page(rows.to_vec()));
+            }
+            client.done();
+        }
+    }
+
+    fn submit(&mut self, id: u64, submit: ctl::Submit) {
+        let total: u64 = submit.groups.iter().map(|g| u64::from(g.count)).sum();
+        let refusal = if self.ending.is_some() {
+            Some((Fault::Ending, "the session is ending".to_owned()))
+        } else if let Some(why) = &self.blocked {
+            Some((Fault::System, format!("the job store can't be written: {why}")))
+        } else if total == 0 || total > u64::from(u32::MAX) {
+            Some((Fault::Refused, format!("a cluster of {total} jobs")))
+        } else {
+            None
+        };
+        if let Some((fault, message)) = refusal {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.failed(fault, message, None);
+            }
+            return;
+        }
+        let group = |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log };
+        let now = self.now();
+        let cluster = self.pool.submit(now, submit.name, submit.groups.into_iter().map(group).collect());
+        self.busy_at = Instant::now();
+        self.submitted.push_back((self.pool.sequence(), id, cluster, total as u32));
+    }
+
+    fn show_job(&mut self, id: u64, job: JobId) {
+        let Some(view) = self.pool.view(job) else {
+            drop(self.select(id, &[ctl::Pick::Job(job)]));
+            return;
+        };
+        let dir = view.program.initialdir.expand(job);
+        let at = |name: &Option<vo_core::Template>| {
+            let name = name.as_ref()?.expand(job);
+            Some(Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&name)).into_os_string().into_vec())
+        };
+        let log = view.log.map(|log| {
+            eventlog::path(log, &view.program.initialdir, job).into_os_string().into_vec()
+        });
+        let row = listing::row(&view, &|site| self.site_name(site));
+        let detail = ctl::JobDetail {
+            initialdir: dir.clone(),
+            output: at(&view.program.output),
+            error: at(&view.program.error),
+            log,
+            events: events(&row, view.end),
+            row,
+        };
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.send(&detail);
+            client.done();
+        }
+    }
+
+    fn site_name(&self, site: u16) -> Option<String> {
+        self.sites.get(usize::from(site)).map(|site| site.conf.name.clone())
+    }
+
+    // ---- the start ----
+
+    fn follow(&mut self, id: u64, request: &ctl::FollowStart) {
+        let patience = Duration::from_millis(request.patience_ms);
+        let interactive = request.interactive;
+        if let Some(client) = self.clients.get_mut(&id) {
+            for event in &self.events {
+                let mut bytes = Vec::new();
+                write_message(0, event, &mut bytes);
+                client.outbox.send(bytes);
+            }
+            client.request = Some(Request::Following { patience, interactive, settled: None, told: None });
+        }
+        if !self.started {
+            self.connect_sites(interactive);
+        }
+        self.put_questions();
+    }
+
+    pub(super) fn announce(&mut self, event: SiteEvent) {
+        for client in self.clients.values_mut() {
+            if matches!(client.request, Some(Request::Following { .. } | Request::Ending)) {
+                client.send(&event);
+            }
+        }
+        if !matches!(event, SiteEvent::Uploading { .. }) {
+            self.events.push_back(event);
+            if self.events.len() > KEPT_EVENTS {
+                self.events.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, question: ctl::Question, answer: oneshot::Sender<Option<String>>) {
+        self.last_question += 1;
+        let question = ctl::Question { id: self.last_question, ..question };
+        self.questions.insert(self.last_question, Asked { question, answer, client: None });
+        self.put_questions();
+    }
+
+    /// Puts questions to whoever follows the start; with nobody there who could answer, there is no answer.
+    fn put_questions(&mut self) {
+        let follower = self.clients.iter_mut().find_map(|(id, client)| match client.request {
+            Some(Request::Following { interactive: true, .. }) => Some((*id, client)),
+            _ => None,
+        });
+        match follower {
+            Some((id, client)) => {
+                for asked in self.questions.values_mut().filter(|asked| asked.client.is_none()) {
+                    asked.client = Some(id);
+                    client.send(&asked.question);
+                }
+            }
+            None => self.questions.clear(),
+        }
+    }
+
+    fn answered(&mut self, client: u64, answer: ctl::Answer) {
+        if self.questions.get(&answer.id).is_some_and(|asked| asked.client == Some(client))
+            && let Some(asked) = self.questions.remove(&answer.id)
+        {
+            let _ = asked.answer.send(answer.text);
+        }
+    }
+
+    /// The system's `ssh` asks through a program of ours.
+    fn askpass(&mut self, id: u64, request: ctl::Askpass) {
+        let ctl::Askpass { site, prompt, kind } = request;
+        let Some(outbox) = self.clients.get(&id).map(|client| client.outbox.clone()) else { return };
+        let confirm = kind == "confirm" || prompt.contains("(yes/no");
+        let (answer, answered) = oneshot::channel();
+        let question = ctl::Question { id: 0, site, title: String::new(), text: prompt, echo: confirm, confirm };
+        self.ask(question, answer);
+        tokio::spawn(async move {
+            let text = answered.await.ok().flatten();
+            let mut bytes = Vec::new();
+            write_message(0, &ctl::Answer { id: 0, text }, &mut bytes);
+            outbox.send(bytes);
+        });
+    }
+
+    // ---- the end ----
+
+    fn end_asked(&mut self, id: u64, force: bool) {
+        let unfinished = self.pool.counts(&Select::default()).unfinished();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if unfinished > 0 && !force && self.ending.is_none() {
+            let message = format!("{unfinished} job(s) are unfinished");
+            client.failed(Fault::Unfinished, message, Some("`wait` waits for them, `exit --force` removes them".into()));
+            return;
+        }
+        client.request = Some(Request::Ending);
+        if unfinished > 0 {
+            let now = self.now();
+            self.pool.handle(now, Event::RemovalAsked { select: Select::default() });
+        }
+        self.end();
+    }
+
+    // ---- the terminal ----
+
+    fn attach(&mut self, id: u64, attach: &ctl::Attach) {
+        if self.terminal.is_none() {
+            let told = self.terminal_out.clone();
+            let started = Terminal::start(&self.session.program, &self.session.name, &self.dir, attach, told);
+            match started {
+                Ok(terminal) => self.terminal = Some(terminal),
+                Err(why) => {
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.failed(Fault::System, why, None);
+                    }
+                    return;
+                }
+            }
+        }
+        if let (Some(terminal), Some(client)) = (&mut self.terminal, self.clients.get(&id)) {
+            terminal.attach(id, client.outbox.clone(), attach);
+        }
+    }
+
+    // ---- news ----
+
+    /// Tells clients what they follow; listings go on when the client has taken the last page.
+    pub(super) fn tell_clients(&mut self) {
+        let now = self.now();
+        let participants = self.participants();
+        let settled = self.settled();
+        let any_up = self.sites.iter().any(|site| site.state == SiteState::Up);
+        let rate_milli = self.rate_milli();
+        let sites: Vec<String> = self.sites.iter().map(|site| site.conf.name.clone()).collect();
+        for client in self.clients.values_mut() {
+            if client.busy {
+                continue;
+            }
+            match &mut client.request {
+                Some(Request::Listing(listing)) => {
+                    let (rows, more) = listing.page(&self.pool, |site| sites.get(usize::from(site)).cloned());
+                    client.send(&ctl::JobRows { rows });
+                    if !more {
+                        client.done();
+                    }
+                }
+                Some(Request::Watching { select, told }) => {
+                    let counts = counts(&self.pool.counts(select));
+                    let over = counts.idle + counts.running == 0;
+                    let progress = ctl::Progress { counts, rate_milli };
+                    if over || told.as_ref().is_none_or(|t| t.counts != progress.counts) {
+                        *told = Some(progress.clone());
+                        client.send(&progress);
+                        if over {
+                            client.done();
+                        }
+                    }
+                }
+                Some(Request::Following { patience, settled: since, told, .. }) => {
+                    let (joined, wanted) = participants;
+                    let news = *told != Some(participants);
+                    *told = Some(participants);
+                    let since = if settled { Some(*since.get_or_insert(now)) } else { None };
+                    let patient = since.is_some_and(|since| now.since(since) < *patience);
+                    let over = since.is_some() && (!any_up || joined >= wanted || !patient);
+                    if news {
+                        client.send(&SiteEvent::Participants { joined, wanted });
+                    }
+                    if over {
+                        client.done();
+                    }
+                }
+                Some(Request::Ending) | None => {}
+            }
+        }
+    }
+
+    fn starter_rows(&self) -> Vec<ctl::StarterRow> {
+        let now = self.now();
+        let rows = self.pool.starters().map(|s| {
+            let site = self.sites.get(usize::from(s.offer.site.0));
+            let time_left = s.deadline.map(|deadline| deadline.since(now));
+            let state = if !s.connected {
+                let linked = site.is_some_and(|site| site.link.is_some());
+                if linked { ctl::StarterState::Silent } else { ctl::StarterState::Unreachable }
+            } else if time_left.is_some_and(|left| left <= s.offer.drain) {
+                ctl::StarterState::Draining
+            } else if s.running > 0 {
+                ctl::StarterState::Busy
+            } else {
+                ctl::StarterState::Idle
+            };
+            ctl::StarterRow {
+                key: s.key,
+                site: site.map(|site| site.conf.name.clone()).unwrap_or_default(),
+                host: s.offer.host.clone(),
+                proxy: s.offer.proxy.0,
+                state,
+                age_ms: now.0.saturating_sub(s.since.0),
+                cpus: s.offer.cpus,
+                busy_cpus: s.busy_cpus,
+                memory_mb: s.offer.memory_mb,
+                running: s.running,
+                queued: s.queued,
+                completed: s.completed,
+                time_left_ms: time_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                arch: s.offer.arch.clone(),
+                system: s.offer.system.clone(),
+                gpus: s.offer.gpus,
+            }
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by(|a, b| (&a.site, &a.host, a.proxy).cmp(&(&b.site, &b.host, b.proxy)));
+        rows
+    }
+
+    fn site_rows(&self) -> Vec<ctl::SiteRow> {
+        let starters: Vec<_> = self.pool.starters().collect();
+        let rows = self.sites.iter().enumerate().map(|(index, site)| {
+            let id = SiteId(index as u16);
+            let mine = starters.iter().filter(|s| s.offer.site == id && s.connected);
+            let (mut count, mut cpus, mut busy_cpus) = (0, 0, 0);
+            mine.for_each(|s| {
+                count += 1;
+                cpus += s.offer.cpus;
+                busy_cpus += s.busy_cpus;
+            });
+            let in_state = |states: &[ProxyState]| {
+                site.proxies.values().filter(|(info, _)| states.contains(&info.state)).count() as u32
+            };
+            let hello = site.hello.as_ref();
+            let version = |h: &link::AgentHello| format!("{} {}", h.batch, h.batch_version).trim().to_owned();
+            ctl::SiteRow {
+                name: site.conf.name.clone(),
+                gateway: site.conf.gateway.clone(),
+                state: site.state,
+                since_ms: site.since.0,
+                batch: hello.map(version),
+                target: site.target.unwrap_or(0),
+                queued: in_state(&[ProxyState::Wanted, ProxyState::Submitting, ProxyState::Pend]),
+                running: in_state(&[ProxyState::Run]),
+                starters: count,
+                cpus,
+                busy_cpus,
+                completed: self.pool.completed_at(id),
+                problem: site.problem.as_ref().map(|(message, _)| message.clone()),
+                hint: site.problem.as_ref().and_then(|(_, hint)| hint.clone()),
+                calls: site.stats.calls,
+                host: hello.map(|h| h.host.clone()),
+            }
+        });
+        rows.collect()
+    }
+
+    fn proxy_rows(&self, all: bool) -> Vec<ctl::ProxyRow> {
+        let now = self.now();
+        let rows = self.sites.iter().flat_map(|site| {
+            let shown = site.proxies.values().filter(move |(info, _)| all || info.state != ProxyState::Exit);
+            shown.map(move |(info, at)| {
+                let age_ms = info.age_ms.saturating_add(now.0.saturating_sub(at.0));
+                ctl::ProxyRow { site: site.conf.name.clone(), info: ProxyInfo { age_ms, ..info.clone() } }
+            })
+        });
+        rows.collect()
+    }
+}
+
+fn counts(c: &vo_core::pool::Counts) -> ctl::Counts {
+    ctl::Counts {
+        idle: c.idle,
+        running: c.running,
+        held: c.held,
+        completed: c.completed,
+        removed: c.removed,
+        failed: c.failed,
+    }
+}
+
+/// What a job's state tells of its past.
+fn events(row: &ctl::JobRow, end: Option<End>) -> Vec<ctl::JobEventRow> {
+    let at = |at_ms: u64, text: String| ctl::JobEventRow { at_ms, text };
+    let mut events = vec![at(row.submitted_ms, "submitted".into())];
+    let place = match (&row.host, &row.site) {
+        (Some(host), Some(site)) => format!(" on {host} of {site}"),
+        (None, Some(site)) => format!(" at {site}"),
+        _ => String::new(),
+    };
+    if let Some(started) = row.started_ms {
+        events.push(at(started, format!("attempt {} started{place}", row.attempts)));
+    }
+    if let Some(reason) = &row.reason {
+        let when = row.ended_ms.or(row.started_ms).unwrap_or(row.submitted_ms);
+        let what = if row.state == ctl::JobState::Held { "held" } else { "a site failed an attempt" };
+        events.push(at(when, format!("{what}: {reason}")));
+    }
+    if let Some(ended) = row.ended_ms {
+        events.push(at(
+            ended,
+            match end {
+                Some(End::Exited(code)) => format!("ended with exit code {code}{place}"),
+                Some(End::Signaled(signal)) => format!("ended by signal {signal}{place}"),
+                None => "removed".into(),
+            },
+        ));
+    }
+    events.sort_by_key(|event| event.at_ms);
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_a_job_is_counted() {
+        let counted = counts(&vo_core::pool::Counts {
+            idle: 1,
+            running: 2,
+            held: 4,
+            completed: 8,
+            removed: 16,
+            failed: 3,
+        });
+        assert_eq!(counted.total(), 31);
+        assert_eq!(counted.unfinished(), 7);
+    }
+}

@@ -1,0 +1,599 @@
+//! What the master knows of its sites, and what it does about it.
+
+use super::*;
+
+/// A site's state at the start, and the way to it.
+pub(super) fn prepare(
+    session: &SessionFile,
+    whole: &Conf,
+    conf: &SiteConf,
+    dir: &Path,
+    ca: &SessionCa,
+    epoch: u64,
+    marker: &Marker,
+    now: Time,
+) -> Result<(Site, Route), String> {
+    let local = conf.gateway == session::LOCAL;
+    let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let (wanted, cpus) = match conf.proxies {
+        Some(proxies) => (proxies.count, proxies.cpus),
+        None => (1, if local { cores } else { 1 }),
+    };
+    let limits = limits(whole, conf);
+    let authority = ca.site_intermediate(&conf.name).map_err(|e| chain(&e))?;
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    // A local pool is the user's own machine: it ends with the session.
+    let walltime = conf.walltime.unwrap_or(Duration::from_secs(if local { 365 * 86_400 } else { 3600 }));
+    let shape = ProxyShape {
+        batch: conf.batch.clone().or(local.then(|| "fork".into())),
+        nodes: conf.nodes.max(1),
+        cpus: cpus.max(1),
+        memory_mb: conf.memory.map(|mb| u32::try_from(mb).unwrap_or(u32::MAX)),
+        walltime_s: millis(walltime) / 1000,
+        queue: conf.queue.clone(),
+        account: conf.account.clone(),
+        directives: conf.directives.clone(),
+        parallel_environment: conf.parallel_environment.clone(),
+        scratch: conf.scratch.clone(),
+    };
+    let configure = link::Configure {
+        protocol: vo_wire::PROTOCOL,
+        session: session.name.clone(),
+        session_id: session.id.clone(),
+        site: conf.name.clone(),
+        master_epoch: epoch,
+        authority: authority.to_pem(),
+        proxies: shape,
+        limits: limits.clone(),
+        marker: marker.clone(),
+    };
+    let way = if local {
+        Way::Local(session.program.clone())
+    } else {
+        let mut query = vo_net::ssh::TargetQuery::new(&conf.gateway);
+        query.user.clone_from(&conf.user);
+        query.port = conf.port;
+        query.config.clone_from(&session.ssh_config);
+        let options = vo_net::ssh::ConnectOptions {
+            force_system: conf.system_ssh,
+            control_dir: Some(dir.join("ssh")),
+            askpass: Some(site::askpass(&session.program, dir, &conf.name)),
+            ..Default::default()
+        };
+        Way::Ssh { query, options }
+    };
+    let route = Route {
+        site: conf.name.clone(),
+        gateway: if local { host_name() } else { conf.gateway.clone() },
+        way,
+        session: format!("{}-{}", session.name, session.id),
+        agents: session.agents.clone(),
+        configure,
+    };
+    let site = Site {
+        conf: conf.clone(),
+        state: SiteState::Connecting,
+        since: now,
+        link: None,
+        stop: None,
+        hello: None,
+        reported: false,
+        wanted,
+        target: None,
+        limits,
+        cpus: cpus.max(1).saturating_mul(conf.nodes.max(1)),
+        proxies: BTreeMap::new(),
+        problem: None,
+        stats: link::AgentStats::default(),
+        sending: HashMap::new(),
+        ever_up: false,
+    };
+    Ok((site, route))
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn limits(conf: &Conf, site: &SiteConf) -> Limits {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let ports = site.listen_ports.or(conf.session.listen_ports);
+    Limits {
+        queued_permille: 150,
+        queued_base: site.max_queued.unwrap_or(4),
+        idle_ms: millis(conf.session.idle),
+        lease_ms: millis(conf.session.lease),
+        drain_ms: millis(DRAIN),
+        ports: ports.map(|p| (p.first, p.last)),
+        status_ms: millis(STATUS_PACE),
+        capture_bytes: conf.session.max_output.unwrap_or(u64::MAX),
+        inline_bytes: INLINE_BYTES,
+        heartbeat_ms: millis(conf.session.heartbeat),
+        missed_heartbeats: conf.session.missed_heartbeats,
+        shutdown_on_missed: conf.session.on_missed == OnMissed::Shutdown,
+    }
+}
+
+impl Master {
+    /// Begins to connect to the sites. Questions can be asked only at this first try.
+    pub(super) fn connect_sites(&mut self, interactive: bool) {
+        self.started = true;
+        for index in 0..self.routes.len() {
+            let Some(route) = self.routes[index].clone() else { continue };
+            let id = SiteId(index as u16);
+            let inputs = self.inputs.clone();
+            let tell: site::Tell = Arc::new(move |told| {
+                let inputs = inputs.clone();
+                Box::pin(async move { inputs.send(Input::Site(id, told)).await.is_ok() })
+            });
+            let (stop, stopped) = oneshot::channel();
+            self.sites[index].stop = Some(stop);
+            tokio::spawn(site::run(route, interactive, tell, stopped));
+        }
+    }
+
+    fn set_state(&mut self, id: SiteId, state: SiteState) {
+        let now = self.now();
+        if let Some(site) = self.sites.get_mut(usize::from(id.0))
+            && site.state != state
+        {
+            tracing::info!(site = site.conf.name, ?state, "site");
+            site.state = state;
+            site.since = now;
+        }
+    }
+
+    pub(super) fn site_told(&mut self, id: SiteId, told: site::Told) {
+        let now = self.now();
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        match told {
+            site::Told::Event(event) => self.announce(event),
+            site::Told::Question(question, answer) => self.ask(question, answer),
+            site::Told::Linked(link) => site.link = Some(link),
+            site::Told::Frame(frame) => {
+                if let Err(error) = self.frame(id, &frame) {
+                    tracing::error!(site = self.sites[usize::from(id.0)].conf.name, %error, "bad frame from the agent");
+                }
+            }
+            site::Told::Lost(why) => {
+                tracing::warn!(site = site.conf.name, why, "lost");
+                self.unlink(id);
+                self.sites[usize::from(id.0)].problem = Some((why, None));
+                self.set_state(id, SiteState::Lost);
+                self.pool.handle(now, Event::SiteLost { site: id });
+            }
+            site::Told::Failed(problem) => {
+                self.unlink(id);
+                self.pool.handle(now, Event::SiteLost { site: id });
+                self.site_failed(id, problem);
+            }
+        }
+    }
+
+    fn unlink(&mut self, id: SiteId) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        site.link = None;
+        site.hello = None;
+        site.reported = false;
+        site.target = None;
+        site.sending.clear();
+        // Whoever waits for a piece from there waits in vain; the result is told again after the next inventory.
+        let pool = &self.pool;
+        self.collecting.retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
+    }
+
+    fn site_failed(&mut self, id: SiteId, problem: Problem) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let name = site.conf.name.clone();
+        site.problem = Some((problem.message.clone(), problem.hint.clone()));
+        site.stop = None;
+        let ended = matches!(site.state, SiteState::Ending | SiteState::Ended);
+        tracing::warn!(site = name, problem.message, "failed");
+        if let Some(ending) = &mut self.ending
+            && ending.waiting.remove(&id)
+        {
+            ending.left.push(format!("{name}: {}", problem.message));
+        }
+        if !ended {
+            self.set_state(id, if problem.authentication { SiteState::NeedsLogin } else { SiteState::Failed });
+            let Problem { message, hint, authentication, .. } = problem;
+            self.announce(SiteEvent::Failed { site: name, message, hint, authentication });
+        }
+    }
+
+    fn to_site<M: Message>(&self, id: SiteId, message: &M) {
+        if let Some(link) = self.sites.get(usize::from(id.0)).and_then(|site| site.link.as_ref()) {
+            let mut bytes = Vec::new();
+            write_message(0, message, &mut bytes);
+            let _ = link.send(bytes);
+        }
+    }
+
+    fn frame(&mut self, id: SiteId, frame: &Frame) -> Result<(), vo_wire::WireError> {
+        let key = StarterKey(frame.route);
+        let now = self.now();
+        match frame.kind {
+            work::Report::KIND => {
+                if !self.belongs(id, key) {
+                    return Ok(());
+                }
+                let report = frame.read::<work::Report>()?;
+                if !report.started.is_empty() {
+                    self.pool.handle(now, Event::AttemptsStarted { key, ids: report.started });
+                }
+                for result in report.results {
+                    self.result(now, key, result);
+                }
+                if !report.returned.is_empty() {
+                    self.pool.handle(now, Event::AttemptsReturned { key, ids: report.returned });
+                }
+            }
+            work::Inventory::KIND => {
+                if self.belongs(id, key) {
+                    let work::Inventory { queued, running, finished } = frame.read()?;
+                    self.pool.handle(now, Event::InventoryTold { key, queued, running, finished });
+                }
+            }
+            work::OutputChunk::KIND => {
+                let chunk = frame.read::<work::OutputChunk>()?;
+                if let Some((from, pieces)) = self.collecting.get(&chunk.id)
+                    && *from == key
+                {
+                    let _ = pieces.send(Ok(chunk));
+                }
+            }
+            work::OutputLost::KIND => {
+                let lost = frame.read::<work::OutputLost>()?;
+                if let Some((from, pieces)) = self.collecting.get(&lost.id)
+                    && *from == key
+                {
+                    let _ = pieces.send(Err(lost.why));
+                }
+            }
+            link::AgentHello::KIND => self.hello(id, frame.read()?),
+            link::AgentRefused::KIND => {
+                let link::AgentRefused { message, hint } = frame.read()?;
+                self.unlink(id);
+                if let Some(site) = self.sites.get_mut(usize::from(id.0)) {
+                    site.stop = None;
+                }
+                self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
+            }
+            link::ProxyReport::KIND => self.proxies(id, frame.read()?),
+            link::SiteNote::KIND => self.site_note(id, frame.read()?),
+            link::StarterUp::KIND => {
+                let link::StarterUp { key, facts } = frame.read()?;
+                let Some(site) = self.sites.get(usize::from(id.0)) else { return Ok(()) };
+                let shared = match facts.shares {
+                    Shares::Nothing => Shared::Nothing,
+                    Shares::MarkerFs => Shared::MarkerFs,
+                    Shares::Everything => Shared::Everything,
+                };
+                let offer = Offer {
+                    site: id,
+                    proxy: facts.proxy,
+                    host: facts.host,
+                    cpus: facts.cpus,
+                    memory_mb: facts.memory_mb,
+                    gpus: facts.gpus,
+                    shared,
+                    drain: Duration::from_millis(site.limits.drain_ms),
+                    arch: facts.arch,
+                    system: facts.system,
+                };
+                let time_left = facts.time_left_ms.map(Duration::from_millis);
+                self.pool.handle(now, Event::StarterJoined { key, offer, time_left });
+            }
+            link::StarterDown::KIND => {
+                let link::StarterDown { key, gone, why } = frame.read()?;
+                if self.belongs(id, key) {
+                    self.drop_collections(key);
+                    let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key } };
+                    self.pool.handle(now, event);
+                }
+            }
+            link::NeedBlob::KIND => self.blob_needed(id, frame.read::<link::NeedBlob>()?.hash),
+            link::BlobAck::KIND => {
+                let link::BlobAck { hash, received } = frame.read()?;
+                self.blob_acknowledged(id, hash, received);
+            }
+            link::Ping::KIND => self.to_site(id, &link::Pong { nonce: frame.read::<link::Ping>()?.nonce }),
+            link::AgentStats::KIND => self.sites[usize::from(id.0)].stats = frame.read()?,
+            link::ShutdownDone::KIND => self.site_ended(id, frame.read()?),
+            // From an agent newer than we are, or not for us.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Is it a starter of this site? One site's agent can say nothing of another's.
+    fn belongs(&self, id: SiteId, key: StarterKey) -> bool {
+        self.pool.proxy_of(key).is_some_and(|(site, _)| site == id)
+    }
+
+    fn drop_collections(&mut self, key: StarterKey) {
+        self.collecting.retain(|_, (from, _)| *from != key);
+    }
+
+    fn result(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
+        self.pool.handle(now, Event::AttemptEnded { key, result });
+    }
+
+    fn hello(&mut self, id: SiteId, hello: link::AgentHello) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
+            let message = format!("its event agent is version {}, which we can't talk to", hello.version);
+            let hint = Some("end the session with the vo-login that started it".into());
+            return self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
+        }
+        let up = SiteEvent::Up { site: site.conf.name.clone(), batch: hello.batch.clone() };
+        site.hello = Some(hello);
+        site.problem = None;
+        site.ever_up = true;
+        let state = if self.ending.is_some() { SiteState::Ending } else { SiteState::Up };
+        self.set_state(id, state);
+        self.announce(up);
+        if self.ending.is_some() {
+            self.shut_down(id);
+        } else {
+            self.set_target(id);
+        }
+    }
+
+    fn proxies(&mut self, id: SiteId, report: link::ProxyReport) {
+        let now = self.now();
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let first = !std::mem::replace(&mut site.reported, true);
+        if first {
+            site.proxies.clear();
+        }
+        let mut ended = Vec::new();
+        for info in report.proxies {
+            if info.state == ProxyState::Exit {
+                ended.push((info.id, info.why.clone()));
+            }
+            site.proxies.insert(info.id, (info, now));
+        }
+        let mut gone: Vec<(StarterKey, String)> = Vec::new();
+        for (proxy, why) in ended {
+            gone.extend(self.pool.starters_of(id, Some(proxy)).into_iter().map(|key| (key, why.clone())));
+        }
+        if first {
+            // Starters of proxies that the agent has forgotten ended while we were away.
+            for key in self.pool.starters_of(id, None) {
+                let known = self.pool.proxy_of(key).is_some_and(|(_, p)| self.sites[usize::from(id.0)].proxies.contains_key(&p));
+                if !known {
+                    gone.push((key, "its proxy ended".into()));
+                }
+            }
+        }
+        for (key, why) in gone {
+            self.drop_collections(key);
+            self.pool.handle(now, Event::StarterGone { key, why });
+        }
+    }
+
+    fn site_note(&mut self, id: SiteId, note: link::SiteNote) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let link::SiteNote { resolved, message, hint, .. } = note;
+        tracing::info!(site = site.conf.name, resolved, message, "note");
+        if resolved {
+            site.problem = None;
+            return;
+        }
+        site.problem = Some((message.clone(), hint.clone()));
+        let event = SiteEvent::Note { site: site.conf.name.clone(), message, hint };
+        self.announce(event);
+    }
+
+    // ---- how many proxies ----
+
+    pub(super) fn set_targets(&mut self) {
+        let demand = self.pool.demand_cpus();
+        if demand > 0 {
+            self.busy_at = Instant::now();
+        }
+        for index in 0..self.sites.len() {
+            self.set_target(SiteId(index as u16));
+        }
+    }
+
+    /// At the start, and for a while after the last job ended, all that the user asked for; while there is work, as much of that as the
+    /// work can fill.
+    fn set_target(&mut self, id: SiteId) {
+        let (demand, quiet) = (self.pool.demand_cpus(), self.busy_at.elapsed());
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        if site.state != SiteState::Up || site.hello.is_none() || self.ending.is_some() {
+            return;
+        }
+        let proxies = if demand > 0 {
+            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(site.wanted)
+        } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
+            site.wanted
+        } else {
+            0
+        };
+        if site.target != Some(proxies) {
+            site.target = Some(proxies);
+            self.to_site(id, &link::SetTarget { proxies });
+        }
+    }
+
+    /// Starters that called back, and those wanted, over the sites that are up.
+    pub(super) fn participants(&self) -> (u32, u32) {
+        let joined = self.pool.starters().filter(|s| s.connected).count() as u32;
+        let up = self.sites.iter().filter(|site| site.state == SiteState::Up);
+        (joined, up.map(|site| site.wanted * site.conf.nodes.max(1)).sum())
+    }
+
+    /// Has every gateway either an agent at work or a reason why not?
+    pub(super) fn settled(&self) -> bool {
+        self.started && self.sites.iter().all(|site| site.state != SiteState::Connecting)
+    }
+
+    // ---- files for the nodes ----
+
+    fn blob_needed(&mut self, id: SiteId, hash: Hash) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        if site.sending.contains_key(&hash) {
+            return;
+        }
+        site.sending.insert(hash, Sending { blob: None, sent: 0, received: 0, reading: true });
+        let (files, inputs) = (self.files.clone(), self.inputs.clone());
+        tokio::task::spawn_blocking(move || {
+            let read = files.open(&hash).and_then(|blob| {
+                let first = blob.read(0, work::CHUNK).map_err(|e| e.to_string())?;
+                Ok((Arc::new(blob), first))
+            });
+            let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
+        });
+    }
+
+    pub(super) fn blob_read(&mut self, id: SiteId, hash: Hash, read: Result<(Arc<Blob>, Vec<u8>), String>) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(sending) = site.sending.get_mut(&hash) else { return };
+        sending.reading = false;
+        match read {
+            Ok((blob, data)) => {
+                let (size, offset) = (blob.size, sending.sent);
+                sending.blob = Some(blob);
+                sending.sent += data.len() as u64;
+                self.to_site(id, &link::BlobChunk { hash, offset, size, data });
+                self.send_on(id, hash);
+            }
+            Err(why) => {
+                site.sending.remove(&hash);
+                self.to_site(id, &link::BlobMissing { hash, why });
+            }
+        }
+    }
+
+    fn blob_acknowledged(&mut self, id: SiteId, hash: Hash, received: u64) {
+        if let Some(sending) = self.sites.get_mut(usize::from(id.0)).and_then(|site| site.sending.get_mut(&hash)) {
+            sending.received = sending.received.max(received);
+            self.send_on(id, hash);
+        }
+    }
+
+    /// Reads the next piece, to be sent: one at a time, so that they go in order.
+    fn send_on(&mut self, id: SiteId, hash: Hash) {
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(sending) = site.sending.get_mut(&hash) else { return };
+        let Some(blob) = &sending.blob else { return };
+        if sending.sent >= blob.size {
+            site.sending.remove(&hash);
+            return;
+        }
+        if sending.reading || sending.sent >= sending.received.saturating_add(work::WINDOW) {
+            return;
+        }
+        sending.reading = true;
+        let (blob, offset, inputs) = (blob.clone(), sending.sent, self.inputs.clone());
+        tokio::task::spawn_blocking(move || {
+            let read = blob.read(offset, work::CHUNK).map_err(|e| e.to_string()).map(|data| (blob, data));
+            let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
+        });
+    }
+
+    // ---- the end ----
+
+    /// Begins to end the session.
+    pub(super) fn end(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        tracing::info!("ending");
+        let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until: Instant::now() + ENDING_PATIENCE };
+        for (index, site) in self.sites.iter_mut().enumerate() {
+            match site.state {
+                SiteState::Up => {
+                    ending.waiting.insert(SiteId(index as u16));
+                }
+                SiteState::Lost => {
+                    // It is being tried again: if it answers in time, it is ended properly.
+                    ending.waiting.insert(SiteId(index as u16));
+                }
+                _ if site.ever_up => {
+                    let (why, _) = site.problem.clone().unwrap_or_default();
+                    ending.left.push(format!("{}: {why}", site.conf.name));
+                }
+                _ => site.stop = None,
+            }
+        }
+        let waiting: Vec<SiteId> = ending.waiting.iter().copied().collect();
+        self.ending = Some(ending);
+        for id in waiting {
+            if self.sites[usize::from(id.0)].state == SiteState::Up {
+                self.shut_down(id);
+            }
+        }
+    }
+
+    fn shut_down(&mut self, id: SiteId) {
+        self.set_state(id, SiteState::Ending);
+        let patience_ms = u64::try_from(ENDING_PATIENCE.as_millis()).unwrap_or(u64::MAX) * 3 / 4;
+        self.to_site(id, &link::Shutdown { patience_ms });
+    }
+
+    fn site_ended(&mut self, id: SiteId, done: link::ShutdownDone) {
+        self.set_state(id, SiteState::Ended);
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        site.link = None;
+        site.stop = None;
+        let name = site.conf.name.clone();
+        if let Some(ending) = &mut self.ending {
+            ending.waiting.remove(&id);
+            ending.left.extend(done.left.into_iter().map(|left| format!("{name}: {left}")));
+        }
+        let message = "its proxies and files are removed".into();
+        self.announce(SiteEvent::Note { site: name, message, hint: None });
+    }
+
+    pub(super) fn check_ending(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        if !ending.waiting.is_empty() && Instant::now() < ending.until {
+            return;
+        }
+        if self.finished.is_some() {
+            return;
+        }
+        for id in std::mem::take(&mut ending.waiting) {
+            let site = &self.sites[usize::from(id.0)];
+            let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
+            let after = if site.limits.shutdown_on_missed {
+                format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
+            } else {
+                "its agent goes on by itself (on_missed = keep)".into()
+            };
+            ending.left.push(format!("{}: can't be reached; {after}, or `rm -r ~/.vo-login` there after cancelling them", site.conf.name));
+        }
+        let left = std::mem::take(&mut ending.left);
+        self.remove_files();
+        for line in &left {
+            tracing::warn!(line, "left behind");
+        }
+        let enders = self.clients.values_mut().filter(|c| matches!(c.request, Some(Request::Ending)));
+        for client in enders {
+            if left.is_empty() {
+                client.done();
+            } else {
+                let message = format!("the session has ended, but something is left behind: {}", left.join("; "));
+                client.failed(Fault::System, message, None);
+            }
+        }
+        if let Some(terminal) = &mut self.terminal {
+            terminal.close(None, "the session has ended");
+        }
+        self.finished = Some(ExitCode::SUCCESS);
+    }
+
+    /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
+    fn remove_files(&self) {
+        for name in ["store", "ssh"] {
+            let _ = std::fs::remove_dir_all(self.dir.join(name));
+        }
+        for name in ["ca.pem", "marker", "epoch", "control.sock", "session.toml"] {
+            let _ = std::fs::remove_file(self.dir.join(name));
+        }
+    }
+}

@@ -1,0 +1,529 @@
+//! The way to one site: connects to its gateway, brings the agent there, carries frames both ways, and connects again when the way is
+//! lost. One task a site, so that none disturbs another.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use vo_net::frames::FrameSource;
+use vo_net::ssh::{self, AskPass, Class, ConnectOptions, Gateway, Prompter, Target, TargetQuery};
+use vo_wire::Frame;
+use vo_wire::control::{Question, SiteEvent};
+use vo_wire::link::Configure;
+
+use crate::journal::chain;
+
+/// First wait before connecting again; doubles up to [`LAST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait: a gateway that bans hasty hosts forgets in minutes.
+const LAST_WAIT: Duration = Duration::from_secs(300);
+/// For a short remote command.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// Most bytes of such a command's output that are looked at.
+const PROBE_BYTES: usize = 64 << 10;
+/// Most bytes of the bridge's standard error that are kept.
+const WORDS: u64 = 8 << 10;
+
+/// What a site's task needs to know.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) site: String,
+    /// As the user wrote it; shown.
+    pub(crate) gateway: String,
+    pub(crate) way: Way,
+    /// `NAME-ID`: the session's directory at the site.
+    pub(crate) session: String,
+    /// Agent programs, the most portable first.
+    pub(crate) agents: Vec<PathBuf>,
+    pub(crate) configure: Configure,
+}
+
+/// How a site is reached.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// It is this machine: the program that acts as the agent.
+    Local(PathBuf),
+    /// By SSH.
+    Ssh { query: TargetQuery, options: ConnectOptions },
+}
+
+/// What a site's task tells.
+pub(crate) enum Told {
+    Event(SiteEvent),
+    Question(Question, oneshot::Sender<Option<String>>),
+    /// The stream to the agent is open: frames sent here go to it.
+    Linked(mpsc::UnboundedSender<Vec<u8>>),
+    Frame(Frame),
+    /// The stream ended; it is tried again.
+    Lost(String),
+    /// It can't be reached, or no more, and is not tried again by itself.
+    Failed(Problem),
+}
+
+/// Why a site can't be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) authentication: bool,
+    /// Trying again by itself may help.
+    pub(crate) transient: bool,
+}
+
+impl Problem {
+    fn new(message: impl Into<String>) -> Self {
+        Problem { message: message.into(), hint: None, authentication: false, transient: false }
+    }
+
+    fn transient(message: impl Into<String>) -> Self {
+        Problem { transient: true, ..Problem::new(message) }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Problem { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<ssh::SshError> for Problem {
+    fn from(error: ssh::SshError) -> Self {
+        let authentication = error.class() == Class::Denied;
+        Problem { hint: error.hint(), transient: error.is_transient(), authentication, message: chain(&error) }
+    }
+}
+
+/// Tells the master; when it is gone, so are we.
+pub(crate) type Tell = Arc<dyn Fn(Told) -> Telling + Send + Sync>;
+/// A message on its way: the master's queue is bounded, so frames wait for it.
+pub(crate) type Telling = std::pin::Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Asks through the master.
+struct Asker {
+    site: String,
+    tell: Tell,
+    interactive: bool,
+}
+
+impl Asker {
+    async fn question(&self, title: String, text: String, echo: bool, confirm: bool) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question { id: 0, site: self.site.clone(), title, text, echo, confirm };
+        if !(self.tell)(Told::Question(question, answer)).await {
+            return None;
+        }
+        answered.await.ok().flatten()
+    }
+}
+
+impl Prompter for Asker {
+    fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    fn ask(&self, prompt: ssh::Prompt) -> ssh::Answer<'_, Option<String>> {
+        Box::pin(self.question(prompt.instruction, prompt.text, prompt.echo, false))
+    }
+
+    fn confirm_host_key(&self, question: ssh::HostKeyQuestion) -> ssh::Answer<'_, bool> {
+        let title = format!(
+            "The authenticity of host '{}' can't be established.\n{} key fingerprint is {}.",
+            question.key.name, question.key.key_type, question.key.fingerprint
+        );
+        let text = match question.file {
+            Some(file) => format!("Trust it from now on, and remember it in {} (yes/no)? ", file.display()),
+            None => "Trust it for this connection (yes/no)? ".into(),
+        };
+        Box::pin(async move { self.question(title, text, true, true).await.is_some_and(|a| a.trim() == "yes") })
+    }
+
+    fn info(&self, _: &str, text: &str) {
+        let event = SiteEvent::Note { site: self.site.clone(), message: text.to_owned(), hint: None };
+        let telling = (self.tell)(Told::Event(event));
+        tokio::task::spawn(telling);
+    }
+}
+
+/// A stream to the agent, and what must live as long.
+struct Stream {
+    stdin: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    stdout: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    stderr: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    gateway: Option<Gateway>,
+}
+
+/// Runs until the master is gone or ends the site (`stop`).
+pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut stop: oneshot::Receiver<()>) {
+    let mut wait = FIRST_WAIT;
+    let mut first = true;
+    loop {
+        let attempt = async {
+            let stream = open(&route, interactive && first, &tell).await?;
+            carry(&route, stream, &tell).await
+        };
+        let ended = tokio::select! {
+            ended = attempt => ended,
+            _ = &mut stop => return,
+        };
+        let problem = match ended {
+            Ok(Ended::MasterGone) => return,
+            Ok(Ended::Lost(problem, worked)) => {
+                if worked {
+                    wait = FIRST_WAIT;
+                }
+                problem
+            }
+            Err(problem) => problem,
+        };
+        // What fails at the very first try is the user's to see now, not to be hidden by tries in the background.
+        if !problem.transient || first {
+            (tell)(Told::Failed(problem)).await;
+            return;
+        }
+        if !(tell)(Told::Lost(problem.message)).await {
+            return;
+        }
+        first = false;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = &mut stop => return,
+        }
+        wait = (wait * 2).min(LAST_WAIT);
+    }
+}
+
+enum Ended {
+    MasterGone,
+    /// And whether frames came over it.
+    Lost(Problem, bool),
+}
+
+/// Frames both ways until the stream ends.
+async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Problem> {
+    let Stream { mut stdin, stdout, stderr, gateway } = stream;
+    let mut opening = Vec::new();
+    vo_wire::frame::write_message(0, &route.configure, &mut opening);
+    let (sender, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
+    let write = async move {
+        stdin.write_all(&opening).await?;
+        stdin.flush().await?;
+        while let Some(bytes) = outgoing.recv().await {
+            stdin.write_all(&bytes).await?;
+            if outgoing.is_empty() {
+                stdin.flush().await?;
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    let words = async move {
+        let mut text = Vec::new();
+        let _ = stderr.take(WORDS).read_to_end(&mut text).await;
+        text
+    };
+    let (words, mut worked) = (tokio::spawn(words), false);
+    let mut source = FrameSource::new(stdout);
+    let read = async {
+        while let Some(frame) = source.next().await? {
+            if !worked && !(tell)(Told::Linked(sender.clone())).await {
+                return Ok(true);
+            }
+            worked = true;
+            if !(tell)(Told::Frame(frame)).await {
+                return Ok(true);
+            }
+        }
+        Ok::<bool, std::io::Error>(false)
+    };
+    tokio::pin!(write);
+    let ended = tokio::select! {
+        ended = read => ended,
+        failed = &mut write => failed.map(|()| false),
+    };
+    if matches!(ended, Ok(true)) {
+        return Ok(Ended::MasterGone);
+    }
+    let said = tokio::time::timeout(Duration::from_secs(2), words).await.ok().and_then(Result::ok).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let why = match (gateway, ended) {
+        _ if !said.is_empty() => said,
+        (Some(gateway), ended) => match tokio::time::timeout(Duration::from_millis(100), gateway.closed()).await {
+            Ok(error) => chain(&error),
+            Err(_) => ended.err().map_or_else(|| "the agent's stream ended".into(), |e| e.to_string()),
+        },
+        (None, Err(error)) => error.to_string(),
+        (None, Ok(_)) => "the agent's stream ended".into(),
+    };
+    Ok(Ended::Lost(Problem::transient(why), worked))
+}
+
+async fn open(route: &Route, interactive: bool, tell: &Tell) -> Result<Stream, Problem> {
+    let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };
+    (tell)(Told::Event(spawning)).await;
+    match &route.way {
+        Way::Local(program) => local(route, program).await,
+        Way::Ssh { query, options } => remote(route, query, options, interactive, tell).await,
+    }
+}
+
+/// The agent's home: `~/.vo-login`.
+fn home() -> Result<PathBuf, Problem> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    Ok(PathBuf::from(home.ok_or_else(|| Problem::new("HOME is not set"))?).join(".vo-login"))
+}
+
+async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
+    let program = program.to_owned();
+    let read = program.clone();
+    let loaded = tokio::task::spawn_blocking(move || -> Result<PathBuf, Problem> {
+        let bytes = std::fs::read(&read)
+            .map_err(|e| Problem::new(format!("cannot read the agent program {}: {e}", read.display())))?;
+        let dir = home()?.join("bin").join(hex(&bytes));
+        let file = dir.join("vo-agent");
+        if std::fs::metadata(&file).is_ok_and(|found| found.len() == bytes.len() as u64) {
+            return Ok(file);
+        }
+        let failed = |e: std::io::Error| Problem::new(format!("cannot write {}: {e}", file.display()));
+        crate::session::private_dir(&dir).map_err(failed)?;
+        vo_store::write_atomic(&file, &bytes, 0o700).map_err(failed)?;
+        Ok(file)
+    });
+    let file = loaded.await.map_err(|_| Problem::new("reading the agent program was interrupted"))??;
+    let mut command = Command::new(&file);
+    command.args(["connect", "--session", &route.session]).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| Problem::new(format!("cannot start {}: {e}", file.display())))?;
+    let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        return Err(Problem::new("no pipes to the agent"));
+    };
+    let pipes = |e: std::io::Error| Problem::new(format!("no pipes to the agent: {e}"));
+    let stdin = tokio::net::unix::pipe::Sender::from_owned_fd(stdin.into()).map_err(pipes)?;
+    let stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout.into()).map_err(pipes)?;
+    let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr.into()).map_err(pipes)?;
+    // Reaped when it ends; its end is seen by its pipes.
+    std::thread::spawn(move || child.wait());
+    Ok(Stream { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), gateway: None })
+}
+
+async fn remote(
+    route: &Route,
+    query: &TargetQuery,
+    options: &ConnectOptions,
+    interactive: bool,
+    tell: &Tell,
+) -> Result<Stream, Problem> {
+    let target = Target::resolve(query).await?;
+    let asker = Arc::new(Asker { site: route.site.clone(), tell: tell.clone(), interactive });
+    let gateway = Gateway::connect(&target, options, asker).await?;
+    let file = match install(route, &gateway, tell).await {
+        Ok(file) => file,
+        Err(problem) => {
+            gateway.close().await;
+            return Err(problem);
+        }
+    };
+    let command = format!("exec {} connect --session {}", ssh::quote(&file), ssh::quote(&route.session));
+    let exec = gateway.exec(&sh(&command)).await?;
+    Ok(Stream { stdin: exec.stdin, stdout: exec.stdout, stderr: exec.stderr, gateway: Some(gateway) })
+}
+
+/// For `/bin/sh`, whatever the remote login shell is.
+fn sh(script: &str) -> String {
+    format!("/bin/sh -c {}", ssh::quote(script))
+}
+
+/// What the gateway says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Probe {
+    home: String,
+    machine: String,
+    /// `getconf GNU_LIBC_VERSION`; none without glibc.
+    libc: Option<(u32, u32)>,
+    /// Hashes of the agent programs there.
+    agents: Vec<String>,
+}
+
+fn probe_script() -> String {
+    "printf 'home=%s\\n' \"$HOME\"; printf 'machine=%s\\n' \"$(uname -sm)\"; \
+     printf 'libc=%s\\n' \"$(getconf GNU_LIBC_VERSION 2>/dev/null)\"; \
+     for f in \"$HOME\"/.vo-login/bin/*/vo-agent; do [ -x \"$f\" ] && printf 'agent=%s %s\\n' \"$(wc -c <\"$f\")\" \"$f\"; done; \
+     printf 'end\\n'"
+        .to_owned()
+}
+
+impl Probe {
+    /// Reads the probe's output; what a login shell printed before is passed over.
+    fn read(text: &str, ours: &[Agent]) -> Option<Probe> {
+        let mut probe = Probe::default();
+        let mut whole = false;
+        for line in text.lines() {
+            if let Some(home) = line.strip_prefix("home=") {
+                home.clone_into(&mut probe.home);
+            } else if let Some(machine) = line.strip_prefix("machine=") {
+                machine.clone_into(&mut probe.machine);
+            } else if let Some(libc) = line.strip_prefix("libc=glibc ") {
+                probe.libc = version(libc.trim());
+            } else if let Some((size, path)) = line.strip_prefix("agent=").and_then(|rest| rest.trim().split_once(' ')) {
+                let hash = path.trim().strip_suffix("/vo-agent").and_then(|dir| dir.rsplit('/').next());
+                // A size that differs is an upload that was cut off on a file system without atomic renames.
+                let same = ours.iter().find(|a| Some(a.hash.as_str()) == hash && size.parse() == Ok(a.bytes.len()));
+                probe.agents.extend(same.map(|a| a.hash.clone()));
+            } else if line == "end" {
+                whole = true;
+            }
+        }
+        (whole && probe.home.starts_with('/')).then_some(probe)
+    }
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
+}
+
+/// An agent program that we could upload.
+struct Agent {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    hash: String,
+    /// The glibc that it needs.
+    needs: (u32, u32),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let hash = digest::digest(&digest::SHA256, bytes);
+    hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The largest `GLIBC_x.y` that a program names: what its symbols need.
+fn glibc_needed(bytes: &[u8]) -> (u32, u32) {
+    const MARK: &[u8] = b"GLIBC_";
+    let mut needed = (0, 0);
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK) {
+        rest = &rest[at + MARK.len()..];
+        let end = rest.iter().position(|b| !b.is_ascii_digit() && *b != b'.').unwrap_or(rest.len()).min(8);
+        if let Some(found) = std::str::from_utf8(&rest[..end]).ok().and_then(version) {
+            needed = needed.max(found);
+        }
+    }
+    needed
+}
+
+fn load_agents(paths: &[PathBuf]) -> Vec<Agent> {
+    let read = |path: &PathBuf| {
+        let bytes = std::fs::read(path).ok()?;
+        Some(Agent { path: path.clone(), hash: hex(&bytes), needs: glibc_needed(&bytes), bytes })
+    };
+    paths.iter().filter_map(read).collect()
+}
+
+/// Sees to it that the agent is at the gateway; its path there.
+async fn install(route: &Route, gateway: &Gateway, tell: &Tell) -> Result<String, Problem> {
+    let paths = route.agents.clone();
+    let agents = tokio::task::spawn_blocking(move || load_agents(&paths)).await.unwrap_or_default();
+    if agents.is_empty() {
+        return Err(Problem::new("there is no agent program to upload").hint("`cargo build --release` makes target/release/vo-agent"));
+    }
+    let output = gateway.exec_collect(&sh(&probe_script()), b"", PROBE_PATIENCE, PROBE_BYTES).await?;
+    let Some(probe) = Probe::read(&String::from_utf8_lossy(&output.stdout), &agents) else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let message = format!("the gateway runs no commands for us ({}): {}", output.status, said.trim());
+        return Err(Problem::new(message).hint("try `ssh GATEWAY uname`: a forced command or a restricted shell would show"));
+    };
+    let ours = format!("Linux {}", std::env::consts::ARCH);
+    if probe.machine != ours {
+        return Err(Problem::new(format!("the gateway is {}, the agent is for {ours}", probe.machine)));
+    }
+    let libc = probe.libc.unwrap_or((0, 0));
+    let Some(agent) = agents.iter().find(|agent| agent.needs <= libc) else {
+        let needs = agents.iter().map(|a| a.needs).min().unwrap_or((0, 0));
+        let message = match probe.libc {
+            Some((major, minor)) => {
+                format!("the agent needs glibc {}.{}, the gateway has {major}.{minor}", needs.0, needs.1)
+            }
+            None => "the gateway has no glibc, which the agent needs".into(),
+        };
+        return Err(Problem::new(message).hint("`contrib/portable-agent` builds one for glibc 2.17 and later"));
+    };
+    let dir = format!("{}/.vo-login/bin/{}", probe.home, agent.hash);
+    let file = format!("{dir}/vo-agent");
+    if probe.agents.contains(&agent.hash) {
+        return Ok(file);
+    }
+    upload(route, gateway, agent, &dir, tell).await?;
+    Ok(file)
+}
+
+async fn upload(route: &Route, gateway: &Gateway, agent: &Agent, dir: &str, tell: &Tell) -> Result<(), Problem> {
+    tracing::info!(site = route.site, agent = %agent.path.display(), bytes = agent.bytes.len(), "uploading the agent");
+    let (site, total, tell) = (route.site.clone(), agent.bytes.len() as u64, tell.clone());
+    let progress = move |sent: u64| {
+        let event = SiteEvent::Uploading { site: site.clone(), sent, total };
+        tokio::task::spawn((tell)(Told::Event(event)));
+    };
+    progress(0);
+    let aside = format!("{dir}/.vo-agent.{}", route.session);
+    let (d, a) = (ssh::quote(dir), ssh::quote(&aside));
+    let script = format!(
+        "umask 077 && mkdir -p {d} && cat >{a} && chmod 700 {a} && \
+         if command -v sha256sum >/dev/null; then echo '{hash}  {aside}' | sha256sum -c - >/dev/null; else \
+         [ \"$(wc -c <{a})\" -eq {total} ]; fi && mv -f {a} {d}/vo-agent || {{ rm -f {a}; rmdir {d} 2>/dev/null; exit 1; }}",
+        hash = agent.hash,
+    );
+    let sent = gateway.exec_collect(&sh(&script), &agent.bytes, Duration::from_secs(600), PROBE_BYTES).await?;
+    progress(total);
+    if sent.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&sent.stderr);
+    let line = said.trim().lines().last().unwrap_or_default();
+    let problem = Problem::new(format!("the agent could not be written to {dir}: {line}"));
+    Err(if line.contains("No space left") || line.contains("quota") {
+        problem.hint("your home directory at the site is full; `quota -s` or `df -h ~` there tells")
+    } else {
+        problem
+    })
+}
+
+/// How the system's `ssh` asks, from a daemon: through a program that asks the master.
+pub(crate) fn askpass(program: &Path, session_dir: &Path, site: &str) -> AskPass {
+    AskPass {
+        program: program.to_owned(),
+        env: vec![
+            ("VO_SESSION_DIR".into(), session_dir.into()),
+            ("VO_SITE".into(), site.into()),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(hash: &str, size: usize) -> Agent {
+        Agent { path: PathBuf::new(), bytes: vec![0; size], hash: hash.into(), needs: (2, 17) }
+    }
+
+    #[test]
+    fn probes_are_read_after_a_chatty_login() {
+        let text = "Welcome!\nhome=/home/u\nmachine=Linux x86_64\nlibc=glibc 2.36\nagent=3 /home/u/.vo-login/bin/abc/vo-agent\n\
+                    agent=2 /home/u/.vo-login/bin/def/vo-agent\nend\n";
+        let probe = Probe::read(text, &[agent("abc", 3), agent("def", 3)]).unwrap();
+        assert_eq!(probe.home, "/home/u");
+        assert_eq!(probe.libc, Some((2, 36)));
+        assert_eq!(probe.agents, ["abc"], "an upload that was cut off doesn't count");
+        assert_eq!(Probe::read("home=/home/u\n", &[]), None, "no end");
+        assert_eq!(Probe::read("home=\nend\n", &[]), None, "no home");
+        assert_eq!(Probe::read("home=/\nlibc=\nend\n", &[]).unwrap().libc, None, "no glibc");
+    }
+
+    #[test]
+    fn the_newest_symbol_version_is_what_a_program_needs() {
+        assert_eq!(glibc_needed(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0"), (2, 34));
+        assert_eq!(glibc_needed(b"GLIBC_PRIVATE GLIBC_"), (0, 0));
+        assert_eq!(glibc_needed(b"GLIBC_2.17"), (2, 17));
+    }
+}

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 64;
 /// real ones need.
 const MAX_STEPS: u64 = 1 << 26;
 /// Steps that looking a name up counts for, about what it costs.
-const LOOKUP_STEPS: u64 = 16;
+const LOOKUP_STEPS: u64 = 64;
 
 /// A `name = value` in force.
 pub(super) struct Definition {
@@ -243,6 +243,8 @@ impl<'m> Expansion<'m, '_> {
             }
             _ => match default {
                 Some(default) => return self.text(default, Some(place), depth + 1),
+                // A macro is looked up often, but its absence told once.
+                None if self.report.knows(place) => b"",
                 None => {
                     let mut d = self.report.make_warning(
                         place,

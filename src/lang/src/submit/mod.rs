@@ -302,6 +302,14 @@ impl Parser<'_, '_> {
         let name = written.to_ascii_lowercase();
         let rest = trim(rest);
         match rest {
+            [(b'=', _), (b'=', equals), ..] if letters > 0 => {
+                let d = self
+                    .report
+                    .make_error(*equals, "`==` compares; a command is set with `=`");
+                self.report
+                    .add(*equals, d.expected(format!("`{} = value`", show(written.as_bytes()))));
+                None
+            }
             [(b'=', _), value @ ..] if letters > 0 && name != "queue" => {
                 self.definition(&written, at, trim(value), fixed);
                 None
@@ -320,14 +328,6 @@ impl Parser<'_, '_> {
     }
 
     fn definition(&mut self, written: &str, at: u32, value: &[Spot], fixed: bool) {
-        if let [(b'=', equals), ..] = value {
-            let d = self
-                .report
-                .make_error(*equals, "`==` compares; a command is set with `=`");
-            return self
-                .report
-                .add(*equals, d.expected(format!("`{} = value`", show(written.as_bytes()))));
-        }
         // `+Name` is short for `MY.Name`, and `$(MY.Name)` names either.
         let my = written.get(..3).filter(|prefix| prefix.eq_ignore_ascii_case("my."));
         let attribute = written.strip_prefix('+').or_else(|| written.get(my?.len()..));

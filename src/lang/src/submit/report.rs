@@ -66,6 +66,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Whether something was said about this place already.
+    pub(super) fn knows(&self, at: u32) -> bool {
+        self.found.borrow().iter().any(|(place, _)| *place == at)
+    }
+
     pub(super) fn line_of(&self, at: u32) -> u32 {
         self.make(at, Severity::Warning, "").line
     }

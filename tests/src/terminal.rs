@@ -78,6 +78,22 @@ impl Terminal {
         self.wait(&format!("{text:?}"), |screen, mark| screen.find(mark, text))
     }
 
+    /// Waits for the first of `texts` to appear; returns what came before it, and which it was.
+    pub fn expect_any(&mut self, texts: &[&str]) -> (String, usize) {
+        let before = self.wait(&format!("one of {texts:?}"), |screen, mark| {
+            texts.iter().filter_map(|text| screen.find(mark, text)).min()
+        });
+        let (row, end) = self.mark;
+        let screen = self.seen.0.lock().expect("no one panics holding it");
+        let line = screen
+            .lines
+            .get(row)
+            .and_then(|line| line.get(..end))
+            .unwrap_or_default();
+        let which = texts.iter().position(|text| line.ends_with(text.as_bytes()));
+        (before, which.expect("the mark is behind one of them"))
+    }
+
     /// Waits for the grid shell's prompt below the place looked at last; returns what is between.
     pub fn prompt(&mut self) -> String {
         self.wait("the prompt", |screen, mark| {

@@ -16,7 +16,7 @@ use russh::{AgentAuthError, MethodSet, SendError, Signer};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, watch};
 
-use super::builtin::Handle;
+use super::builtin::{Handle, clock};
 use super::gateway::ConnectOptions;
 use super::prompt::printable;
 use super::{Prompt, PromptKind, Prompter, SshError, Target};
@@ -248,49 +248,36 @@ impl Login<'_> {
                 },
             };
             let user = self.target.user.clone();
-            let outcome = match (&candidate.file, agent.as_mut()) {
-                (Some(file), _) => {
-                    let mut signer = FileSigner {
-                        file: file.clone(),
-                        keys: self.keys,
-                        host: &self.target.host,
-                        prompter: self.prompter,
-                        failure: None,
-                    };
-                    let result = match candidate.certificate {
-                        Some(cert) => {
-                            self.handle
-                                .authenticate_certificate_with(user, cert, hash, &mut signer)
-                                .await
-                        }
-                        None => {
-                            self.handle
-                                .authenticate_publickey_with(user, candidate.public, hash, &mut signer)
-                                .await
-                        }
-                    };
-                    match (result, signer.failure) {
-                        (Ok(result), _) => Ok(result),
-                        (Err(_), Some(failure)) => Err(failure),
-                        (Err(e), None) => return Err(self.closed(&e)),
+            let (asking, asked) = watch::channel(false);
+            let attempt = async {
+                match (&candidate.file, agent.as_mut()) {
+                    (Some(file), _) => {
+                        let mut signer = FileSigner {
+                            file: file.clone(),
+                            keys: self.keys,
+                            host: &self.target.host,
+                            prompter: self.prompter,
+                            asking: &asking,
+                            failure: None,
+                        };
+                        let result = offer(self.handle, user, &candidate, hash, &mut signer).await;
+                        result.map_err(|e| signer.failure.unwrap_or(Unsigned::Closed(e.to_string())))
                     }
-                }
-                (None, Some(agent)) => {
-                    let result = match candidate.certificate {
-                        Some(cert) => self.handle.authenticate_certificate_with(user, cert, hash, agent).await,
-                        None => {
-                            self.handle
-                                .authenticate_publickey_with(user, candidate.public, hash, agent)
-                                .await
-                        }
-                    };
-                    match result {
-                        Ok(result) => Ok(result),
-                        Err(AgentAuthError::Send(e)) => return Err(self.closed(&e)),
-                        Err(AgentAuthError::Key(e)) => Err(Unsigned::Key(format!("the agent does not sign: {e}"))),
+                    (None, Some(agent)) => {
+                        let result = offer(self.handle, user, &candidate, hash, agent).await;
+                        result.map_err(|e| match e {
+                            AgentAuthError::Send(e) => Unsigned::Closed(e.to_string()),
+                            AgentAuthError::Key(e) => Unsigned::Key(format!("the agent does not sign: {e}")),
+                        })
                     }
+                    (None, None) => Err(Unsigned::Key("the agent is gone".to_owned())),
                 }
-                (None, None) => continue,
+            };
+            let outcome = tokio::select! {
+                outcome = attempt => outcome,
+                () = clock(asked, STEP_TIME) => {
+                    return Err(SshError::TimedOut { host: self.target.host.clone(), after: STEP_TIME });
+                }
             };
             let words = match outcome.map(Step::from) {
                 Ok(Step::Success) => return Ok(Step::Success),
@@ -307,6 +294,7 @@ impl Login<'_> {
                     "refused".to_owned()
                 }
                 Err(Unsigned::Cancelled) => return Err(self.cancelled()),
+                Err(Unsigned::Closed(why)) => return Err(self.closed(&why)),
                 Err(Unsigned::NotAsked) => format!("its passphrase {NEEDS_ANSWER}"),
                 Err(Unsigned::WrongPassphrase) => {
                     self.wrong_passphrase = candidate.file;
@@ -576,6 +564,28 @@ impl Login<'_> {
     }
 }
 
+/// Offers one key or certificate, and has it signed if the server would accept it.
+async fn offer<S: Signer>(
+    handle: &mut Handle,
+    user: String,
+    candidate: &Candidate,
+    hash: Option<HashAlg>,
+    signer: &mut S,
+) -> Result<AuthResult, S::Error> {
+    match &candidate.certificate {
+        Some(certificate) => {
+            handle
+                .authenticate_certificate_with(user, certificate.clone(), hash, signer)
+                .await
+        }
+        None => {
+            handle
+                .authenticate_publickey_with(user, candidate.public.clone(), hash, signer)
+                .await
+        }
+    }
+}
+
 fn names(methods: &MethodSet) -> Vec<&'static str> {
     methods.iter().map(<&'static str>::from).collect()
 }
@@ -621,6 +631,7 @@ fn public_part(file: &Path) -> Result<(PublicKey, bool), String> {
 
 /// Why there is no signature.
 enum Unsigned {
+    Closed(String),
     Cancelled,
     NotAsked,
     WrongPassphrase,
@@ -633,6 +644,8 @@ struct FileSigner<'a> {
     keys: &'a KeyRing,
     host: &'a str,
     prompter: &'a dyn Prompter,
+    /// Set while the user, or another connection that asks the user, is waited for.
+    asking: &'a watch::Sender<bool>,
     /// The reason, when there is no signature.
     failure: Option<Unsigned>,
 }
@@ -657,7 +670,10 @@ impl Signer for FileSigner<'_> {
         hash: Option<HashAlg>,
         mut data: Vec<u8>,
     ) -> Result<Vec<u8>, NoSignature> {
-        let signed = match self.key().await {
+        self.asking.send_replace(true);
+        let key = self.key().await;
+        self.asking.send_replace(false);
+        let signed = match key {
             Ok(key) => sign(&key, hash, &mut data).map_err(|e| Unsigned::Key(e.to_string())),
             Err(failure) => Err(failure),
         };

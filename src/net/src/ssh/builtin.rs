@@ -377,7 +377,7 @@ where
         preferred: preferred(&target.settings, &trust),
         ..client::Config::default()
     };
-    let (asking, mut asked) = watch::channel(false);
+    let (asking, asked) = watch::channel(false);
     let (lost_sender, lost) = watch::channel(None);
     let handler = Handler {
         trust,
@@ -387,20 +387,9 @@ where
         lost: lost_sender,
     };
     let time = target.settings.connect_timeout;
-    // The clock stands still while the user compares a fingerprint.
-    let clock = async {
-        while asked.wait_for(|asking| !asking).await.is_ok() {
-            tokio::select! {
-                () = tokio::time::sleep(time) => return,
-                begun = asked.wait_for(|asking| *asking) => if begun.is_err() { break },
-            }
-        }
-        // The handler is gone: the handshake is about to end by itself.
-        std::future::pending::<()>().await;
-    };
     let handle = tokio::select! {
         handle = client::connect_stream(Arc::new(config), stream, handler) => handle,
-        () = clock => return Err(SshError::TimedOut { host: target.host.clone(), after: time }),
+        () = clock(asked, time) => return Err(SshError::TimedOut { host: target.host.clone(), after: time }),
     };
     let host = target.host.clone();
     let handle = handle.map_err(|e| match e {
@@ -427,6 +416,18 @@ where
         },
     })?;
     Ok((handle, lost))
+}
+
+/// Ends after a time during which nothing was asked of the user: it stands still while they compare a fingerprint. Never ends
+/// once there is no one left to ask.
+pub(super) async fn clock(mut asked: watch::Receiver<bool>, time: Duration) {
+    while asked.wait_for(|asking| !asking).await.is_ok() {
+        tokio::select! {
+            () = tokio::time::sleep(time) => return,
+            begun = asked.wait_for(|asking| *asking) => if begun.is_err() { break },
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 fn broken(e: &io::Error) -> bool {

@@ -288,7 +288,7 @@ impl SshError {
             Self::AuthRefused { host, user, tried, offered } => {
                 let has = |method: &str| offered.iter().any(|o| o == method);
                 if tried.iter().any(|t| t.ends_with(super::auth::NEEDS_ANSWER)) {
-                    "it needs an answer from you: run it on a terminal, or add the key to ssh-agent".to_owned()
+                    "it needs an answer from you: run it on a terminal, or use a key in ssh-agent".to_owned()
                 } else if has("gssapi-with-mic") && !has("publickey") {
                     "`-G` uses the system's ssh, which can log in with Kerberos".to_owned()
                 } else {

@@ -232,6 +232,22 @@ async fn no_ssh_program_no_configuration() {
     );
 }
 
+#[tokio::test]
+async fn the_next_address_is_tried() {
+    needs_openssh!();
+    let site = Site::new();
+    // The server listens on 127.0.0.1 alone; where the name means ::1 first, that one refuses.
+    site.config("Host gw\n HostName localhost");
+    site.write(
+        "known",
+        &format!("[localhost]:{} {}\n", site.address.port(), site.public("host_ed25519")),
+    );
+    site.connect().await;
+    site.config("Host gw\n HostName localhost\n AddressFamily inet6");
+    let e = site.try_connect(&Answers::nobody()).await.unwrap_err();
+    assert_eq!(e.class(), Class::Down, "{e}");
+}
+
 #[test]
 fn words_are_quoted_for_any_shell() {
     for (word, quoted) in [

@@ -204,7 +204,9 @@ impl Pool {
             let count = cluster.jobs.len() as u32;
             let all = if select.covers(*number) { first..count } else { 0..0 };
             let all = all.map(|proc| JobId { cluster: *number, proc });
-            let some = select.within(*number, first).filter(move |id| id.proc < count && !select.covers(*number));
+            let some = select
+                .within(*number, first)
+                .filter(move |id| id.proc < count && !select.covers(*number));
             all.chain(some)
         })
     }
@@ -255,7 +257,8 @@ impl Pool {
 
     pub(super) fn unfinished(&self, select: &Select) -> Vec<JobId> {
         let ids = self.ids(select, None);
-        ids.filter(|id| self.job(*id).is_some_and(|job| !job.is_over())).collect()
+        ids.filter(|id| self.job(*id).is_some_and(|job| !job.is_over()))
+            .collect()
     }
 
     /// The starters, by key.

@@ -329,9 +329,10 @@ impl Pool {
             name,
             groups,
         });
-        let firsts: Vec<(u32, u32)> = self.clusters.get(&cluster).map_or_else(Vec::new, |c| {
-            c.groups.iter().map(|g| (g.first, g.count)).collect()
-        });
+        let firsts: Vec<(u32, u32)> = self
+            .clusters
+            .get(&cluster)
+            .map_or_else(Vec::new, |c| c.groups.iter().map(|g| (g.first, g.count)).collect());
         for (proc, count) in firsts {
             self.note(now, JobId { cluster, proc }, || Note::Submitted { count });
         }
@@ -401,7 +402,10 @@ impl Pool {
     }
 
     fn act(&mut self, action: Action) {
-        let link = action.starter().and_then(|key| self.starters.get(&key)).map_or(0, |s| s.link);
+        let link = action
+            .starter()
+            .and_then(|key| self.starters.get(&key))
+            .map_or(0, |s| s.link);
         let sequence = self.sequence;
         // Acknowledgements of one moment share a message.
         if let Action::Acknowledge { key, ids } = &action

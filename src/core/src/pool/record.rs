@@ -321,7 +321,11 @@ impl Pool {
         let built = Cluster {
             name: name.to_string(),
             submitted: at,
-            open: (0..).zip(&built).filter(|(_, g)| g.count > 0).map(|(place, _)| place).collect(),
+            open: (0..)
+                .zip(&built)
+                .filter(|(_, g)| g.count > 0)
+                .map(|(place, _)| place)
+                .collect(),
             groups: built,
             jobs,
             counts,
@@ -362,7 +366,7 @@ impl Pool {
             let held = Held {
                 phase,
                 cpus: body.cpus,
-                load: starter.load_of(&body),
+                load: starter.load_of(&body).unwrap_or(starter.offer.cpus),
                 apart: false,
                 collecting: false,
             };

@@ -1,0 +1,395 @@
+//! What becomes of starters and of what they were given.
+
+use super::*;
+
+impl Pool {
+    pub(super) fn joined(&mut self, now: Time, key: StarterKey, offer: Offer, time_left: Option<Duration>) {
+        if !self.starters.contains_key(&key) {
+            self.write(Record::StarterJoined {
+                key,
+                offer: offer.clone(),
+            });
+        }
+        if let Some(starter) = self.starters.get_mut(&key) {
+            starter.offer = offer;
+            starter.connected = true;
+            starter.known = false;
+            starter.link = starter.link.wrapping_add(1);
+            starter.since = now;
+            starter.deadline = time_left.map(|left| now + left);
+            starter.held.values_mut().for_each(|held| held.collecting = false);
+        }
+    }
+
+    pub(super) fn inventory(
+        &mut self,
+        now: Time,
+        key: StarterKey,
+        queued: &[AttemptId],
+        running: &[AttemptId],
+        finished: &[AttemptId],
+    ) {
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        starter.known = true;
+        starter.closing = false;
+        starter.recalled = None;
+        starter.defined.clear();
+        let told: BTreeSet<&AttemptId> = queued.iter().chain(running).chain(finished).collect();
+        let lost: Vec<AttemptId> = starter.held.keys().filter(|id| !told.contains(id)).copied().collect();
+        // The message that gave it never arrived, or its acknowledgement did: the starter has nothing of it.
+        self.take_back(key, &lost);
+        let strays = queued.iter().filter(|id| !self.is_live(**id, key)).copied().collect();
+        self.kill(key, strays, KILL_GRACE);
+        self.started(now, key, running);
+        if let Some(starter) = self.starters.get_mut(&key) {
+            for id in finished {
+                starter.advance(*id, Phase::Finished);
+            }
+        }
+        self.touch(key);
+    }
+
+    pub(super) fn silent(&mut self, now: Time, key: StarterKey) {
+        if let Some(starter) = self.starters.get_mut(&key)
+            && starter.connected
+        {
+            starter.connected = false;
+            starter.known = false;
+            starter.since = now;
+        }
+    }
+
+    pub(super) fn gone(&mut self, now: Time, key: StarterKey, why: &str) {
+        let Some(starter) = self.starters.get(&key) else { return };
+        let live = starter.held.iter().filter(|(id, _)| self.is_live(**id, key));
+        // Outputs that are not at home went with the starter.
+        let (queued, failed): (Vec<_>, Vec<_>) = live.partition(|(_, held)| held.phase == Phase::Queued);
+        let queued: Vec<AttemptId> = queued.into_iter().map(|(id, _)| *id).collect();
+        let failed: Vec<AttemptId> = failed.into_iter().map(|(id, _)| *id).collect();
+        self.take_back(key, &queued);
+        for id in failed {
+            self.site_failed(now, id, why);
+        }
+        self.write(Record::StarterGone { key });
+    }
+
+    /// Attempts run; those that must not are killed.
+    pub(super) fn started(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
+        let Some(starter) = self.starters.get(&key) else { return };
+        let (site, host) = (starter.offer.site.0, starter.offer.host.clone());
+        let mut strays = Vec::new();
+        for id in ids {
+            if !self.is_live(*id, key) {
+                strays.push(*id);
+            } else if self
+                .starters
+                .get_mut(&key)
+                .is_some_and(|starter| starter.advance(*id, Phase::Running))
+            {
+                self.change(id.job, |job| {
+                    job.state = JobState::Running;
+                    job.site = site;
+                    job.at = now;
+                });
+                self.note(now, id.job, || Note::Executing { host: host.clone() });
+            }
+        }
+        self.kill(key, strays, KILL_GRACE);
+    }
+
+    pub(super) fn returned(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
+        let live = ids.iter().any(|id| self.is_live(*id, key));
+        if let Some(starter) = self.starters.get_mut(&key)
+            && starter.recalled.take().is_none()
+            && live
+        {
+            starter.closing = true;
+            starter.since = now;
+        }
+        self.take_back(key, ids);
+        self.touch(key);
+    }
+
+    /// A starter has nothing of these any more.
+    fn take_back(&mut self, key: StarterKey, ids: &[AttemptId]) {
+        let live: Vec<AttemptId> = ids.iter().filter(|id| self.is_live(**id, key)).copied().collect();
+        for id in ids {
+            self.forget(key, *id);
+        }
+        if !live.is_empty() {
+            self.write(Record::Returned { key, ids: live });
+        }
+    }
+
+    pub(super) fn ended(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
+        let id = result.id;
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        if starter.advance(id, Phase::Finished) {
+            if result.outcome.is_final() {
+                let ran = u128::from(result.usage.wall_ms);
+                let mean = starter.mean_ms.map_or(ran, |mean| (u128::from(mean) * 7 + ran) / 8);
+                starter.mean_ms = u64::try_from(mean).ok();
+                starter.failures_in_a_row = 0;
+            } else if matches!(result.outcome, Outcome::SiteFailed(_)) {
+                self.rest(now, key);
+            }
+        }
+        if self.is_live(id, key) || (result.outcome.is_final() && self.claim(key, id)) {
+            self.conclude(now, key, result);
+        } else {
+            self.acknowledge(key, id);
+        }
+        self.touch(key);
+    }
+
+    /// An attempt that was given up has a result, and no later one has: it counts, and the later one is killed.
+    fn claim(&mut self, key: StarterKey, id: AttemptId) -> bool {
+        let open = self.job(id.job).is_some_and(|job| {
+            (1..=job.attempt).contains(&id.attempt)
+                && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running)
+        });
+        if open {
+            let other = self.live.get(&id.job).copied();
+            self.write(Record::Claimed { key, id });
+            self.supersede(id.job, other);
+        }
+        open
+    }
+
+    /// Kills an attempt whose job another one has ended.
+    fn supersede(&mut self, job: JobId, other: Option<(u32, StarterKey)>) {
+        if let Some((attempt, key)) = other {
+            self.kill(key, vec![AttemptId { job, attempt }], Duration::ZERO);
+        }
+    }
+
+    fn conclude(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
+        let id = result.id;
+        match &result.outcome {
+            Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => self.stored(now, key, &result),
+            Outcome::Exited(_) | Outcome::Signaled(_) => self.collect(key, result),
+            Outcome::Unrunnable(why) => {
+                self.hold(now, id.job, why.clone());
+                self.acknowledge(key, id);
+            }
+            Outcome::SiteFailed(why) => {
+                self.site_failed(now, id, why);
+                self.acknowledge(key, id);
+            }
+            Outcome::Killed => {
+                self.site_failed(now, id, "killed at the node");
+                self.acknowledge(key, id);
+            }
+            Outcome::NeedsFiles => {
+                self.needs_files(now, key, id);
+                self.acknowledge(key, id);
+            }
+        }
+    }
+
+    fn collect(&mut self, key: StarterKey, result: AttemptResult) {
+        let id = result.id;
+        let Some(program) = self.group(id.job).map(|group| group.body.clone()) else {
+            return;
+        };
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        // The starter may repeat itself while its outputs come.
+        match starter.held.get_mut(&id) {
+            Some(held) if !held.collecting => held.collecting = true,
+            _ => return,
+        }
+        let site = starter.offer.site.0;
+        self.change(id.job, |job| {
+            job.state = JobState::Transferring;
+            job.site = site;
+        });
+        self.act(Action::Collect { key, result, program });
+    }
+
+    fn needs_files(&mut self, now: Time, key: StarterKey, id: AttemptId) {
+        let Some(program) = self.group(id.job).map(|group| group.program) else {
+            return;
+        };
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        if starter.held.get(&id).is_some_and(|held| held.apart) {
+            return self.site_failed(now, id, "its node asked for files that it was given");
+        }
+        starter.unshared.insert(program);
+        self.take_back(key, &[id]);
+    }
+
+    /// A result is at home, with its outputs. It counts even if its attempt was given up while they came.
+    pub(super) fn stored(&mut self, now: Time, key: StarterKey, result: &AttemptResult) {
+        let id = result.id;
+        let end = match result.outcome {
+            Outcome::Exited(code) => End::Exited(code),
+            Outcome::Signaled(signal) => End::Signaled(signal),
+            _ => return,
+        };
+        if let Some(job) = self.job(id.job)
+            && !job.is_over()
+            && (1..=job.attempt).contains(&id.attempt)
+        {
+            let site = self.starters.get(&key).map_or(job.site, |s| s.offer.site.0);
+            let usage = result.usage;
+            let other = self
+                .live
+                .get(&id.job)
+                .copied()
+                .filter(|live| *live != (id.attempt, key));
+            let ended = Ended { id, site, end, usage };
+            // Ends of one moment share a record.
+            match self.records.last_mut() {
+                Some(Record::Ended { at, ends }) if *at == now && ends.len() < ASSIGN_BATCH => {
+                    ends.push(ended.clone());
+                    self.apply_ended(now, &ended);
+                }
+                _ => self.write(Record::Ended {
+                    at: now,
+                    ends: vec![ended],
+                }),
+            }
+            self.supersede(id.job, other);
+            self.note(now, id.job, || Note::Terminated { end, usage });
+        }
+        self.acknowledge(key, id);
+    }
+
+    pub(super) fn outputs_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, ours: bool) {
+        if self.is_live(id, key) {
+            if ours {
+                self.hold(now, id.job, why);
+            } else {
+                self.site_failed(now, id, &why);
+            }
+        }
+        self.acknowledge(key, id);
+    }
+
+    pub(super) fn assignment_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String) {
+        if self.is_live(id, key) {
+            self.hold(now, id.job, why);
+        }
+        self.forget(key, id);
+    }
+
+    fn acknowledge(&mut self, key: StarterKey, id: AttemptId) {
+        self.forget(key, id);
+        self.act(Action::Acknowledge { key, ids: vec![id] });
+    }
+
+    fn site_failed(&mut self, now: Time, id: AttemptId, why: &str) {
+        let failures = self.job(id.job).map_or(0, |job| job.site_failures);
+        if failures.saturating_add(1) >= SITE_FAILURES {
+            let why = format!("{SITE_FAILURES} sites or nodes failed it; the last: {why}");
+            return self.hold(now, id.job, why);
+        }
+        self.write(Record::SiteFailed {
+            at: now,
+            id,
+            why: why.to_string(),
+        });
+        self.note(now, id.job, || Note::Evicted { why: why.to_string() });
+    }
+
+    fn hold(&mut self, now: Time, job: JobId, why: String) {
+        self.write(Record::Held {
+            at: now,
+            job,
+            why: why.clone(),
+        });
+        self.note(now, job, || Note::Held { why });
+    }
+
+    pub(super) fn remove(&mut self, now: Time, select: &Select) {
+        let jobs = self.unfinished(select);
+        if jobs.is_empty() {
+            return;
+        }
+        let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
+        for job in &jobs {
+            if let Some((attempt, key)) = self.live.get(job) {
+                kills.entry(*key).or_default().push(AttemptId {
+                    job: *job,
+                    attempt: *attempt,
+                });
+            }
+        }
+        self.write(Record::Removed {
+            at: now,
+            ranges: ranges(&jobs),
+        });
+        for (key, ids) in kills {
+            self.kill(key, ids, KILL_GRACE);
+        }
+        for job in jobs {
+            self.note(now, job, || Note::Removed);
+        }
+    }
+
+    fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration) {
+        if !ids.is_empty() {
+            self.act(Action::Kill { key, ids, grace });
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: StarterKey, id: AttemptId) {
+        if self.starters.get_mut(&key).is_some_and(|starter| starter.forget(id)) {
+            self.touch(key);
+        }
+    }
+
+    /// A starter may have room.
+    fn touch(&mut self, key: StarterKey) {
+        self.hungry.insert(key);
+        self.touched.insert(key);
+    }
+
+    /// A site failed an attempt at this starter.
+    fn rest(&mut self, now: Time, key: StarterKey) {
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        starter.failures_in_a_row = starter.failures_in_a_row.saturating_add(1);
+        if starter.failures_in_a_row >= FAILURES_IN_A_ROW && starter.rests_until.is_none() {
+            let until = now + REST;
+            starter.rests_until = Some(until);
+            self.resting.insert((until, key));
+        }
+    }
+
+    /// Starters that have rested get work again.
+    pub(super) fn wake(&mut self, now: Time) {
+        while let Some((until, key)) = self.resting.first().copied()
+            && until <= now
+        {
+            self.resting.pop_first();
+            if let Some(starter) = self.starters.get_mut(&key) {
+                starter.rests_until = None;
+                self.touch(key);
+            }
+        }
+    }
+}
+
+/// Runs of neighbouring jobs: cluster, first, last.
+fn ranges(jobs: &[JobId]) -> Vec<(u32, u32, u32)> {
+    let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
+    for job in jobs {
+        match ranges.last_mut() {
+            Some((cluster, _, last)) if *cluster == job.cluster && last.checked_add(1) == Some(job.proc) => {
+                *last = job.proc;
+            }
+            _ => ranges.push((job.cluster, job.proc, job.proc)),
+        }
+    }
+    ranges
+}

@@ -1,0 +1,210 @@
+//! What happens to the pool, and what it asks for.
+
+use super::*;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A starter called in, for the first time or again.
+    StarterJoined {
+        /// Which.
+        key: StarterKey,
+        /// What it offers.
+        offer: Offer,
+        /// TimeToLive: what is left of its walltime.
+        time_left: Option<Duration>,
+    },
+    /// It said what it holds.
+    InventoryTold {
+        /// Which.
+        key: StarterKey,
+        /// Not started.
+        queued: Vec<AttemptId>,
+        /// Running.
+        running: Vec<AttemptId>,
+        /// Ended, not acknowledged; the results follow.
+        finished: Vec<AttemptId>,
+    },
+    /// Its connection, or its site's, was lost: it may come back.
+    StarterSilent {
+        /// Which.
+        key: StarterKey,
+    },
+    /// There is evidence that it ended.
+    StarterGone {
+        /// Which.
+        key: StarterKey,
+        /// The evidence.
+        why: String,
+    },
+    /// The link to a site was lost, with every starter there.
+    SiteLost {
+        /// Which.
+        site: SiteId,
+    },
+    /// Attempts started.
+    AttemptsStarted {
+        /// Where.
+        key: StarterKey,
+        /// Which.
+        ids: Vec<AttemptId>,
+    },
+    /// Queued attempts came back.
+    AttemptsReturned {
+        /// From where.
+        key: StarterKey,
+        /// Which.
+        ids: Vec<AttemptId>,
+    },
+    /// An attempt ended.
+    AttemptEnded {
+        /// Where.
+        key: StarterKey,
+        /// How.
+        result: AttemptResult,
+    },
+    /// The outputs asked for with [`Action::Collect`] are at home.
+    OutputsStored {
+        /// Whose.
+        key: StarterKey,
+        /// Which result.
+        result: AttemptResult,
+    },
+    /// They can't be: the result counts for nothing.
+    OutputsFailed {
+        /// Whose.
+        key: StarterKey,
+        /// Which.
+        id: AttemptId,
+        /// Why.
+        why: String,
+        /// Is it the workstation's fault (no such directory, not permitted), so that another try would not help?
+        ours: bool,
+    },
+    /// An attempt could not be sent: its input files can't be read.
+    AssignmentFailed {
+        /// Where to.
+        key: StarterKey,
+        /// Which.
+        id: AttemptId,
+        /// Why.
+        why: String,
+    },
+    /// The user removes jobs.
+    RemovalAsked {
+        /// Which.
+        select: Select,
+    },
+    /// The time of [`Pool::deadline`] came.
+    TimePassed,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send attempts to a starter.
+    Assign {
+        /// Where to.
+        key: StarterKey,
+        /// Programs that it doesn't know yet.
+        define: Vec<(u64, Arc<Program>)>,
+        /// The attempts, each with its program.
+        attempts: Vec<(AttemptId, u64, Arc<Program>)>,
+        /// Whether they may run in the job's own directory.
+        shared: Shared,
+    },
+    /// Ask for attempts back.
+    Recall {
+        /// From where.
+        key: StarterKey,
+        /// How many.
+        count: u32,
+    },
+    /// Kill attempts.
+    Kill {
+        /// Where.
+        key: StarterKey,
+        /// Which.
+        ids: Vec<AttemptId>,
+        /// Between the two signals.
+        grace: Duration,
+    },
+    /// Tell a starter to forget results.
+    Acknowledge {
+        /// Which starter.
+        key: StarterKey,
+        /// Which results.
+        ids: Vec<AttemptId>,
+    },
+    /// Bring a result's outputs home, then tell [`Event::OutputsStored`] or [`Event::OutputsFailed`]. Asked again when the starter was
+    /// silent meanwhile and repeats its result; a driver that still has the pieces goes on from them.
+    Collect {
+        /// From where.
+        key: StarterKey,
+        /// The result.
+        result: AttemptResult,
+        /// Its program.
+        program: Arc<Program>,
+    },
+    /// A job with an event log has an entry for it.
+    Note {
+        /// The job.
+        job: JobId,
+        /// Its log.
+        log: Template,
+        /// Its directory.
+        initialdir: Template,
+        /// When.
+        at: Time,
+        /// What.
+        note: Note,
+    },
+}
+
+/// An entry of a job event log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The cluster was submitted; told once, for its jobs from the first to the last of the group.
+    Submitted {
+        /// How many jobs, from the named one on.
+        count: u32,
+    },
+    /// An attempt runs.
+    Executing {
+        /// The node.
+        host: String,
+    },
+    /// It ended by itself.
+    Terminated {
+        /// How.
+        end: End,
+        /// What it used.
+        usage: Usage,
+    },
+    /// A site failed it; it will run again.
+    Evicted {
+        /// Why.
+        why: String,
+    },
+    /// It can't run as it is.
+    Held {
+        /// Why.
+        why: String,
+    },
+    /// The user removed it.
+    Removed,
+}
+
+impl Action {
+    /// The starter that it goes to.
+    pub(super) fn starter(&self) -> Option<StarterKey> {
+        match self {
+            Action::Assign { key, .. }
+            | Action::Recall { key, .. }
+            | Action::Kill { key, .. }
+            | Action::Acknowledge { key, .. }
+            | Action::Collect { key, .. } => Some(*key),
+            Action::Note { .. } => None,
+        }
+    }
+}

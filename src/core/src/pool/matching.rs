@@ -1,0 +1,234 @@
+//! Which idle job goes to which starter.
+
+use core::ops::Bound::{Excluded, Unbounded};
+
+use super::*;
+
+impl Starter {
+    /// May it be given anything now?
+    fn takes_work(&self, now: Time) -> bool {
+        self.connected
+            && self.known
+            && !self.closing
+            && self.rests_until.is_none()
+            && self.deadline.is_none_or(|deadline| now + self.offer.drain < deadline)
+    }
+
+    /// CPUs of what it may hold at once.
+    fn ceiling(&self, backlog: bool) -> u32 {
+        let rounds = match self.mean_ms {
+            _ if !backlog => 0,
+            None => 1,
+            Some(mean) => {
+                let rounds = (BACKLOG.as_millis() as u64).div_ceil(mean.max(1));
+                u32::try_from(rounds).unwrap_or(BACKLOG_ROUNDS).clamp(1, BACKLOG_ROUNDS)
+            }
+        };
+        self.offer.cpus.saturating_mul(1 + rounds)
+    }
+
+    /// How long its backlog would keep it busy.
+    fn backlog_ms(&self) -> u64 {
+        let mean = self.mean_ms.unwrap_or(1000);
+        u64::from(self.queued).saturating_mul(mean) / u64::from(self.offer.cpus.max(1))
+    }
+
+    /// CPUs that a job of the program leaves to nobody else; none if it is too large.
+    pub(super) fn load_of(&self, program: &Program) -> Option<u32> {
+        let (cpus, memory) = (u128::from(self.offer.cpus), u128::from(self.offer.memory_mb));
+        // A node of unknown memory is held for large enough.
+        let needed = program.memory_mb.filter(|_| memory > 0).map_or(0, u128::from);
+        let by_memory = (needed * cpus).div_ceil(memory.max(1));
+        let load = by_memory.max(u128::from(program.cpus));
+        u32::try_from(load).ok().filter(|load| *load <= self.offer.cpus)
+    }
+
+    /// The load of a job of a program that can run here.
+    fn suits(&self, number: u64, program: &Program) -> Option<u32> {
+        let sees = self.offer.shared != Shared::Nothing && !self.unshared.contains(&number);
+        self.load_of(program)
+            .filter(|_| program.transfer != Transfer::No || sees)
+    }
+}
+
+impl Pool {
+    /// Gives idle jobs to starters with room: to all such starters if jobs became idle, else to those to which something happened.
+    pub(super) fn fill(&mut self, now: Time) {
+        let touched = core::mem::take(&mut self.touched);
+        let wanting = core::mem::take(&mut self.wanting);
+        // Slots first, backlogs after: a short queue spreads over all sites.
+        for backlog in [false, true] {
+            if wanting {
+                let mut last = None;
+                while !self.open.is_empty()
+                    && let Some(key) = self
+                        .hungry
+                        .range((last.map_or(Unbounded, Excluded), Unbounded))
+                        .next()
+                        .copied()
+                {
+                    last = Some(key);
+                    self.fill_up(now, key, backlog);
+                }
+            } else {
+                touched.iter().for_each(|key| self.fill_up(now, *key, backlog));
+            }
+        }
+        touched.iter().for_each(|key| self.recall_for(now, *key));
+    }
+
+    fn fill_up(&mut self, now: Time, key: StarterKey, backlog: bool) {
+        while !self.open.is_empty() && self.fill_batch(now, key, backlog) {}
+    }
+
+    /// Gives a starter one message's worth; might there be more?
+    fn fill_batch(&mut self, now: Time, key: StarterKey, backlog: bool) -> bool {
+        let Some(starter) = self.starters.get(&key).filter(|s| s.takes_work(now)) else {
+            self.hungry.remove(&key);
+            return false;
+        };
+        let ceiling = starter.ceiling(backlog);
+        let mut load = starter.load;
+        let mut chosen: Vec<(AttemptId, u64, Arc<Program>)> = Vec::new();
+        let mut full = load >= ceiling;
+        let mut cluster_after = Unbounded;
+        while !full
+            && let Some(number) = self.open.range((cluster_after, Unbounded)).next().copied()
+            && let Some(cluster) = self.clusters.get_mut(&number)
+        {
+            cluster_after = Excluded(number);
+            let mut group_after = Unbounded;
+            while !full
+                && let Some(place) = cluster.open.range((group_after, Unbounded)).next().copied()
+                && let Some(group) = cluster.groups.get_mut(place as usize)
+            {
+                group_after = Excluded(place);
+                let Some(each) = starter.suits(group.program, &group.body) else {
+                    continue;
+                };
+                loop {
+                    let Some(proc) = group.next_idle(&cluster.jobs) else {
+                        cluster.open.remove(&place);
+                        break;
+                    };
+                    // What comes later must not overtake a job that waits for more room.
+                    full = chosen.len() >= ASSIGN_BATCH || each > ceiling.saturating_sub(load);
+                    if full {
+                        break;
+                    }
+                    group.take(proc);
+                    load += each;
+                    let attempt = cluster.jobs[proc as usize].attempt + 1;
+                    let job = JobId { cluster: number, proc };
+                    chosen.push((AttemptId { job, attempt }, group.program, group.body.clone()));
+                }
+            }
+            if cluster.open.is_empty() {
+                self.open.remove(&number);
+            }
+        }
+        let more = chosen.len() >= ASSIGN_BATCH;
+        if full && backlog && !more {
+            self.hungry.remove(&key);
+        }
+        if !chosen.is_empty() {
+            self.assign(key, chosen);
+        }
+        more
+    }
+
+    fn assign(&mut self, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
+        self.write(Record::Dispatched {
+            key,
+            ids: chosen.iter().map(|(id, ..)| *id).collect(),
+        });
+        self.backlogged.insert(key);
+        let Some(starter) = self.starters.get_mut(&key) else {
+            return;
+        };
+        // One message for programs that may run in place there, one for the others.
+        let host = starter.offer.shared;
+        let (apart, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|(_, program, body)| {
+            host == Shared::Nothing || body.transfer == Transfer::Yes || starter.unshared.contains(program)
+        });
+        for (id, ..) in &apart {
+            if let Some(held) = starter.held.get_mut(id) {
+                held.apart = true;
+            }
+        }
+        let mut messages = Vec::new();
+        for (attempts, shared) in [(together, host), (apart, Shared::Nothing)] {
+            if !attempts.is_empty() {
+                let mut define = Vec::new();
+                for (_, program, body) in &attempts {
+                    if starter.defined.insert(*program) {
+                        define.push((*program, body.clone()));
+                    }
+                }
+                messages.push(Action::Assign {
+                    key,
+                    define,
+                    attempts,
+                    shared,
+                });
+            }
+        }
+        messages.into_iter().for_each(|message| self.act(message));
+    }
+
+    /// If a starter has free CPUs and nothing idle suits it: take from the longest backlog.
+    fn recall_for(&mut self, now: Time, key: StarterKey) {
+        let Some(starter) = self.starters.get(&key).filter(|s| s.takes_work(now)) else {
+            return;
+        };
+        let free = starter.offer.cpus.saturating_sub(starter.load);
+        if free == 0 {
+            return;
+        }
+        let starters = &self.starters;
+        self.backlogged
+            .retain(|other| starters.get(other).is_some_and(|s| s.queued > 0));
+        let may = |s: &&Starter| s.connected && s.known && s.recalled.is_none_or(|at| at + RECALL_AGAIN <= now);
+        let others = self.backlogged.iter().filter(|other| **other != key);
+        let longest = others
+            .filter_map(|other| Some((*other, starters.get(other).filter(may)?)))
+            .max_by_key(|(_, s)| s.backlog_ms());
+        // A backlog that is gone within the round trip is not worth recalling.
+        let Some((other, victim)) = longest.filter(|(_, s)| s.backlog_ms() > BACKLOG.as_millis() as u64) else {
+            return;
+        };
+        let last = victim.held.iter().rev().find(|(_, held)| held.phase == Phase::Queued);
+        let suits = |group: &Group| starter.suits(group.program, &group.body).is_some();
+        if last.is_some_and(|(id, _)| self.is_live(*id, other) && self.group(id.job).is_some_and(suits)) {
+            let count = free.min(victim.queued);
+            if let Some(victim) = self.starters.get_mut(&other) {
+                victim.recalled = Some(now);
+            }
+            self.act(Action::Recall { key: other, count });
+        }
+    }
+}
+
+impl Group {
+    /// The next idle job. The cursor passes over jobs that were removed before they started.
+    pub(super) fn next_idle(&mut self, jobs: &[Job]) -> Option<u32> {
+        if let Some(proc) = self.again.first() {
+            return Some(*proc);
+        }
+        while self.fresh < self.count {
+            let proc = self.first + self.fresh;
+            if jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle) {
+                return Some(proc);
+            }
+            self.fresh += 1;
+        }
+        None
+    }
+
+    /// A job leaves the queue; those of the fresh part leave it in order.
+    pub(super) fn take(&mut self, proc: u32) {
+        if !self.again.remove(&proc) {
+            self.fresh = self.fresh.max(proc - self.first + 1);
+        }
+    }
+}

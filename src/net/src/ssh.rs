@@ -21,6 +21,7 @@
 //! - [`Gateway::closed`] tells when and why the connection was lost. Nothing reconnects by itself: [`SshError::class`] tells
 //!   the caller whether to try again, to back off, or to ask the user.
 
+mod algorithms;
 mod auth;
 mod builtin;
 mod error;
@@ -29,6 +30,7 @@ pub mod known_hosts;
 mod prompt;
 mod system;
 mod target;
+mod trust;
 
 pub use auth::KeyRing;
 pub use error::{Class, ShownKey, SshError};

@@ -536,7 +536,7 @@ fn system_reason(options: &Options, settings: &Settings) -> Option<String> {
     if settings.agent.is_none() && keys.peek().is_some() && keys.all(|file| is_hardware_key(file)) {
         return Some("a hardware key".to_owned());
     }
-    if let Some(name) = super::builtin::unserved_algorithms(settings) {
+    if let Some(name) = super::algorithms::unserved(settings) {
         return Some(name.to_owned());
     }
     None

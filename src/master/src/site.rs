@@ -11,7 +11,7 @@ use ring::digest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use vo_net::frames::FrameSource;
-use vo_net::ssh::{self, AskPass, Class, ConnectOptions, Gateway, Prompter, Target, TargetQuery};
+use vo_net::ssh::{self, AskPass, Class, ConnectOptions, ExecExit, Gateway, Prompter, Target, TargetQuery};
 use vo_wire::Frame;
 use vo_wire::control::{Question, SiteEvent};
 use vo_wire::link::Configure;
@@ -152,7 +152,8 @@ struct Stream {
     stdin: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     stdout: Box<dyn AsyncRead + Send + Sync + Unpin>,
     stderr: Box<dyn AsyncRead + Send + Sync + Unpin>,
-    gateway: Option<Gateway>,
+    /// The connection and the command on it: both end when they are dropped.
+    remote: Option<(Gateway, ExecExit)>,
 }
 
 /// Runs until the master is gone or ends the site (`stop`).
@@ -203,7 +204,7 @@ enum Ended {
 
 /// Frames both ways until the stream ends.
 async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Problem> {
-    let Stream { mut stdin, stdout, stderr, gateway } = stream;
+    let Stream { mut stdin, stdout, stderr, remote } = stream;
     let mut opening = Vec::new();
     vo_wire::frame::write_message(0, &route.configure, &mut opening);
     let (sender, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -247,9 +248,9 @@ async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Prob
     }
     let said = tokio::time::timeout(Duration::from_secs(2), words).await.ok().and_then(Result::ok).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    let why = match (gateway, ended) {
+    let why = match (remote, ended) {
         _ if !said.is_empty() => said,
-        (Some(gateway), ended) => match tokio::time::timeout(Duration::from_millis(100), gateway.closed()).await {
+        (Some((gateway, _)), ended) => match tokio::time::timeout(Duration::from_millis(100), gateway.closed()).await {
             Ok(error) => chain(&error),
             Err(_) => ended.err().map_or_else(|| "the agent's stream ended".into(), |e| e.to_string()),
         },
@@ -304,7 +305,7 @@ async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
     let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr.into()).map_err(pipes)?;
     // Reaped when it ends; its end is seen by its pipes.
     std::thread::spawn(move || child.wait());
-    Ok(Stream { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), gateway: None })
+    Ok(Stream { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), remote: None })
 }
 
 async fn remote(
@@ -326,7 +327,7 @@ async fn remote(
     };
     let command = format!("exec {} connect --session {}", ssh::quote(&file), ssh::quote(&route.session));
     let exec = gateway.exec(&sh(&command)).await?;
-    Ok(Stream { stdin: exec.stdin, stdout: exec.stdout, stderr: exec.stderr, gateway: Some(gateway) })
+    Ok(Stream { stdin: exec.stdin, stdout: exec.stdout, stderr: exec.stderr, remote: Some((gateway, exec.exit)) })
 }
 
 /// For `/bin/sh`, whatever the remote login shell is.
@@ -341,8 +342,9 @@ struct Probe {
     machine: String,
     /// `getconf GNU_LIBC_VERSION`; none without glibc.
     libc: Option<(u32, u32)>,
-    /// Hashes of the agent programs there.
-    agents: Vec<String>,
+    /// The agent programs there: hash by their directory's name, and size. An upload that was cut off, on a file system without atomic
+    /// renames, shows by its size.
+    agents: Vec<(String, u64)>,
 }
 
 fn probe_script() -> String {
@@ -355,7 +357,7 @@ fn probe_script() -> String {
 
 impl Probe {
     /// Reads the probe's output; what a login shell printed before is passed over.
-    fn read(text: &str, ours: &[Agent]) -> Option<Probe> {
+    fn read(text: &str) -> Option<Probe> {
         let mut probe = Probe::default();
         let mut whole = false;
         for line in text.lines() {
@@ -367,9 +369,7 @@ impl Probe {
                 probe.libc = version(libc.trim());
             } else if let Some((size, path)) = line.strip_prefix("agent=").and_then(|rest| rest.trim().split_once(' ')) {
                 let hash = path.trim().strip_suffix("/vo-agent").and_then(|dir| dir.rsplit('/').next());
-                // A size that differs is an upload that was cut off on a file system without atomic renames.
-                let same = ours.iter().find(|a| Some(a.hash.as_str()) == hash && size.parse() == Ok(a.bytes.len()));
-                probe.agents.extend(same.map(|a| a.hash.clone()));
+                probe.agents.extend(hash.map(str::to_owned).zip(size.parse().ok()));
             } else if line == "end" {
                 whole = true;
             }
@@ -412,23 +412,17 @@ fn glibc_needed(bytes: &[u8]) -> (u32, u32) {
     needed
 }
 
-fn load_agents(paths: &[PathBuf]) -> Vec<Agent> {
-    let read = |path: &PathBuf| {
-        let bytes = std::fs::read(path).ok()?;
-        Some(Agent { path: path.clone(), hash: hex(&bytes), needs: glibc_needed(&bytes), bytes })
-    };
-    paths.iter().filter_map(read).collect()
+impl Agent {
+    fn load(path: &Path) -> std::io::Result<Agent> {
+        let bytes = std::fs::read(path)?;
+        Ok(Agent { path: path.to_owned(), hash: hex(&bytes), needs: glibc_needed(&bytes), bytes })
+    }
 }
 
 /// Sees to it that the agent is at the gateway; its path there.
 async fn install(route: &Route, gateway: &Gateway, tell: &Tell) -> Result<String, Problem> {
-    let paths = route.agents.clone();
-    let agents = tokio::task::spawn_blocking(move || load_agents(&paths)).await.unwrap_or_default();
-    if agents.is_empty() {
-        return Err(Problem::new("there is no agent program to upload").hint("`cargo build --release` makes target/release/vo-agent"));
-    }
     let output = gateway.exec_collect(&sh(&probe_script()), b"", PROBE_PATIENCE, PROBE_BYTES).await?;
-    let Some(probe) = Probe::read(&String::from_utf8_lossy(&output.stdout), &agents) else {
+    let Some(probe) = Probe::read(&String::from_utf8_lossy(&output.stdout)) else {
         let said = String::from_utf8_lossy(&output.stderr);
         let message = format!("the gateway runs no commands for us ({}): {}", output.status, said.trim());
         return Err(Problem::new(message).hint("try `ssh GATEWAY uname`: a forced command or a restricted shell would show"));
@@ -437,24 +431,29 @@ async fn install(route: &Route, gateway: &Gateway, tell: &Tell) -> Result<String
     if probe.machine != ours {
         return Err(Problem::new(format!("the gateway is {}, the agent is for {ours}", probe.machine)));
     }
-    let libc = probe.libc.unwrap_or((0, 0));
-    let Some(agent) = agents.iter().find(|agent| agent.needs <= libc) else {
-        let needs = agents.iter().map(|a| a.needs).min().unwrap_or((0, 0));
-        let message = match probe.libc {
-            Some((major, minor)) => {
-                format!("the agent needs glibc {}.{}, the gateway has {major}.{minor}", needs.0, needs.1)
-            }
-            None => "the gateway has no glibc, which the agent needs".into(),
-        };
-        return Err(Problem::new(message).hint("`contrib/portable-agent` builds one for glibc 2.17 and later"));
-    };
-    let dir = format!("{}/.vo-login/bin/{}", probe.home, agent.hash);
-    let file = format!("{dir}/vo-agent");
-    if probe.agents.contains(&agent.hash) {
-        return Ok(file);
+    let mut least = None;
+    for path in &route.agents {
+        let read = path.clone();
+        // An interrupted read is one that failed.
+        let Ok(Ok(agent)) = tokio::task::spawn_blocking(move || Agent::load(&read)).await else { continue };
+        if probe.libc.is_none_or(|libc| agent.needs > libc) {
+            least = Some(least.map_or(agent.needs, |least| agent.needs.min(least)));
+            continue;
+        }
+        let dir = format!("{}/.vo-login/bin/{}", probe.home, agent.hash);
+        if !probe.agents.contains(&(agent.hash.clone(), agent.bytes.len() as u64)) {
+            upload(route, gateway, &agent, &dir, tell).await?;
+        }
+        return Ok(format!("{dir}/vo-agent"));
     }
-    upload(route, gateway, agent, &dir, tell).await?;
-    Ok(file)
+    let Some((major, minor)) = least else {
+        return Err(Problem::new("there is no agent program to upload").hint("`cargo build --release` makes target/release/vo-agent"));
+    };
+    let message = match probe.libc {
+        Some((has, minor_has)) => format!("the agent needs glibc {major}.{minor}, the gateway has {has}.{minor_has}"),
+        None => format!("the agent needs glibc {major}.{minor}, the gateway has none"),
+    };
+    Err(Problem::new(message).hint("`contrib/portable-agent` builds one for glibc 2.17 and later"))
 }
 
 async fn upload(route: &Route, gateway: &Gateway, agent: &Agent, dir: &str, tell: &Tell) -> Result<(), Problem> {
@@ -503,21 +502,17 @@ pub(crate) fn askpass(program: &Path, session_dir: &Path, site: &str) -> AskPass
 mod tests {
     use super::*;
 
-    fn agent(hash: &str, size: usize) -> Agent {
-        Agent { path: PathBuf::new(), bytes: vec![0; size], hash: hash.into(), needs: (2, 17) }
-    }
-
     #[test]
     fn probes_are_read_after_a_chatty_login() {
         let text = "Welcome!\nhome=/home/u\nmachine=Linux x86_64\nlibc=glibc 2.36\nagent=3 /home/u/.vo-login/bin/abc/vo-agent\n\
                     agent=2 /home/u/.vo-login/bin/def/vo-agent\nend\n";
-        let probe = Probe::read(text, &[agent("abc", 3), agent("def", 3)]).unwrap();
+        let probe = Probe::read(text).unwrap();
         assert_eq!(probe.home, "/home/u");
         assert_eq!(probe.libc, Some((2, 36)));
-        assert_eq!(probe.agents, ["abc"], "an upload that was cut off doesn't count");
-        assert_eq!(Probe::read("home=/home/u\n", &[]), None, "no end");
-        assert_eq!(Probe::read("home=\nend\n", &[]), None, "no home");
-        assert_eq!(Probe::read("home=/\nlibc=\nend\n", &[]).unwrap().libc, None, "no glibc");
+        assert_eq!(probe.agents, [("abc".to_owned(), 3), ("def".to_owned(), 2)]);
+        assert_eq!(Probe::read("home=/home/u\n"), None, "no end");
+        assert_eq!(Probe::read("home=\nend\n"), None, "no home");
+        assert_eq!(Probe::read("home=/\nlibc=\nend\n").unwrap().libc, None, "no glibc");
     }
 
     #[test]

@@ -27,10 +27,15 @@ impl Starter {
         self.offer.cpus.saturating_mul(1 + rounds)
     }
 
+    /// CPUs' worth of what can't have started.
+    fn backlog(&self) -> u32 {
+        self.load.saturating_sub(self.offer.cpus).min(self.queued)
+    }
+
     /// How long its backlog would keep it busy.
     fn backlog_ms(&self) -> u64 {
         let mean = self.mean_ms.unwrap_or(1000);
-        u64::from(self.queued).saturating_mul(mean) / u64::from(self.offer.cpus.max(1))
+        u64::from(self.backlog()).saturating_mul(mean) / u64::from(self.offer.cpus.max(1))
     }
 
     /// CPUs that a job of the program leaves to nobody else; none if it is too large.
@@ -74,7 +79,7 @@ impl Pool {
                 touched.iter().for_each(|key| self.fill_up(now, *key, backlog));
             }
         }
-        touched.iter().for_each(|key| self.recall_for(now, *key));
+        self.recall(now, &touched);
     }
 
     fn fill_up(&mut self, now: Time, key: StarterKey, backlog: bool) {
@@ -176,35 +181,48 @@ impl Pool {
         messages.into_iter().for_each(|message| self.act(message));
     }
 
-    /// If a starter has free CPUs and nothing idle suits it: take from the longest backlog.
-    fn recall_for(&mut self, now: Time, key: StarterKey) {
-        let Some(starter) = self.starters.get(&key).filter(|s| s.takes_work(now)) else {
-            return;
+    /// For starters with free CPUs that nothing idle suits: takes from the longest backlogs.
+    fn recall(&mut self, now: Time, touched: &BTreeSet<StarterKey>) {
+        let starters = &self.starters;
+        let free = |key: &StarterKey| {
+            let starter = starters.get(key).filter(|s| s.takes_work(now))?;
+            Some((
+                starter,
+                starter.offer.cpus.checked_sub(starter.load).filter(|free| *free > 0)?,
+            ))
         };
-        let free = starter.offer.cpus.saturating_sub(starter.load);
-        if free == 0 {
+        let mut idle = touched.iter().filter_map(free).peekable();
+        if idle.peek().is_none() {
             return;
         }
-        let starters = &self.starters;
         self.backlogged
-            .retain(|other| starters.get(other).is_some_and(|s| s.queued > 0));
-        let may = |s: &&Starter| s.connected && s.known && s.recalled.is_none_or(|at| at + RECALL_AGAIN <= now);
-        let others = self.backlogged.iter().filter(|other| **other != key);
-        let longest = others
-            .filter_map(|other| Some((*other, starters.get(other).filter(may)?)))
-            .max_by_key(|(_, s)| s.backlog_ms());
+            .retain(|key| starters.get(key).is_some_and(|s| s.backlog() > 0));
+        let victims = self
+            .backlogged
+            .iter()
+            .filter_map(|key| Some((*key, starters.get(key)?)));
         // A backlog that is gone within the round trip is not worth recalling.
-        let Some((other, victim)) = longest.filter(|(_, s)| s.backlog_ms() > BACKLOG.as_millis() as u64) else {
-            return;
-        };
-        let last = victim.held.iter().rev().find(|(_, held)| held.phase == Phase::Queued);
-        let suits = |group: &Group| starter.suits(group.program, &group.body).is_some();
-        if last.is_some_and(|(id, _)| self.is_live(*id, other) && self.group(id.job).is_some_and(suits)) {
-            let count = free.min(victim.queued);
-            if let Some(victim) = self.starters.get_mut(&other) {
+        let mut victims: Vec<(u64, StarterKey, &Starter)> = victims
+            .filter(|(_, s)| s.connected && s.known && s.recalled.is_none_or(|at| at + RECALL_AGAIN <= now))
+            .map(|(key, s)| (s.backlog_ms(), key, s))
+            .filter(|(work, ..)| *work > BACKLOG.as_millis() as u64)
+            .collect();
+        victims.sort_unstable_by_key(|(work, key, _)| (*work, *key));
+        let mut recalls = Vec::new();
+        for (starter, free) in idle {
+            let Some((_, key, victim)) = victims.last() else { break };
+            let last = victim.held.iter().rev().find(|(_, held)| held.phase == Phase::Queued);
+            let suits = |group: &Group| starter.suits(group.program, &group.body).is_some();
+            if last.is_some_and(|(id, _)| self.is_live(*id, *key) && self.group(id.job).is_some_and(suits)) {
+                recalls.push((*key, free.min(victim.backlog())));
+                victims.pop();
+            }
+        }
+        for (key, count) in recalls {
+            if let Some(victim) = self.starters.get_mut(&key) {
                 victim.recalled = Some(now);
             }
-            self.act(Action::Recall { key: other, count });
+            self.act(Action::Recall { key, count });
         }
     }
 }

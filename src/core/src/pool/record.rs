@@ -266,7 +266,8 @@ impl Pool {
                 }
             }
             Record::Held { at, job, why } => {
-                if self.live.remove(job).is_some() {
+                if let Some((attempt, key)) = self.live.remove(job) {
+                    self.forget(key, AttemptId { job: *job, attempt });
                     self.change(*job, |j| {
                         j.state = JobState::Held;
                         j.at = *at;
@@ -408,7 +409,7 @@ impl Pool {
             && attempt == ended.id.attempt
             && let Some(starter) = self.starters.get_mut(&key)
         {
-            starter.advance(ended.id, Phase::Finished);
+            starter.forget(ended.id);
             starter.completed += 1;
         }
         self.unqueue(job);

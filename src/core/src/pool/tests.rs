@@ -735,7 +735,7 @@ fn a_wide_job_is_not_overtaken_for_ever() {
 #[test]
 fn an_idle_starter_gets_anothers_backlog() {
     let mut bench = Bench::with_jobs(vec![group(4, program(1))]);
-    bench.join(2);
+    assert_eq!(told(&bench.join(2)), "7: run 1.0#1 1.1#1; 7: run 1.2#1 1.3#1");
     for proc in 0..2 {
         bench.tell(Event::AttemptsStarted {
             key: KEY,

@@ -6,15 +6,14 @@ mod starter_harness;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use starter_harness::*;
 use vo_core::Template;
-use vo_core::job::{Outcome, Program};
+use vo_core::job::{Outcome, OutputKind, Program};
 use vo_core::template::Piece;
 use vo_wire::node::{End, Leaving, MasterLink, Shares};
-use vo_wire::work::{Kill, Recall, Report};
+use vo_wire::work::{Assign, Assignment, FetchOutput, FileRole, Inventory, Kill, OutputLost, Recall, Report};
 
 #[tokio::test]
 async fn jobs_run_in_their_own_directory() {
@@ -69,4 +68,490 @@ async fn jobs_run_in_their_own_directory() {
     assert!(process.end().await.success());
     assert!(!agent.tag().exists());
     assert_eq!(fs::read_dir(agent.root.join("scratch")).unwrap().count(), 0);
+}
+
+/// Ends the starter, which must leave nothing behind.
+async fn end(agent: &Agent, mut peer: Peer, process: Process) {
+    peer.send(&End { why: "over".into() }).await;
+    assert_eq!(peer.expect::<Leaving>().await.why, "over");
+    assert!(process.end().await.success());
+    nothing_left(agent);
+}
+
+fn nothing_left(agent: &Agent) {
+    assert!(!agent.tag().exists());
+    assert_eq!(fs::read_dir(agent.root.join("scratch")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let work = agent.work();
+    let script = |name: &str, content: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(work.join(name), content).unwrap();
+        fs::set_permissions(work.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    script("plain", "echo hello\n", 0o644);
+    script("headless", "echo hello\n", 0o755);
+    script("odd", "#!/no/such/interpreter\n", 0o755);
+    script("good", "#!/bin/sh\nexit 7\n", 0o755);
+    let with = |name: &str, change: &dyn Fn(&mut Program)| {
+        let mut program = plain(&work, name);
+        change(&mut program);
+        program
+    };
+    let w = work.display();
+    let cases = [
+        (with("good", &|_| {}), Ok(7)),
+        (with("./good", &|_| {}), Ok(7)),
+        (
+            with("missing", &|_| {}),
+            Err(format!("cannot execute {w}/missing: No such file or directory")),
+        ),
+        (
+            with("true", &|_| {}),
+            Err(format!("cannot execute {w}/true: No such file or directory")),
+        ),
+        (
+            with("plain", &|_| {}),
+            Err(format!("cannot execute {w}/plain: Permission denied")),
+        ),
+        (
+            with("headless", &|_| {}),
+            Err(format!("cannot execute {w}/headless: Exec format error")),
+        ),
+        (
+            with("odd", &|_| {}),
+            Err(format!(
+                "cannot execute {w}/odd: its interpreter: No such file or directory"
+            )),
+        ),
+        (
+            with("good", &|p| p.output = Some(constant("no/such/out"))),
+            Err(format!("cannot open {w}/no/such/out: No such file or directory")),
+        ),
+        (
+            with("good", &|p| p.input = Some(constant("missing"))),
+            Err(format!("cannot open {w}/missing: No such file or directory")),
+        ),
+        (
+            with("good", &|p| p.initialdir = constant("/no/such/place")),
+            Err("cannot enter /no/such/place: No such file or directory".to_owned()),
+        ),
+        (
+            with("good", &|p| p.arguments.push(constant("a\0b"))),
+            Err(format!("cannot execute {w}/good: nul byte found in provided data")),
+        ),
+    ];
+    for (number, (program, expected)) in (0..).zip(cases) {
+        peer.define(u64::from(number), program).await;
+        peer.assign(u64::from(number), &[id(number)]).await;
+        let expected = expected.map_or_else(Outcome::Unrunnable, Outcome::Exited);
+        assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
+    }
+    peer.assign(99, &[id(99)]).await;
+    let unknown = Outcome::SiteFailed("program 99 was not defined to the starter".into());
+    assert_eq!(peer.outcome(id(99)).await, unknown);
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_the_jobs_needs_files() {
+    let agent = Agent::new(|launch| {
+        launch.marker.host = "another 1".into();
+        let marker = std::path::PathBuf::from(launch.scratch.clone().unwrap()).with_file_name("marker");
+        fs::write(&marker, "it is me").unwrap();
+        launch.marker.path = marker.into_os_string().into_encoded_bytes();
+        launch.marker.content = "it is me".into();
+    })
+    .await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    assert_eq!(peer.hello.facts.shares, Shares::MarkerFs);
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(agent.work()).unwrap());
+    peer.define(1, plain(&agent.work(), "/bin/true")).await;
+    peer.define(2, plain(&agent.work(), "elsewhere")).await;
+    let cases = [
+        (1, Some(inode), Outcome::Exited(0)),
+        (1, Some(inode + 1), Outcome::NeedsFiles),
+        (1, None, Outcome::NeedsFiles),
+        (2, Some(inode), Outcome::NeedsFiles),
+    ];
+    for (number, (program, directory, expected)) in (0..).zip(cases) {
+        let assignment = Assignment {
+            id: id(number),
+            program,
+            files: None,
+            directory,
+        };
+        peer.send(&Assign {
+            attempts: vec![assignment],
+        })
+        .await;
+        assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
+    }
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn files_travel() {
+    let agent = Agent::new(|launch| launch.limits.capture_bytes = 3_000_000).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let script = b"#!/bin/sh
+cat
+echo $PWD $_CONDOR_SCRATCH_DIR $TMPDIR
+pwd >&2
+echo more >>data
+mkdir sub/new && echo x >sub/new/inner
+head -c 3000000 /dev/zero >big
+ln -s big link
+chmod 000 sub
+exit $1";
+    let big_input: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+    let files = vec![
+        peer.file(FileRole::Executable, script),
+        peer.file(FileRole::Stdin, b"from stdin\n"),
+        peer.file(FileRole::Input(b"data".to_vec()), b"some\n"),
+        peer.file(FileRole::Input(b"untouched".to_vec()), &big_input),
+        peer.file(FileRole::Input(b"sub/deep\xff".to_vec()), b""),
+    ];
+    let mut program = plain(Path::new("/home/nobody/here"), "bin/tool.sh");
+    program.arguments.push(constant("4"));
+    (program.input, program.output, program.error) = (Some(constant("i")), Some(constant("o")), Some(constant("e")));
+    program.transfer_executable = true;
+    peer.define(1, program.clone()).await;
+    // Two at once: each file comes once.
+    peer.assign_files(1, id(1), files.clone()).await;
+    peer.assign_files(1, id(2), files.clone()).await;
+    for id in [id(1), id(2)] {
+        let result = peer.result(id).await;
+        assert_eq!(result.outcome, Outcome::Exited(4));
+        let mut found = Vec::new();
+        for output in &result.outputs {
+            let content = peer.fetch(id, output).await;
+            assert_eq!((sha256(&content), content.len() as u64), (output.hash, output.size));
+            found.push((output.kind.clone(), content));
+        }
+        let [
+            (OutputKind::Stdout, out),
+            (OutputKind::Stderr, err),
+            (OutputKind::File(big), zeros),
+            (OutputKind::File(data), more),
+        ] = &found[..]
+        else {
+            panic!("{found:?}");
+        };
+        let place = String::from_utf8(err.clone()).unwrap();
+        let place = place.trim();
+        assert_eq!(
+            String::from_utf8_lossy(out),
+            format!("from stdin\n{place} {place} {place}\n")
+        );
+        assert_eq!(
+            (&big[..], zeros.len(), &data[..], &more[..]),
+            (&b"big"[..], 3_000_000, &b"data"[..], &b"some\nmore\n"[..])
+        );
+        assert!(fs::exists(place).unwrap());
+        peer.acknowledge(&[id]).await;
+        until("the scratch directory goes", || !fs::exists(place).unwrap()).await;
+    }
+    let mut served = peer.served.clone();
+    served.sort_unstable();
+    served.dedup();
+    assert_eq!((served.len(), peer.served.len()), (5, 5));
+
+    // Outputs by name; one is missing. What is not held is said to be lost.
+    program.transfer_output = Some(vec![constant("data"), constant("nowhere")]);
+    peer.define(2, program.clone()).await;
+    peer.assign_files(2, id(3), files.clone()).await;
+    let result = peer.result(id(3)).await;
+    let why = "transfer_output_files: nowhere: No such file or directory (it exited with 4)";
+    assert_eq!(result.outcome, Outcome::Unrunnable(why.into()));
+    assert_eq!(result.outputs.len(), 3);
+    let gone = FetchOutput {
+        id: id(3),
+        kind: OutputKind::File(b"nowhere".to_vec()),
+        offset: 0,
+        length: 1,
+    };
+    peer.send(&gone).await;
+    assert_eq!(peer.expect::<OutputLost>().await.kind, gone.kind);
+
+    // A file that the agent lacks, one that comes damaged, one that would land elsewhere.
+    let mut lacking = files.clone();
+    lacking[2].hash = [7; 32];
+    peer.assign_files(1, id(4), lacking.clone()).await;
+    assert_eq!(peer.outcome(id(4)).await, Outcome::SiteFailed("nobody has it".into()));
+    peer.blobs.insert([7; 32], b"something else".to_vec());
+    peer.assign_files(1, id(5), lacking).await;
+    let Outcome::SiteFailed(why) = peer.outcome(id(5)).await else {
+        panic!()
+    };
+    assert!(why.contains("damaged"), "{why}");
+    for (number, name) in (6..).zip(["../up", "/tmp/absolute", "a/../../b", ""]) {
+        let astray = vec![files[0].clone(), peer.file(FileRole::Input(name.into()), b"")];
+        peer.assign_files(1, id(number), astray).await;
+        assert!(
+            matches!(peer.outcome(id(number)).await, Outcome::Unrunnable(_)),
+            "{name}"
+        );
+    }
+
+    // More than is kept of standard output, in one line.
+    let mut talker = shell(Path::new("/"), "head -c 100000000 /dev/zero; echo end >&2");
+    talker.output = Some(constant("o"));
+    talker.error = Some(constant("o"));
+    peer.define(3, talker).await;
+    peer.assign_files(3, id(20), Vec::new()).await;
+    let result = peer.result(id(20)).await;
+    let mark = "\n[vo-login: cut here, 3000000 of 100000004 bytes are kept]\n";
+    assert_eq!(result.outputs.len(), 1);
+    let content = peer.fetch(id(20), &result.outputs[0]).await;
+    assert!(content.ends_with(mark.as_bytes()) && content.len() == 3_000_000 + mark.len());
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn a_long_line_in_place() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let mut program = shell(&agent.work(), "head -c 100000000 /dev/zero");
+    program.output = Some(constant("out"));
+    peer.define(1, program).await;
+    peer.assign(1, &[id(1)]).await;
+    assert_eq!(peer.outcome(id(1)).await, Outcome::Exited(0));
+    assert_eq!(fs::metadata(agent.work().join("out")).unwrap().len(), 100_000_000);
+    end(&agent, peer, process).await;
+}
+
+/// Starts a job that leaves its group, and starts a second such process that lost its parent: their process ids.
+async fn spreads(agent: &Agent, peer: &mut Peer, proc: u32, then: &str) -> Vec<i32> {
+    let script = format!(
+        "trap '' TERM
+        setsid sh -c 'trap \"\" TERM; echo $$ >a.{proc}; while :; do sleep 1000; done' &
+        (setsid sh -c 'trap \"\" TERM; echo $$ >b.{proc}; while :; do sleep 1000; done' &)
+        sleep 1000 & echo $! >c.{proc}
+        echo $$ >d.{proc}
+        while ! [ -s a.{proc} -a -s b.{proc} ]; do sleep 0.01; done
+        {then}"
+    );
+    peer.define(u64::from(proc), shell(&agent.work(), &script)).await;
+    peer.assign(u64::from(proc), &[id(proc)]).await;
+    let mut pids = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        pids.push(number_in(&agent.work().join(format!("{name}.{proc}"))).await);
+    }
+    pids
+}
+
+async fn all_dead(pids: &[i32]) {
+    until("all are dead", || !pids.iter().any(|pid| is_alive(*pid))).await;
+}
+
+#[tokio::test]
+async fn trees_die_whole() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "3")]);
+    let mut peer = agent.accept().await;
+    let forever = "while :; do sleep 1000; done";
+    let other = spreads(&agent, &mut peer, 1, forever).await;
+    let killed = spreads(&agent, &mut peer, 2, forever).await;
+    assert!(killed.iter().chain(&other).all(|pid| is_alive(*pid)));
+    peer.send(&Kill {
+        ids: vec![id(2)],
+        grace_ms: 100,
+    })
+    .await;
+    assert_eq!(peer.outcome(id(2)).await, Outcome::Killed);
+    all_dead(&killed).await;
+    // A job that ends by itself leaves nothing either.
+    let ended = spreads(&agent, &mut peer, 3, "exit 0").await;
+    assert_eq!(peer.outcome(id(3)).await, Outcome::Exited(0));
+    all_dead(&ended).await;
+    assert!(other.iter().all(|pid| is_alive(*pid)));
+    // Stopped is not ended.
+    peer.define(4, shell(&agent.work(), "echo $$ >stopped; kill -STOP $$; exit 6"))
+        .await;
+    peer.assign(4, &[id(4)]).await;
+    let stopped = number_in(&agent.work().join("stopped")).await;
+    let state = || {
+        fs::read_to_string(format!("/proc/{stopped}/stat"))
+            .unwrap()
+            .contains(") T ")
+    };
+    until("it stops", state).await;
+    kill(stopped, Signal::SIGCONT);
+    assert_eq!(peer.outcome(id(4)).await, Outcome::Exited(6));
+    peer.define(5, shell(&agent.work(), "kill -SEGV $$")).await;
+    peer.assign(5, &[id(5)]).await;
+    assert_eq!(peer.outcome(id(5)).await, Outcome::Signaled(11));
+    end(&agent, peer, process).await;
+    all_dead(&other).await;
+}
+
+#[tokio::test]
+async fn a_starter_killed_leaves_nothing() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let pids = spreads(&agent, &mut peer, 1, "while :; do sleep 1000; done").await;
+    kill(process.starter(), Signal::SIGKILL);
+    assert_eq!(process.end().await.code(), Some(128 + 9));
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn a_guardian_killed_leaves_nothing() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let pids = spreads(&agent, &mut peer, 1, "while :; do sleep 1000; done").await;
+    kill(process.pid(), Signal::SIGKILL);
+    let failed = Outcome::SiteFailed("the starter's guardian was killed".into());
+    assert_eq!(peer.outcome(id(1)).await, failed);
+    until("the tag goes", || !agent.tag().exists()).await;
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn the_batch_system_ends_the_proxy() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "1")]);
+    let mut peer = agent.accept().await;
+    peer.define(1, shell(&agent.work(), "echo $$ >pid; sleep 1000")).await;
+    peer.assign(1, &[id(1), id(2)]).await;
+    let job = number_in(&agent.work().join("pid")).await;
+    // Slurm signals the job's processes, ours among them.
+    kill(job, Signal::SIGTERM);
+    kill(process.pid(), Signal::SIGTERM);
+    let result = peer.result(id(1)).await;
+    assert!(
+        matches!(&result.outcome, Outcome::SiteFailed(why) if why.contains("SIGTERM")),
+        "{result:?}"
+    );
+    peer.acknowledge(&[id(1)]).await;
+    assert!(peer.expect::<Leaving>().await.why.contains("SIGTERM"));
+    assert!(process.end().await.success());
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn results_are_repeated_until_acknowledged() {
+    let mut agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "1")]);
+    let mut peer = agent.accept_with(false).await;
+    let key = peer.hello.key;
+    peer.send(&MasterLink { up: true }).await;
+    assert_eq!(peer.inventory().await, Inventory::default());
+    peer.define(1, shell(&agent.work(), "exit 9")).await;
+    peer.define(2, shell(&agent.work(), "while ! [ -e go ]; do sleep 0.01; done"))
+        .await;
+    peer.assign(1, &[id(1)]).await;
+    peer.assign(2, &[id(2), id(3), id(4), id(5)]).await;
+    assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
+    peer.started(id(2)).await;
+    // Back come the last ones.
+    peer.send(&Recall { count: 2 }).await;
+    assert_eq!(peer.expect::<Report>().await.returned, [id(4), id(5)]);
+    // The agent restarts elsewhere; an old one that still answers is not listened to.
+    agent.epoch += 5;
+    agent.restart().await;
+    drop(peer);
+    let mut peer = agent.accept().await;
+    assert_eq!(peer.hello.key, key);
+    let held = Inventory {
+        queued: vec![id(3)],
+        running: vec![id(2)],
+        finished: vec![id(1)],
+    };
+    assert_eq!(peer.inventory().await, held);
+    assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
+    // What is known is not run again; what is acknowledged is not told again.
+    peer.acknowledge(&[id(1)]).await;
+    peer.assign(1, &[id(1), id(3)]).await;
+    let epoch = agent.epoch;
+    agent.epoch = 2;
+    drop(peer);
+    drop(agent.accept().await);
+    agent.epoch = epoch;
+    let mut peer = agent.accept().await;
+    assert_eq!(peer.hello.epoch, epoch);
+    let held = Inventory {
+        queued: vec![id(3)],
+        running: vec![id(2)],
+        finished: vec![],
+    };
+    assert_eq!(peer.inventory().await, held);
+    fs::write(agent.work().join("go"), "").unwrap();
+    assert_eq!(peer.outcome(id(2)).await, Outcome::Exited(0));
+    assert_eq!(peer.outcome(id(3)).await, Outcome::Exited(0));
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn without_its_agent_a_starter_ends() {
+    let agent = Agent::new(|launch| launch.limits.lease_ms = 1500).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let pids = spreads(&agent, &mut peer, 1, "while :; do sleep 1000; done").await;
+    drop(peer);
+    fs::remove_file(agent.site().address()).unwrap();
+    assert!(process.end().await.success());
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn an_idle_starter_leaves() {
+    let agent = Agent::new(|launch| launch.limits.idle_ms = 300).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    peer.define(1, shell(&agent.work(), "sleep 0.6")).await;
+    peer.assign(1, &[id(1)]).await;
+    let result = peer.result(id(1)).await;
+    assert!(result.usage.wall_ms >= 600);
+    peer.acknowledge(&[id(1)]).await;
+    assert_eq!(peer.expect::<Leaving>().await.why, "idle for 0.300s");
+    assert!(peer.next().await.is_none());
+    assert!(process.end().await.success());
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn the_walltime_ends() {
+    let agent = Agent::new(|launch| launch.limits.drain_ms = 11_000).await;
+    let process = agent.start(&[("VO_TIME_LEFT_S", "12"), ("VO_NODE_CPUS", "1")]);
+    let mut peer = agent.accept().await;
+    peer.define(1, shell(&agent.work(), "sleep 1000")).await;
+    peer.assign(1, &[id(1), id(2)]).await;
+    peer.started(id(1)).await;
+    assert_eq!(peer.expect::<Report>().await.returned, [id(2)]);
+    peer.assign(1, &[id(3)]).await;
+    assert_eq!(peer.expect::<Report>().await.returned, [id(3)]);
+    assert_eq!(
+        peer.outcome(id(1)).await,
+        Outcome::SiteFailed("walltime of the proxy ended".into())
+    );
+    assert_eq!(peer.expect::<Leaving>().await.why, "walltime of the proxy ended");
+    assert!(process.end().await.success());
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn an_unusable_node_says_so() {
+    let agent = Agent::new(|launch| launch.scratch = Some("/proc/nowhere".into())).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    assert_eq!(peer.hello.facts.cpus, 0);
+    let why = peer.expect::<Leaving>().await.why;
+    assert!(why.starts_with("cannot write in /proc/nowhere/vo-5e55-7.0-"), "{why}");
+    assert_eq!(process.end().await.code(), Some(2));
+    assert!(!agent.tag().exists());
 }

@@ -1,51 +1,95 @@
 //! The starter proper: the world around [`vo_core::starter::Starter`].
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vo_core::Time;
 use vo_core::ids::{AttemptId, StarterKey};
-use vo_core::job::{AttemptResult, Outcome, Usage};
+use vo_core::job::{AttemptResult, Outcome, OutputKind, Usage};
 use vo_core::starter::{Action, Demand, Event, Limits, Offer, Starter, Task};
 use vo_net::tls::Identity;
 use vo_wire::frame::{Frame, Message, WireError};
-use vo_wire::link::{Ping, Pong};
+use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
-use vo_wire::work::{Acknowledge, Assign, Assignment, DefineProgram, Inventory, Kill, Recall, Report};
+use vo_wire::work::{
+    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, FetchOutput, FileRef, Inventory, Kill, OutputChunk,
+    OutputLost, Recall, Report, WINDOW,
+};
 
-use super::jobs::{Node, Prepared};
+use super::blobs::{Blobs, Hash, Progress};
+use super::jobs::{Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
-use super::{ENDING_SIGNALS, Settings, facts, random, scratch, tree};
+use super::scratch::{self, Place, Scratch};
+use super::{ENDING_SIGNALS, Settings, facts, random, tree};
 
-type Happened = Event<Rc<Prepared>, Assignment>;
+type Happened = Event<Arc<Prepared>, Assignment>;
 
 /// How long the last words may take to reach the agent.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A job whose program runs.
-struct Running {
-    pid: i32,
-    since: Instant,
+/// How often the captured output of running jobs is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// A try, from its start to its end.
+enum Job {
+    /// Input files are on the way.
+    Fetching {
+        assignment: Assignment,
+        program: Arc<Prepared>,
+        missing: HashSet<Hash>,
+    },
+    /// Its scratch directory is being made.
+    Placing {
+        program: Arc<Prepared>,
+        hashes: HashSet<Hash>,
+        killed: bool,
+    },
+    /// Its program runs, in its own directory or in `place`.
+    Running {
+        program: Arc<Prepared>,
+        place: Option<Place>,
+        pid: i32,
+        since: Instant,
+    },
+    /// Its outputs are being read.
+    Collecting,
+}
+
+/// Work away from the event loop that is done.
+enum Done {
+    Placed(AttemptId, Result<Place, Outcome>),
+    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>),
 }
 
 struct Driver {
     key: StarterKey,
     began: Instant,
-    machine: Starter<Rc<Prepared>, Assignment>,
+    machine: Starter<Arc<Prepared>, Assignment>,
     node: Node,
-    running: HashMap<AttemptId, Running>,
+    scratch: Scratch,
+    blobs: Blobs,
+    /// Of captured output, and of contents within a result.
+    limits: (u64, u32),
+    jobs: HashMap<AttemptId, Job>,
+    /// Which job's program a process is.
     pids: HashMap<i32, AttemptId>,
+    /// The outputs of tries in scratch directories, until they are acknowledged.
+    kept: HashMap<AttemptId, BTreeMap<OutputKind, PathBuf>>,
+    done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
 }
@@ -71,8 +115,10 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         .with_ansi(false)
         .try_init();
     let began = Instant::now();
-    let usable =
-        scratch::make(&settings.scratch).map_err(|e| format!("cannot write in {}: {e}", settings.scratch.display()));
+    let scratch = &settings.scratch;
+    let usable = scratch
+        .make()
+        .map_err(|e| format!("cannot write in {}: {e}", scratch.0.display()));
     let facts = facts::collect(&settings);
     let limits = settings.launch.limits.clone();
     let lease = Duration::from_millis(limits.lease_ms).max(Duration::from_secs(1));
@@ -80,7 +126,8 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
     let caller = Rc::new(Caller {
         key,
         identity: Identity::from_pem(&settings.launch.identity).map_err(io::Error::other)?,
-        epoch: Default::default(),
+        epoch: Cell::new(0),
+        last: Cell::new(None),
         silence: (lease / 6).clamp(Duration::from_millis(500), Duration::from_secs(30)),
     });
     let settings = Rc::new(settings);
@@ -88,7 +135,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         let (caller, settings) = (Rc::clone(&caller), Rc::clone(&settings));
         Box::pin(async move {
             let facts = || StarterFacts {
-                scratch_bytes: facts::free_bytes(&settings.scratch),
+                scratch_bytes: facts::free_bytes(&settings.scratch.0),
                 time_left_ms: settings
                     .time_left
                     .map(|left| millis(left.saturating_sub(began.elapsed()))),
@@ -114,24 +161,33 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         memory_mb: facts.memory_mb,
         ends: settings.time_left.map(|left| Time(0) + left),
     };
+    let captures = (limits.capture_bytes, limits.inline_bytes);
     let limits = Limits {
         idle: Duration::from_millis(limits.idle_ms),
         lease,
         drain: Duration::from_millis(limits.drain_ms),
     };
+    let (done, mut finished) = mpsc::unbounded_channel();
     let mut driver = Driver {
         key,
         began,
         machine: Starter::new(Time(0), limits, offer),
         node,
-        running: HashMap::new(),
+        blobs: Blobs::new(settings.scratch.blobs(), facts.scratch_bytes / 4),
+        scratch: settings.scratch.clone(),
+        limits: captures,
+        jobs: HashMap::new(),
         pids: HashMap::new(),
+        kept: HashMap::new(),
+        done,
         happened: Vec::new(),
         left: None,
     };
     let mut link = Link::Calling(call(facts.clone()));
     let mut children = signal(SignalKind::child())?;
     let mut ending = endings()?;
+    let mut measure = interval(MEASURE);
+    measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         driver.step(&mut link);
         if let Some(why) = driver.left.take() {
@@ -150,14 +206,12 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
                 }
                 Word::Frame(frame) => {
                     if let Err(e) = driver.hear(frame, &mut link) {
-                        tracing::warn!("the connection to the agent ended: {e}");
-                        driver.happened.push(Event::AgentLost);
+                        driver.lost(&e);
                         link = Link::Calling(call(facts.clone()));
                     }
                 }
                 Word::Lost(e) => {
-                    tracing::warn!("the connection to the agent ended: {e}");
-                    driver.happened.push(Event::AgentLost);
+                    driver.lost(&e);
                     link = Link::Calling(call(facts.clone()));
                 }
                 Word::Refused(why) => {
@@ -166,6 +220,10 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
                 }
             },
             _ = children.recv() => driver.reap(),
+            Some(done) = finished.recv() => driver.done(done),
+            _ = measure.tick(), if driver.jobs.values().any(|job| matches!(job, Job::Running { place: Some(_), .. })) => {
+                driver.measure();
+            }
             Some(number) = ending.recv() => {
                 let why = if guarded() {
                     format!("the batch system or a person ended the proxy ({number})")
@@ -232,15 +290,27 @@ impl Driver {
                 self.act(action, link);
             }
             if self.happened.is_empty() {
-                return;
+                break;
+            }
+        }
+        if let Link::Up(connection) = link {
+            for ask in self.blobs.ask() {
+                connection.put(0, &ask);
             }
         }
     }
 
-    fn act(&mut self, action: Action<Rc<Prepared>, Assignment>, link: &mut Link) {
+    /// The connection is gone.
+    fn lost(&mut self, e: &io::Error) {
+        tracing::warn!("the connection to the agent ended: {e}");
+        self.blobs.lost();
+        self.happened.push(Event::AgentLost);
+    }
+
+    fn act(&mut self, action: Action<Arc<Prepared>, Assignment>, link: &mut Link) {
         let route = self.key.0;
         match action {
-            Action::Start { task, program } => self.start(&task.body, &program),
+            Action::Start { task, program } => self.start(task.body, program),
             Action::Terminate(id) => self.signal_tree(id, Signal::SIGTERM),
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
             Action::SendInventory {
@@ -271,7 +341,7 @@ impl Driver {
                     },
                 );
             }
-            Action::Forget(_) => {}
+            Action::Forget(ids) => self.forget(ids),
             Action::Leave { why } => self.left = Some(why),
         }
     }
@@ -301,7 +371,7 @@ impl Driver {
                 Event::ProgramDefined {
                     program,
                     demand,
-                    body: Rc::new(Prepared::new(body)),
+                    body: Arc::new(Prepared::new(body)),
                 }
             }
             Assign::KIND => {
@@ -339,6 +409,20 @@ impl Driver {
                 link.put(0, &Pong { nonce });
                 return Ok(());
             }
+            FetchOutput::KIND => {
+                self.send_output(&frame.read()?, link);
+                return Ok(());
+            }
+            BlobChunk::KIND => {
+                self.receive(&frame.read()?, link);
+                return Ok(());
+            }
+            BlobMissing::KIND => {
+                let BlobMissing { hash, why } = frame.read()?;
+                self.blobs.refused(&hash);
+                self.fetch_failed(&hash, &why);
+                return Ok(());
+            }
             // Agents outlive starters' versions: what we don't know is no fault.
             _ => return Ok(()),
         };
@@ -346,13 +430,34 @@ impl Driver {
         Ok(())
     }
 
-    fn start(&mut self, assignment: &Assignment, program: &Prepared) {
+    fn start(&mut self, assignment: Assignment, program: Arc<Prepared>) {
         let id = assignment.id;
-        match self.node.start_in_place(program, id, assignment.directory) {
+        let Some(files) = &assignment.files else {
+            let started = self.node.start_in_place(&program, id, assignment.directory);
+            return self.started(id, program, None, started);
+        };
+        let missing = self.blobs.need(&hashes(files));
+        if missing.is_empty() {
+            return self.place(assignment, program);
+        }
+        self.jobs.insert(
+            id,
+            Job::Fetching {
+                assignment,
+                program,
+                missing,
+            },
+        );
+    }
+
+    fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
+        match started {
             Ok(pid) => {
-                self.running.insert(
+                self.jobs.insert(
                     id,
-                    Running {
+                    Job::Running {
+                        program,
+                        place,
                         pid,
                         since: Instant::now(),
                     },
@@ -360,14 +465,167 @@ impl Driver {
                 self.pids.insert(pid, id);
                 self.happened.push(Event::JobStarted { id });
             }
-            Err(outcome) => {
-                let result = AttemptResult {
-                    id,
-                    outcome,
-                    usage: Usage::default(),
-                    outputs: Vec::new(),
+            Err(outcome) => self.not_started(id, outcome),
+        }
+    }
+
+    fn not_started(&mut self, id: AttemptId, outcome: Outcome) {
+        let result = AttemptResult {
+            id,
+            outcome,
+            usage: Usage::default(),
+            outputs: Vec::new(),
+        };
+        self.happened.push(Event::JobEnded(result));
+    }
+
+    /// Takes in a piece of an input file.
+    fn receive(&mut self, chunk: &BlobChunk, link: &mut Link) {
+        match self.blobs.receive(chunk) {
+            Progress::More(ack) => link.put(0, &ack),
+            Progress::Complete(ack) => {
+                link.put(0, &ack);
+                for job in self.jobs.values_mut() {
+                    if let Job::Fetching { missing, .. } = job {
+                        missing.remove(&chunk.hash);
+                    }
+                }
+                let complete = |job: &Job| matches!(job, Job::Fetching { missing, .. } if missing.is_empty());
+                for (id, job) in self.take_jobs(complete) {
+                    if let Job::Fetching {
+                        assignment, program, ..
+                    } = job
+                    {
+                        debug_assert_eq!(assignment.id, id);
+                        self.place(assignment, program);
+                    }
+                }
+            }
+            Progress::Failed(why) => self.fetch_failed(&chunk.hash, &why),
+            Progress::Stray => {}
+        }
+    }
+
+    fn fetch_failed(&mut self, hash: &Hash, why: &str) {
+        for (id, job) in self.take_jobs(|job| matches!(job, Job::Fetching { missing, .. } if missing.contains(hash))) {
+            if let Job::Fetching { assignment, .. } = job {
+                self.blobs
+                    .release(&hashes(assignment.files.as_deref().unwrap_or_default()));
+                self.not_started(id, Outcome::SiteFailed(why.to_owned()));
+            }
+        }
+    }
+
+    fn take_jobs(&mut self, which: impl Fn(&Job) -> bool) -> Vec<(AttemptId, Job)> {
+        self.jobs.extract_if(|_, job| which(job)).collect()
+    }
+
+    /// Makes a job's scratch directory, from files that are here.
+    fn place(&mut self, assignment: Assignment, program: Arc<Prepared>) {
+        let (id, files) = (assignment.id, assignment.files.unwrap_or_default());
+        let paths: HashMap<Hash, PathBuf> = files
+            .iter()
+            .map(|file| (file.hash, self.blobs.path(&file.hash)))
+            .collect();
+        let (directory, done, prepared) = (self.scratch.job(id), self.done.clone(), Arc::clone(&program));
+        self.jobs.insert(
+            id,
+            Job::Placing {
+                program,
+                hashes: hashes(&files),
+                killed: false,
+            },
+        );
+        tokio::task::spawn_blocking(move || {
+            let blob = |file: &FileRef| paths.get(&file.hash).cloned().unwrap_or_default();
+            let placed = Place::make(directory, &prepared.program, id, &files, blob);
+            // If nobody listens any more, the starter ends.
+            let _ = done.send(Done::Placed(id, placed));
+        });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Placed(id, placed) => {
+                let Some(Job::Placing {
+                    program,
+                    hashes,
+                    killed,
+                }) = self.jobs.remove(&id)
+                else {
+                    return;
                 };
+                self.kept.insert(id, BTreeMap::new());
+                match placed {
+                    _ if killed => self.not_started(id, Outcome::Killed),
+                    Ok(place) => {
+                        let started = self.node.start_in_scratch(&program, id, &place);
+                        self.started(id, program, Some(place), started);
+                    }
+                    Err(outcome) => self.not_started(id, outcome),
+                }
+                // Standard input is opened by now.
+                self.blobs.release(&hashes);
+            }
+            Done::Collected(result, paths) => {
+                self.jobs.remove(&result.id);
+                self.kept.insert(result.id, paths);
                 self.happened.push(Event::JobEnded(result));
+            }
+        }
+    }
+
+    /// These results are safe: what they left here goes.
+    fn forget(&mut self, ids: Vec<AttemptId>) {
+        let kept = ids.into_iter().filter(|id| self.kept.remove(id).is_some());
+        let directories: Vec<PathBuf> = kept.map(|id| self.scratch.job(id)).collect();
+        if !directories.is_empty() {
+            tokio::task::spawn_blocking(move || {
+                for directory in directories {
+                    if let Err(e) = scratch::remove_tree(&directory) {
+                        tracing::warn!("cannot remove {}: {e}", directory.display());
+                    }
+                }
+            });
+        }
+    }
+
+    /// Answers with the pieces asked for.
+    fn send_output(&mut self, asked: &FetchOutput, link: &mut Link) {
+        let (route, id) = (self.key.0, asked.id);
+        let lost = |why: String| OutputLost {
+            id,
+            kind: asked.kind.clone(),
+            why,
+        };
+        let Some(path) = self.kept.get(&id).and_then(|kept| kept.get(&asked.kind)) else {
+            return link.put(route, &lost("the starter doesn't hold it".into()));
+        };
+        let end = asked.offset.saturating_add(asked.length.min(WINDOW));
+        let mut offset = asked.offset;
+        while offset < end {
+            let length = usize::try_from(end - offset).map_or(CHUNK, |left| left.min(CHUNK));
+            match scratch::piece(path, offset, length) {
+                Ok(data) => link.put(
+                    route,
+                    &OutputChunk {
+                        id,
+                        kind: asked.kind.clone(),
+                        offset,
+                        data,
+                    },
+                ),
+                Err(e) => return link.put(route, &lost(reason(&e))),
+            }
+            offset += length as u64;
+        }
+    }
+
+    /// Keeps the captured output of running jobs within its limit.
+    fn measure(&self) {
+        for job in self.jobs.values() {
+            if let Job::Running { place: Some(place), .. } = job {
+                place.trim(self.limits.0);
             }
         }
     }
@@ -391,25 +649,42 @@ impl Driver {
     }
 
     fn ended(&mut self, id: AttemptId, ended: &tree::Ended) {
-        let Some(job) = self.running.remove(&id) else {
+        let Some(Job::Running {
+            program, place, since, ..
+        }) = self.jobs.remove(&id)
+        else {
             return;
         };
         let code = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
-        let outcome = match (ended.status.code(), ended.status.signal()) {
-            (Some(number), _) => Outcome::Exited(code(number)),
-            (None, number) => Outcome::Signaled(code(number.unwrap_or(0))),
+        let (outcome, how) = match (ended.status.code(), ended.status.signal()) {
+            (Some(number), _) => (Outcome::Exited(code(number)), format!("it exited with {number}")),
+            (None, number) => {
+                let number = number.unwrap_or(0);
+                (Outcome::Signaled(code(number)), format!("signal {number} ended it"))
+            }
         };
         let usage = Usage {
-            wall_ms: millis(job.since.elapsed()),
+            wall_ms: millis(since.elapsed()),
             cpu_ms: millis(ended.cpu),
             peak_kib: ended.peak_kib,
         };
-        self.happened.push(Event::JobEnded(AttemptResult {
+        let mut result = AttemptResult {
             id,
             outcome,
             usage,
             outputs: Vec::new(),
-        }));
+        };
+        let Some(place) = place else {
+            return self.happened.push(Event::JobEnded(result));
+        };
+        self.jobs.insert(id, Job::Collecting);
+        let (done, limits) = (self.done.clone(), self.limits);
+        tokio::task::spawn_blocking(move || {
+            let left = place.collect(&program.program, id, &how, limits);
+            result.outcome = left.fault.unwrap_or(result.outcome);
+            result.outputs = left.outputs;
+            let _ = done.send(Done::Collected(result, left.paths));
+        });
     }
 
     /// Kills what jobs left behind outside of their groups: it has become our child.
@@ -419,7 +694,7 @@ impl Driver {
                 continue;
             }
             let leftover = match tree::attempt_of(pid) {
-                Some(id) => !self.running.contains_key(&id),
+                Some(id) => !matches!(self.jobs.get(&id), Some(Job::Running { .. })),
                 None => self.pids.is_empty(),
             };
             if leftover {
@@ -433,17 +708,29 @@ impl Driver {
 
     /// Signals a job's group, and what descends from the job outside of it.
     fn signal_tree(&mut self, id: AttemptId, signal: Signal) {
-        let Some(Running { pid: leader, .. }) = self.running.get(&id) else {
-            return;
+        let leader = match self.jobs.get_mut(&id) {
+            Some(Job::Running { pid, .. }) => *pid,
+            Some(Job::Placing { killed, .. }) => return *killed = true,
+            Some(Job::Fetching { assignment, .. }) => {
+                let hashes = hashes(assignment.files.as_deref().unwrap_or_default());
+                self.jobs.remove(&id);
+                self.blobs.release(&hashes);
+                return self.not_started(id, Outcome::Killed);
+            }
+            Some(Job::Collecting) | None => return,
         };
         let own = |pid: &i32| !self.pids.contains_key(pid) && tree::attempt_of(*pid) == Some(id);
         let strays: Vec<i32> = tree::own_children().into_iter().filter(own).collect();
-        let below = strays.iter().chain([leader]).flat_map(|pid| tree::descendants(*pid));
+        let below = strays.iter().chain([&leader]).flat_map(|pid| tree::descendants(*pid));
         let mut others: Vec<i32> = strays.iter().copied().chain(below).collect();
-        others.retain(|pid| getpgid(Some(Pid::from_raw(*pid))).is_ok_and(|group| group.as_raw() != *leader));
+        others.retain(|pid| getpgid(Some(Pid::from_raw(*pid))).is_ok_and(|group| group.as_raw() != leader));
         tree::signal(-leader, signal);
         for pid in others {
             tree::signal(pid, signal);
         }
     }
+}
+
+fn hashes(files: &[FileRef]) -> HashSet<Hash> {
+    files.iter().map(|file| file.hash).collect()
 }

@@ -23,7 +23,7 @@ pub(super) fn collect(settings: &Settings) -> StarterFacts {
         cpus: settings.cpus.unwrap_or(settings.launch.cpus).max(1),
         memory_mb: memory_mb(&settings.launch),
         gpus: gpus(),
-        scratch_bytes: free_bytes(&settings.scratch),
+        scratch_bytes: free_bytes(&settings.scratch.0),
         time_left_ms: None,
         shares: shares(&settings.launch.marker),
         arch: uname.machine,

@@ -19,6 +19,7 @@ use vo_wire::link::Marker;
 use vo_wire::node::Shares;
 
 use super::facts;
+use super::scratch::{Place, Scratch};
 
 /// Bytes as a path.
 pub(super) fn path(bytes: &[u8]) -> &Path {
@@ -84,8 +85,8 @@ pub(super) struct Standard {
 }
 
 impl Node {
-    /// `scratch` is the starter's own directory on the node.
-    pub(super) fn new(shares: Shares, marker: &Marker, scratch: &Path) -> io::Result<Node> {
+    /// `scratch` is the starter's own.
+    pub(super) fn new(shares: Shares, marker: &Marker, scratch: &Scratch) -> io::Result<Node> {
         let mut environment: Vec<(OsString, OsString)> = INHERITED
             .iter()
             .filter_map(|name| Some(((*name).into(), env::var_os(name)?)))
@@ -101,7 +102,7 @@ impl Node {
             default("LOGNAME", user.name.into());
         }
         default("PATH", "/usr/local/bin:/usr/bin:/bin".into());
-        let shared = scratch.join("tmp").into_os_string();
+        let shared = scratch.tmp().into_os_string();
         environment.push(("TMPDIR".into(), shared.clone()));
         environment.push(("_CONDOR_SCRATCH_DIR".into(), shared));
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -161,12 +162,22 @@ impl Node {
         let file = |name: &Option<Template>| name.as_ref().map(|name| home.join(path(&name.expand(id.job))));
         let (input, output, error) = (file(&program.input), file(&program.output), file(&program.error));
         let executable = home.join(path(&program.executable.expand(id.job)));
-        let refused = |e: &io::Error, what: &str, path: &Path| self.verdict(e, what, path, &home);
         let standard = self
             .standard(input.as_deref(), output.as_deref(), error.as_deref())
-            .map_err(|(e, path)| refused(&e, "open", path))?;
+            .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
         self.spawn(prepared, id, &executable, &home, None, standard)
-            .map_err(|e| refused(&e, "execute", &executable))
+            .map_err(|e| self.verdict_in_place(&e, "execute", &executable, &home))
+    }
+
+    /// Starts a job in its scratch directory, and says its process id; or why it has none.
+    pub(super) fn start_in_scratch(&self, prepared: &Prepared, id: AttemptId, place: &Place) -> Result<i32, Outcome> {
+        let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
+        let standard = self
+            .standard(input, output, error)
+            .map_err(|(e, path)| verdict(&e, "open", path))?;
+        let work = place.work();
+        self.spawn(prepared, id, &place.executable, &work, Some(&work), standard)
+            .map_err(|e| verdict(&e, "execute", &place.executable))
     }
 
     /// Is `home` the job's own directory?
@@ -182,23 +193,17 @@ impl Node {
         }
     }
 
-    /// What it means that `what` failed for `path`, a file of a job that runs in `home`.
-    pub(super) fn verdict(&self, e: &io::Error, what: &str, path: &Path, home: &Path) -> Outcome {
-        let absent = matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
-        if absent && self.shares == Shares::MarkerFs {
+    /// What a failure means for a job that runs in its own directory.
+    fn verdict_in_place(&self, e: &io::Error, what: &str, path: &Path, home: &Path) -> Outcome {
+        if !is_absent(e) {
+            verdict(e, what, path)
+        } else if self.shares == Shares::MarkerFs {
             // The workstation may have it outside of the file system that we share.
-            return Outcome::NeedsFiles;
-        }
-        if absent && !home.is_dir() {
-            return Outcome::Unrunnable(format!("cannot enter {}: {}", home.display(), reason(e)));
-        }
-        let interpreter = what == "execute" && absent && path.exists();
-        let of = if interpreter { "its interpreter: " } else { "" };
-        let text = format!("cannot {what} {}: {of}{}", path.display(), reason(e));
-        if is_the_users(e) {
-            Outcome::Unrunnable(text)
+            Outcome::NeedsFiles
+        } else if !home.is_dir() {
+            verdict(e, "enter", home)
         } else {
-            Outcome::SiteFailed(text)
+            verdict(e, what, path)
         }
     }
 
@@ -240,6 +245,22 @@ impl Node {
             .env("VO_JOB", id.job.to_string())
             .env("VO_ATTEMPT", id.attempt.to_string());
         Ok(command.spawn()?.id().cast_signed())
+    }
+}
+
+fn is_absent(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+}
+
+/// What it means that a job could not be started.
+fn verdict(e: &io::Error, what: &str, path: &Path) -> Outcome {
+    let interpreter = what == "execute" && is_absent(e) && path.exists();
+    let of = if interpreter { "its interpreter: " } else { "" };
+    let text = format!("cannot {what} {}: {of}{}", path.display(), reason(e));
+    if is_the_users(e) {
+        Outcome::Unrunnable(text)
+    } else {
+        Outcome::SiteFailed(text)
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Caller {
     pub(super) identity: Identity,
     /// Largest agent epoch seen.
     pub(super) epoch: Cell<u64>,
+    /// When the last connection was opened, and how long to wait after it if it breaks soon.
+    pub(super) last: Cell<Option<(Instant, Duration)>>,
     /// Silence after which the agent is asked for a sign of life; three of them are a broken connection.
     pub(super) silence: Duration,
 }
@@ -55,7 +57,14 @@ impl Caller {
         address: &Path,
         facts: impl Fn() -> StarterFacts,
     ) -> Result<(Connection, Welcome), Refused> {
+        // An agent that takes us in and closes, again and again, is called no more often than one that doesn't answer.
         let mut pause = BACKOFF_MIN;
+        if let Some((opened, wait)) = self.last.get()
+            && opened.elapsed() < BACKOFF_MAX
+        {
+            sleep(jittered(wait)).await;
+            pause = (wait * 2).min(BACKOFF_MAX);
+        }
         let mut said = String::new();
         loop {
             let seen = modified(address);
@@ -67,6 +76,7 @@ impl Caller {
                         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                             Ok((connection, welcome)) if compatible(PROTOCOL, welcome.protocol) => {
                                 self.epoch.set(welcome.epoch);
+                                self.last.set(Some((Instant::now(), pause)));
                                 return Ok((connection, welcome));
                             }
                             Ok((_, welcome)) => {

@@ -4,6 +4,7 @@
 //! Two processes: the guardian ([`guardian`]), which the proxy script starts, and its child, the starter proper ([`driver`]), whose
 //! decisions are [`vo_core::starter`]'s.
 
+mod blobs;
 mod driver;
 mod facts;
 mod guardian;
@@ -26,6 +27,7 @@ use nix::unistd::getppid;
 use ring::rand::{SecureRandom, SystemRandom};
 use vo_core::ids::ProxyId;
 
+use self::scratch::Scratch;
 use crate::launch::{self, Launch, SiteDir};
 
 /// Exit code when the starter could not do its work at all: bad arguments, no launch file, an unusable node.
@@ -51,8 +53,7 @@ struct Settings {
     /// As the batch system says.
     cpus: Option<u32>,
     time_left: Option<Duration>,
-    /// The starter's own directory on the node.
-    scratch: PathBuf,
+    scratch: Scratch,
 }
 
 /// The words after `vo-agent starter`.
@@ -200,7 +201,7 @@ fn work(arguments: &Arguments, guardian: u32, scratch: &std::path::Path) -> io::
         restarts: number("VO_BATCH_RESTARTS").unwrap_or(0),
         cpus: number("VO_NODE_CPUS").filter(|cpus| *cpus > 0),
         time_left,
-        scratch: scratch.to_owned(),
+        scratch: Scratch(scratch.to_owned()),
         site,
         launch,
     };

@@ -1,9 +1,65 @@
-//! Scratch directories.
+//! Scratch directories: the starter's own, and in it one for each job that brings its files.
+//!
+//! ```text
+//! vo-SESSION-PROXY.NODE-RANDOM/   0700, removed by the guardian
+//!   tmp/                          TMPDIR of the jobs that run in their own directories
+//!   blobs/HASH                    input files
+//!   jobs/12.3-1/                  one try, until it is acknowledged
+//!     work/                       its scratch directory: working directory, TMPDIR
+//!     stdout, stderr              beside it, so that no file of the job meets them
+//! ```
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use ring::digest::{Context, SHA256};
+use vo_core::ids::AttemptId;
+use vo_core::job::{Outcome, Output, OutputKind, Program};
+use vo_wire::work::{FileRef, FileRole};
+
+use super::jobs::{path, reason};
+
+/// Bytes of contents within one result; what is larger is fetched.
+const INLINE_TOTAL: usize = 256 << 10;
+
+/// A job's files come back one by one: beyond this, their list alone would be too large to tell. The master keeps it in memory.
+const MAX_OUTPUTS: usize = 10_000;
+
+/// The starter's own directory.
+#[derive(Debug, Clone)]
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    /// Makes it, which must not be there yet, and checks that files can be written in it.
+    pub(super) fn make(&self) -> io::Result<()> {
+        for directory in [self.0.clone(), self.tmp(), self.blobs(), self.0.join("jobs")] {
+            fs::DirBuilder::new().mode(0o700).create(directory)?;
+        }
+        let probe = self.0.join("probe");
+        fs::write(&probe, [0; 4096])?;
+        fs::remove_file(probe)
+    }
+
+    /// For the temporary files of jobs that have no scratch directory.
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.0.join("tmp")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
+    /// A try's own.
+    pub(super) fn job(&self, id: AttemptId) -> PathBuf {
+        self.0.join("jobs").join(format!("{}-{}", id.job, id.attempt))
+    }
+}
 
 /// Removes a directory and all in it, also where a job took away its own permissions. One that isn't there is no error.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
@@ -26,15 +82,292 @@ fn open_up(directory: &Path) {
     }
 }
 
-/// Makes the starter's own directory, which must not be there, and checks that files can be written in it.
-pub(super) fn make(directory: &Path) -> io::Result<()> {
-    private_dir(directory)?;
-    private_dir(&directory.join("tmp"))?;
-    let probe = directory.join("probe");
-    fs::write(&probe, [0; 4096])?;
-    fs::remove_file(probe)
+/// Tells a file that a job wrote from one that it only got.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
 }
 
-fn private_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(path)
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Stamp {
+        Stamp {
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
+}
+
+/// A try's directory, with its files in place.
+#[derive(Debug)]
+pub(super) struct Place {
+    directory: PathBuf,
+    pub(super) executable: PathBuf,
+    /// Where standard input is read; a file that other jobs read too.
+    pub(super) stdin: Option<PathBuf>,
+    pub(super) stdout: Option<PathBuf>,
+    pub(super) stderr: Option<PathBuf>,
+    given: HashMap<OsString, Stamp>,
+}
+
+/// What a try left.
+#[derive(Debug)]
+pub(super) struct Collected {
+    /// Why the result is none, if a promised file is missing or there are too many.
+    pub(super) fault: Option<Outcome>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) paths: BTreeMap<OutputKind, PathBuf>,
+}
+
+impl Place {
+    /// The job's working directory.
+    pub(super) fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    /// Makes a try's directory `directory` with copies of its files, since jobs may write to them. `blob` says where a content is.
+    pub(super) fn make(
+        directory: PathBuf,
+        program: &Program,
+        id: AttemptId,
+        files: &[FileRef],
+        blob: impl Fn(&FileRef) -> PathBuf,
+    ) -> Result<Place, Outcome> {
+        let named = path(&program.executable.expand(id.job)).to_owned();
+        let mut place = Place {
+            executable: directory.join("work").join(&named),
+            stdin: None,
+            stdout: program.output.as_ref().map(|_| directory.join("stdout")),
+            stderr: program.error.as_ref().map(|_| directory.join("stderr")),
+            given: HashMap::new(),
+            directory,
+        };
+        if program.output == program.error {
+            place.stderr.clone_from(&place.stdout);
+        }
+        let work = place.work();
+        let failed =
+            |what: &Path, e: &io::Error| Outcome::SiteFailed(format!("cannot make {}: {}", what.display(), reason(e)));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&work)
+            .map_err(|e| failed(&work, &e))?;
+        for file in files {
+            let (target, mode) = match &file.role {
+                FileRole::Stdin => {
+                    place.stdin = Some(blob(file));
+                    continue;
+                }
+                FileRole::Executable => {
+                    let name = named
+                        .file_name()
+                        .ok_or_else(|| Outcome::Unrunnable("the executable has no name".into()))?;
+                    place.executable = work.join(name);
+                    (place.executable.clone(), 0o755)
+                }
+                FileRole::Input(name) => (work.join(within(path(name))?), file.mode & 0o777 | 0o600),
+            };
+            let copied = target
+                .parent()
+                .map_or(Ok(()), fs::create_dir_all)
+                .and_then(|()| fs::copy(blob(file), &target).map(drop))
+                .and_then(|()| fs::set_permissions(&target, fs::Permissions::from_mode(mode)));
+            copied.map_err(|e| failed(&target, &e))?;
+        }
+        for entry in fs::read_dir(&work).map_err(|e| failed(&work, &e))?.flatten() {
+            if let Ok(meta) = entry.metadata() {
+                place.given.insert(entry.file_name(), Stamp::of(&meta));
+            }
+        }
+        Ok(place)
+    }
+
+    /// Gives back the disk space of captured output beyond `limit`, while the job goes on writing.
+    pub(super) fn trim(&self, limit: u64) {
+        for capture in self.captures() {
+            // Where the file system can't punch holes, the output is cut at the job's end all the same.
+            let _ = punch(capture, limit);
+        }
+    }
+
+    fn captures(&self) -> impl Iterator<Item = &PathBuf> {
+        self.stdout.iter().chain(
+            self.stderr
+                .iter()
+                .filter(|stderr| Some(*stderr) != self.stdout.as_ref()),
+        )
+    }
+
+    /// Looks through what the job left. `ended` tells how, for messages. Reads all of it: not for the event loop.
+    pub(super) fn collect(&self, program: &Program, id: AttemptId, ended: &str, limits: (u64, u32)) -> Collected {
+        let mut left = Collected {
+            fault: None,
+            outputs: Vec::new(),
+            paths: BTreeMap::new(),
+        };
+        for capture in self.captures() {
+            let _ = cut(capture, limits.0);
+        }
+        if let Some(stdout) = &self.stdout {
+            left.paths.insert(OutputKind::Stdout, stdout.clone());
+        }
+        if let Some(stderr) = self
+            .stderr
+            .as_ref()
+            .filter(|stderr| Some(*stderr) != self.stdout.as_ref())
+        {
+            left.paths.insert(OutputKind::Stderr, stderr.clone());
+        }
+        match &program.transfer_output {
+            None => self.changed(&mut left.paths),
+            Some(names) => {
+                for name in names {
+                    let name = name.expand(id.job);
+                    if let Err(why) = self.named(path(&name), &mut left.paths) {
+                        let text = format!("transfer_output_files: {}: {why} ({ended})", path(&name).display());
+                        left.fault.get_or_insert(Outcome::Unrunnable(text));
+                    }
+                }
+            }
+        }
+        if left.paths.len() > MAX_OUTPUTS {
+            let text = format!(
+                "the job left {} files, and at most {MAX_OUTPUTS} come back: let it pack them, or name some in \
+                 transfer_output_files ({ended})",
+                left.paths.len()
+            );
+            left.fault = Some(Outcome::Unrunnable(text));
+            left.paths.retain(|kind, _| !matches!(kind, OutputKind::File(_)));
+        }
+        let mut room = INLINE_TOTAL;
+        for (kind, path) in &left.paths {
+            match describe(kind, path, room.min(limits.1 as usize)) {
+                Ok(output) => {
+                    room -= output.inline.as_ref().map_or(0, Vec::len);
+                    left.outputs.push(output);
+                }
+                Err(e) => {
+                    let text = format!("cannot read {}: {} ({ended})", path.display(), reason(&e));
+                    left.fault.get_or_insert(Outcome::SiteFailed(text));
+                }
+            }
+        }
+        left
+    }
+
+    /// Regular files at the top of the scratch directory that are new or were written to.
+    fn changed(&self, paths: &mut BTreeMap<OutputKind, PathBuf>) {
+        for entry in fs::read_dir(self.work()).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let written = |meta: &fs::Metadata| self.given.get(&name) != Some(&Stamp::of(meta));
+            if entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) && path != self.executable {
+                paths.insert(OutputKind::File(name.into_vec()), path);
+            }
+        }
+    }
+
+    /// A file that was asked for; of a directory, all files in it.
+    fn named(&self, name: &Path, paths: &mut BTreeMap<OutputKind, PathBuf>) -> Result<(), String> {
+        let name = within(name).map_err(|_| "not within the scratch directory".to_owned())?;
+        let path = self.work().join(&name);
+        let meta = fs::metadata(&path).map_err(|e| reason(&e))?;
+        if meta.is_file() {
+            paths.insert(OutputKind::File(name.into_os_string().into_vec()), path);
+        } else if meta.is_dir() {
+            for entry in fs::read_dir(&path).map_err(|e| reason(&e))?.flatten() {
+                let kind = entry.file_type().map_err(|e| reason(&e))?;
+                // Only the job's own links to directories could lead in circles; what they show is elsewhere anyway.
+                if kind.is_file() || kind.is_dir() {
+                    self.named(&name.join(entry.file_name()), paths)?;
+                }
+            }
+        } else {
+            return Err("neither a file nor a directory".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// `name`, if it stays within the directory that it is relative to; without superfluous parts.
+fn within(name: &Path) -> Result<PathBuf, Outcome> {
+    let mut clean = PathBuf::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(Outcome::Unrunnable(format!(
+                    "{} is not within the scratch directory",
+                    name.display()
+                )));
+            }
+        }
+    }
+    if clean.as_os_str().as_bytes().is_empty() {
+        return Err(Outcome::Unrunnable("a file without a name".to_owned()));
+    }
+    Ok(clean)
+}
+
+fn punch(capture: &Path, limit: u64) -> io::Result<()> {
+    let size = fs::metadata(capture)?.len();
+    let (Ok(from), Ok(length)) = (i64::try_from(limit), i64::try_from(size.saturating_sub(limit))) else {
+        return Ok(());
+    };
+    if length > 0 {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(OpenOptions::new().write(true).open(capture)?, flags, from, length)?;
+    }
+    Ok(())
+}
+
+/// Cuts what is longer than `limit`, and says so at its end.
+fn cut(capture: &Path, limit: u64) -> io::Result<()> {
+    let size = fs::metadata(capture)?.len();
+    if size > limit {
+        let mut file = OpenOptions::new().append(true).open(capture)?;
+        file.set_len(limit)?;
+        writeln!(file, "\n[vo-login: cut here, {limit} of {size} bytes are kept]")?;
+    }
+    Ok(())
+}
+
+fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output> {
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.mode() & 0o777;
+    let mut digest = Context::new(&SHA256);
+    let mut kept = Some(Vec::new());
+    let mut buffer = vec![0; 64 << 10];
+    let mut size = 0;
+    loop {
+        let piece = match file.read(&mut buffer)? {
+            0 => break,
+            length => buffer.get(..length).unwrap_or_default(),
+        };
+        digest.update(piece);
+        size += piece.len() as u64;
+        kept = kept.filter(|kept| kept.len() + piece.len() <= inline);
+        if let Some(kept) = &mut kept {
+            kept.extend_from_slice(piece);
+        }
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.finish().as_ref());
+    Ok(Output {
+        kind: kind.clone(),
+        size,
+        hash,
+        mode,
+        inline: kept,
+    })
+}
+
+/// A piece of a file, exactly as long as asked.
+pub(super) fn piece(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; length];
+    File::open(path)?.read_exact_at(&mut data, offset)?;
+    Ok(data)
 }

@@ -21,14 +21,17 @@ use tokio::net::TcpListener;
 use vo_agent::launch::{AgentAddress, Launch, SiteDir};
 use vo_core::Template;
 use vo_core::ids::{AttemptId, JobId, ProxyId};
-use vo_core::job::{AttemptResult, Outcome, Program};
+use vo_core::job::{AttemptResult, Outcome, Output, Program};
 use vo_net::frames::FrameSource;
 use vo_net::tls::{self, Identity, SessionCa};
 use vo_wire::PROTOCOL;
 use vo_wire::frame::{Frame, Message, write_message};
-use vo_wire::link::{Limits, Marker, Ping, Pong};
+use vo_wire::link::{BlobAck, BlobChunk, BlobMissing, Limits, Marker, NeedBlob, Ping, Pong};
 use vo_wire::node::{StarterHello, Welcome};
-use vo_wire::work::{Acknowledge, Assign, Assignment, DefineProgram, FileRef, Inventory, Report};
+use vo_wire::work::{
+    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, FetchOutput, FileRef, FileRole, Inventory, OutputChunk,
+    Report, WINDOW,
+};
 
 /// For whatever is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -207,6 +210,9 @@ impl Agent {
                 sink: Box::new(write),
                 hello,
                 waiting: Vec::new(),
+                running: Vec::new(),
+                blobs: Files::new(),
+                served: Vec::new(),
             };
             peer.send(&Welcome {
                 protocol: PROTOCOL,
@@ -281,6 +287,12 @@ pub struct Peer {
     sink: Box<dyn AsyncWrite + Unpin>,
     pub hello: StarterHello,
     waiting: Vec<AttemptResult>,
+    /// Tries known to have started.
+    running: Vec<AttemptId>,
+    /// Files given when asked for.
+    pub blobs: Files,
+    /// Those that were.
+    pub served: Vec<[u8; 32]>,
 }
 
 impl Peer {
@@ -296,19 +308,101 @@ impl Peer {
         self.sink.flush().await.unwrap();
     }
 
+    /// The next frame that is no heartbeat and no part of the files that the agent gives; none at the end.
     pub async fn next(&mut self) -> Option<Frame> {
-        loop {
-            let frame = soon("a frame", self.source.next()).await.ok().flatten()?;
-            if frame.kind != Ping::KIND {
-                let relayed = vo_wire::work::is_relayed(frame.kind);
-                assert_eq!(frame.route, if relayed { self.hello.key.0 } else { 0 });
-                return Some(frame);
+        soon("a frame", async {
+            loop {
+                let frame = self.source.next().await.ok().flatten()?;
+                match frame.kind {
+                    Ping::KIND => {
+                        self.send(&Pong {
+                            nonce: frame.read::<Ping>().unwrap().nonce,
+                        })
+                        .await
+                    }
+                    NeedBlob::KIND => self.give(frame.read::<NeedBlob>().unwrap().hash).await,
+                    BlobAck::KIND => {}
+                    kind => {
+                        assert_eq!(
+                            frame.route,
+                            if vo_wire::work::is_relayed(kind) {
+                                self.hello.key.0
+                            } else {
+                                0
+                            }
+                        );
+                        return Some(frame);
+                    }
+                }
             }
-            self.send(&Pong {
-                nonce: frame.read::<Ping>().unwrap().nonce,
+        })
+        .await
+    }
+
+    async fn give(&mut self, hash: [u8; 32]) {
+        self.served.push(hash);
+        let Some(content) = self.blobs.get(&hash).cloned() else {
+            return self
+                .send(&BlobMissing {
+                    hash,
+                    why: "nobody has it".into(),
+                })
+                .await;
+        };
+        let size = content.len() as u64;
+        let mut offset = 0;
+        for piece in content.chunks(CHUNK).chain(content.is_empty().then_some(&[][..])) {
+            self.send(&BlobChunk {
+                hash,
+                offset,
+                size,
+                data: piece.to_vec(),
             })
             .await;
+            offset += piece.len() as u64;
         }
+    }
+
+    /// Holds a file ready, and says how an assignment names it.
+    pub fn file(&mut self, role: FileRole, content: &[u8]) -> FileRef {
+        let hash: [u8; 32] = sha256(content);
+        self.blobs.insert(hash, content.to_vec());
+        FileRef {
+            role,
+            hash,
+            size: content.len() as u64,
+            mode: 0o644,
+        }
+    }
+
+    /// All of an output, fetched in windows.
+    pub async fn fetch(&mut self, id: AttemptId, output: &Output) -> Vec<u8> {
+        if let Some(content) = &output.inline {
+            return content.clone();
+        }
+        let mut content = Vec::new();
+        while (content.len() as u64) < output.size {
+            let left = output.size - content.len() as u64;
+            let length = left.min(WINDOW);
+            self.send(&FetchOutput {
+                id,
+                kind: output.kind.clone(),
+                offset: content.len() as u64,
+                length,
+            })
+            .await;
+            let end = content.len() as u64 + length;
+            while (content.len() as u64) < end {
+                let chunk: OutputChunk = self.expect().await;
+                assert_eq!(
+                    (chunk.id, &chunk.kind, chunk.offset),
+                    (id, &output.kind, content.len() as u64)
+                );
+                assert!(chunk.data.len() <= CHUNK && !chunk.data.is_empty());
+                content.extend(chunk.data);
+            }
+        }
+        content
     }
 
     /// The next message of this kind; others are dropped, but results are kept for [`Peer::result`].
@@ -322,7 +416,7 @@ impl Peer {
                 return frame.read().unwrap();
             }
             if frame.kind == Report::KIND {
-                self.waiting.extend(frame.read::<Report>().unwrap().results);
+                self.note(frame.read().unwrap());
             }
         }
     }
@@ -358,6 +452,11 @@ impl Peer {
         self.send(&Assign { attempts }).await;
     }
 
+    fn note(&mut self, report: Report) {
+        self.waiting.extend(report.results);
+        self.running.extend(report.started);
+    }
+
     /// Waits for the result of this try; does not acknowledge it.
     pub async fn result(&mut self, id: AttemptId) -> AttemptResult {
         loop {
@@ -365,18 +464,15 @@ impl Peer {
                 return self.waiting.remove(at);
             }
             let report: Report = self.expect().await;
-            self.waiting.extend(report.results);
+            self.note(report);
         }
     }
 
     /// Waits until it runs.
     pub async fn started(&mut self, id: AttemptId) {
-        loop {
+        while !self.running.contains(&id) {
             let report: Report = self.expect().await;
-            self.waiting.extend(report.results);
-            if report.started.contains(&id) {
-                return;
-            }
+            self.note(report);
         }
     }
 
@@ -390,6 +486,13 @@ impl Peer {
     pub async fn acknowledge(&mut self, ids: &[AttemptId]) {
         self.send(&Acknowledge { ids: ids.to_vec() }).await;
     }
+}
+
+pub fn sha256(content: &[u8]) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, content)
+        .as_ref()
+        .try_into()
+        .unwrap()
 }
 
 /// First try of job 1.`proc`.

@@ -1,0 +1,211 @@
+//! The grid commands. Each is one function of its arguments, whatever name it was called by: `q`, `condor_q`, `vo q`, a line of
+//! the grid shell.
+
+mod help;
+mod jobs;
+mod log;
+mod pool;
+mod remove;
+mod submit;
+mod wait;
+
+use std::ffi::OsString;
+
+use clap::{Args, CommandFactory, Parser};
+use vo_core::JobId;
+use vo_wire::control::Pick;
+
+use crate::client::Master;
+use crate::error::{Error, ExitCode, Result};
+use crate::sessions::Session;
+
+/// A grid command.
+pub(crate) struct Command {
+    /// Its name, and those by which HTCondor's users know it.
+    pub(crate) names: &'static [&'static str],
+    /// Of its operands, for help.
+    pub(crate) operands: &'static str,
+    run: fn(Vec<OsString>) -> Result<ExitCode>,
+    manual: fn() -> clap::Command,
+}
+
+macro_rules! commands {
+    ($($names:expr, $operands:literal, $module:ident :: $arguments:ident => $run:path;)*) => {
+        /// All grid commands, in the order of `help`.
+        pub(crate) const ALL: &[Command] = &[$(Command {
+            names: &$names,
+            operands: $operands,
+            run: |words| $run(parse::<$module::$arguments>(words)?),
+            manual: <$module::$arguments as CommandFactory>::command,
+        }),*];
+    };
+}
+
+commands! {
+    ["submit", "condor_submit"], "FILE…", submit::Submit => submit::run;
+    ["status", "condor_status"], "", pool::Status => pool::status;
+    ["q", "condor_q"], "[JOB…]", jobs::Queue => jobs::queue;
+    ["wait", "condor_wait"], "[JOB…]", wait::Wait => wait::run;
+    ["rm", "condor_rm"], "JOB…", remove::Remove => remove::run;
+    ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
+    ["log"], "JOB", log::Log => log::run;
+    ["sites"], "[SITE…]", pool::Sites => pool::sites;
+    ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
+    ["help"], "[COMMAND]", help::Help => help::run;
+}
+
+impl Command {
+    /// Its own name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+
+    /// Its options and operands.
+    pub(crate) fn manual(&self) -> clap::Command {
+        (self.manual)().name(self.name())
+    }
+}
+
+/// The command called `name`.
+pub(crate) fn find(name: &str) -> Option<&'static Command> {
+    ALL.iter().find(|command| command.names.contains(&name))
+}
+
+/// Names that are put on PATH: all but `rm`, which there means files.
+pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
+    ALL.iter()
+        .flat_map(|command| command.names.iter().copied())
+        .filter(|name| *name != "rm")
+        .chain(["vo"])
+}
+
+/// Runs `words`: the name under which a grid command was called, and its arguments.
+pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
+    let mut words = vec![OsString::from(name)];
+    words.extend(arguments);
+    if name == "vo" {
+        words.remove(0);
+        if words.is_empty() {
+            words.push("help".into());
+        }
+    }
+    let called = words
+        .first()
+        .and_then(|word| word.to_str())
+        .unwrap_or_default()
+        .to_owned();
+    match find(&called) {
+        // The shell's `rm`, which may mean files.
+        None if called == "--rm" => {
+            let operands = words.split_off(1);
+            if remove::means_jobs(&operands, |path| path.symlink_metadata().is_ok()) {
+                return run("rm", operands);
+            }
+            Err(remove::files(&operands))
+        }
+        Some(command) => (command.run)(words),
+        None if called == "--help" || called == "-h" => help::run(help::Help { command: None }),
+        None => {
+            let names = ALL.iter().map(Command::name);
+            let error = Error::usage(format!("there is no grid command {called:?}"));
+            Err(error.hint(match vo_lang::nearest(&called, names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`help` lists them".into(),
+            }))
+        }
+    }
+}
+
+/// Parses a command's words. HTCondor's long options have one dash (`-nobatch`); ours may, too.
+fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
+    let manual = A::command();
+    let longs: Vec<&str> = manual
+        .get_arguments()
+        .flat_map(|a| a.get_long_and_visible_aliases().unwrap_or_default())
+        .collect();
+    let mut operands_only = false;
+    let words = words.into_iter().map(|word| {
+        operands_only |= word == "--";
+        let name = word
+            .to_str()
+            .and_then(|w| w.strip_prefix('-'))
+            .filter(|w| w.len() > 1 && !operands_only);
+        match name {
+            Some(name) if longs.contains(&name.split('=').next().unwrap_or(name)) => {
+                OsString::from(format!("--{name}"))
+            }
+            _ => word,
+        }
+    });
+    Ok(A::try_parse_from(words).unwrap_or_else(|e| e.exit()))
+}
+
+/// Options of every command that asks the master.
+#[derive(Args, Debug)]
+pub(crate) struct Asking {
+    /// Session to ask [default: the one this runs in, else `default`]
+    #[arg(short, long, value_name = "NAME")]
+    session: Option<String>,
+}
+
+impl Asking {
+    fn session(&self) -> Result<Session> {
+        Session::chosen(self.session.as_deref())
+    }
+
+    fn connect(&self) -> Result<Master> {
+        self.session()?.connect()
+    }
+}
+
+/// The names of the session's sites.
+pub(crate) fn site_names(master: &mut Master) -> Result<Vec<String>> {
+    Ok(pool::site_rows(master)?.into_iter().map(|row| row.name).collect())
+}
+
+/// Reads `12` (a cluster) or `12.3` (a job).
+pub(crate) fn pick(word: &str) -> Result<Pick, String> {
+    if let Ok(job) = word.parse::<JobId>() {
+        return Ok(Pick::Job(job));
+    }
+    match word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse()) {
+        Some(Ok(cluster)) => Ok(Pick::Cluster(cluster)),
+        _ => Err("expected a cluster such as 12, or a job such as 12.3".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks() {
+        assert_eq!(pick("12"), Ok(Pick::Cluster(12)));
+        assert_eq!(pick("12.3"), Ok(Pick::Job(JobId { cluster: 12, proc: 3 })));
+        for bad in ["", "12.", ".3", "a", "-1", "+1", "12.3.4", "99999999999"] {
+            assert!(pick(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_one_command_and_its_manual_is_sound() {
+        let mut names: Vec<&str> = ALL.iter().flat_map(|c| c.names.iter().copied()).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        for command in ALL {
+            command.manual().debug_assert();
+        }
+    }
+
+    #[test]
+    fn one_dash_serves_for_two() {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let queue: jobs::Queue = parse(words(&["q", "-nobatch", "-json", "12"])).unwrap_or_else(|e| panic!("{e}"));
+        assert!(queue.nobatch && queue.json);
+        assert_eq!(queue.picks, [Pick::Cluster(12)]);
+        let history: jobs::History = parse(words(&["history", "-limit=3"])).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(history.limit, Some(3));
+    }
+}

@@ -1,0 +1,72 @@
+//! `rm`: jobs, and the decision whether a line `rm …` means jobs or files.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use clap::Parser;
+use vo_wire::control::{Pick, Remove as Request, Removed};
+
+use super::{Asking, pick};
+use crate::error::{Error, ExitCode, Result};
+
+/// Removes jobs, wherever they are
+#[derive(Parser, Debug)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    asking: Asking,
+    /// All unfinished jobs
+    #[arg(long, conflicts_with = "picks")]
+    all: bool,
+    /// Clusters (12) or jobs (12.3)
+    #[arg(value_name = "JOB", value_parser = pick, required_unless_present = "all")]
+    picks: Vec<Pick>,
+}
+
+pub(super) fn run(arguments: Remove) -> Result<ExitCode> {
+    let mut master = arguments.asking.connect()?;
+    let Removed { jobs } = master.ask(&Request { picks: arguments.picks })?;
+    println!("{jobs} job(s) removed.");
+    Ok(ExitCode::Success)
+}
+
+/// Does `rm` with these arguments mean jobs? Only if each one reads as a job or cluster and none is a file that is there.
+pub(super) fn means_jobs(arguments: &[OsString], exists: impl Fn(&Path) -> bool) -> bool {
+    let is_job = |word: &OsStr| word.to_str().is_some_and(|word| pick(word).is_ok()) && !exists(Path::new(word));
+    !arguments.is_empty() && arguments.iter().all(|word| is_job(word))
+}
+
+/// Becomes the system's `rm`; returns only if there is none.
+pub(super) fn files(arguments: &[OsString]) -> Error {
+    let e = std::process::Command::new("rm").args(arguments).exec();
+    Error::system("cannot run the system's rm", e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn rm_means_jobs_only_where_nothing_else_could_be_meant() {
+        let check = |line: &str, expected: bool| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let exists = |path: &Path| path == Path::new("7") || path == Path::new("a.txt");
+            assert_eq!(means_jobs(&words, exists), expected, "rm {line}");
+        };
+        check("12", true);
+        check("12.3 13", true);
+        check("7", false);
+        check("7.0", true);
+        check("12 7", false);
+        check("12 a.txt", false);
+        check("-f 12", false);
+        check("-- 12", false);
+        check("./12", false);
+        check("12.", false);
+        check("1.2.3", false);
+        check("99999999999", false);
+        check("", false);
+        assert!(!means_jobs(&[OsString::from_vec(vec![0x31, 0xff])], |_| false));
+    }
+}

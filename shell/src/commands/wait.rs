@@ -1,0 +1,202 @@
+//! `wait`: until jobs have ended.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vo_wire::control::{Counts, Done, Pick, Progress, Watch};
+use vo_wire::frame::Message;
+
+use super::{Asking, pick};
+use crate::client::read;
+use crate::error::{Error, ExitCode, Result};
+use crate::table::span;
+
+/// Waits until jobs have ended; tells by its exit code whether all succeeded
+///
+/// Jobs that are held don't end by themselves, and are not waited for. The exit code is 0 if all jobs completed with exit code 0,
+/// 7 if some failed, are held or were removed, 10 if the time given by --timeout has passed. On a terminal, progress is shown.
+#[derive(Parser, Debug)]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    asking: Asking,
+    /// Wait no longer than this, such as 2h30m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Clusters (12) or jobs (12.3) [default: all]
+    #[arg(value_name = "JOB", value_parser = pick)]
+    picks: Vec<Pick>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    vo_lang::parse_duration(text).map_err(|e| format!("expected {e}"))
+}
+
+pub(super) fn run(arguments: Wait) -> Result<ExitCode> {
+    let Wait {
+        asking,
+        timeout,
+        quiet,
+        picks,
+    } = arguments;
+    let mut master = asking.connect()?;
+    let started = Instant::now();
+    let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+    let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
+    master.send(&Watch { picks })?;
+    let mut counts = Counts::default();
+    loop {
+        let Some(frame) = master.frame_before(deadline)? else {
+            drop(bar);
+            let left = format!(
+                "{} job(s) have not ended after {}",
+                counts.idle + counts.running,
+                vo_lang::format_duration(started.elapsed())
+            );
+            return Err(Error::new(ExitCode::TimedOut, left));
+        };
+        if frame.kind == Done::KIND {
+            break;
+        }
+        if frame.kind == Progress::KIND {
+            let progress: Progress = read(&frame)?;
+            counts = progress.counts;
+            if let Some(bar) = &bar {
+                show(bar, &progress);
+            }
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    if !quiet {
+        // The reader of standard error may be gone; the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "{}", summary(&counts, started.elapsed()));
+    }
+    Ok(verdict(&counts))
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, Progress { counts, rate_milli }: &Progress) {
+    bar.set_length(u64::from(counts.total()));
+    bar.set_message(state(counts, *rate_milli));
+    bar.set_position(u64::from(counts.completed + counts.removed));
+}
+
+/// `34 running, 12.3/s, 1m20s left`.
+fn state(counts: &Counts, rate_milli: u64) -> String {
+    let mut text = format!("{} running", counts.running);
+    for (number, what) in [(counts.failed, "failed"), (counts.held, "held")] {
+        if number > 0 {
+            text += &format!(", {number} {what}");
+        }
+    }
+    if rate_milli > 0 {
+        let left = u64::from(counts.idle + counts.running) * 1_000_000 / rate_milli;
+        text += &format!(
+            ", {}.{}/s, {} left",
+            rate_milli / 1000,
+            rate_milli / 100 % 10,
+            span(left)
+        );
+    }
+    text
+}
+
+fn summary(counts: &Counts, took: Duration) -> String {
+    let succeeded = counts.completed.saturating_sub(counts.failed);
+    let mut text = format!("{succeeded} of {} job(s) succeeded", counts.total());
+    for (number, what) in [
+        (counts.failed, "failed"),
+        (counts.held, "held"),
+        (counts.removed, "removed"),
+    ] {
+        if number > 0 {
+            text += &format!(", {number} {what}");
+        }
+    }
+    text += &format!(
+        " ({} waited)",
+        span(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+    );
+    if counts.held > 0 {
+        text += "; `q -hold` says why they are held";
+    }
+    text
+}
+
+fn verdict(counts: &Counts) -> ExitCode {
+    if counts.failed + counts.held + counts.removed == 0 {
+        ExitCode::Success
+    } else {
+        ExitCode::JobsFailed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COUNTS: Counts = Counts {
+        idle: 10,
+        running: 2,
+        held: 0,
+        completed: 88,
+        removed: 0,
+        failed: 0,
+    };
+
+    #[test]
+    fn progress_shows_rate_and_time_left() {
+        assert_eq!(state(&COUNTS, 0), "2 running");
+        assert_eq!(state(&COUNTS, 150), "2 running, 0.1/s, 1m20s left");
+        assert_eq!(
+            state(
+                &Counts {
+                    failed: 3,
+                    held: 1,
+                    ..COUNTS
+                },
+                12_345
+            ),
+            "2 running, 3 failed, 1 held, 12.3/s, 0s left"
+        );
+    }
+
+    #[test]
+    fn the_verdict_is_success_only_if_all_succeeded() {
+        let done = Counts {
+            idle: 0,
+            running: 0,
+            completed: 100,
+            ..COUNTS
+        };
+        assert_eq!(verdict(&done), ExitCode::Success);
+        assert_eq!(verdict(&Counts { failed: 1, ..done }), ExitCode::JobsFailed);
+        assert_eq!(verdict(&Counts { held: 1, ..done }), ExitCode::JobsFailed);
+        assert_eq!(verdict(&Counts { removed: 1, ..done }), ExitCode::JobsFailed);
+        let text = summary(
+            &Counts {
+                failed: 1,
+                held: 2,
+                ..done
+            },
+            Duration::from_secs(61),
+        );
+        assert_eq!(
+            text,
+            "99 of 102 job(s) succeeded, 1 failed, 2 held (1m1s waited); `q -hold` says why they are held"
+        );
+    }
+}

@@ -315,10 +315,8 @@ impl Peer {
                 let frame = self.source.next().await.ok().flatten()?;
                 match frame.kind {
                     Ping::KIND => {
-                        self.send(&Pong {
-                            nonce: frame.read::<Ping>().unwrap().nonce,
-                        })
-                        .await
+                        let Ping { nonce } = frame.read().unwrap();
+                        self.send(&Pong { nonce }).await;
                     }
                     NeedBlob::KIND => self.give(frame.read::<NeedBlob>().unwrap().hash).await,
                     BlobAck::KIND => {}

@@ -249,6 +249,7 @@ pub struct Starter<P, B> {
     acknowledged_order: VecDeque<AttemptId>,
     linked: bool,
     heard: Time,
+    /// When there was last something to do.
     worked: Time,
     reported: Option<Time>,
     started: Vec<AttemptId>,
@@ -291,6 +292,9 @@ impl<P: Clone, B> Starter<P, B> {
         if self.phase == Phase::Left {
             return;
         }
+        if !self.is_empty() {
+            self.worked = now;
+        }
         match event {
             Event::AgentConnected { master } => {
                 self.heard = now;
@@ -309,7 +313,7 @@ impl<P: Clone, B> Starter<P, B> {
                 self.returned.extend(back);
             }
             Event::KillAsked { ids, grace } => self.kill(now, &ids, grace),
-            Event::EndAsked { why } => self.end(now, why, END_GRACE, now + END_GRACE + END_PATIENCE),
+            Event::EndAsked { why } => self.end(now, &why, END_GRACE, now + END_GRACE + END_PATIENCE),
             Event::JobStarted { id } => {
                 if self.linked && self.running.contains_key(&id) {
                     self.started.push(id);
@@ -525,23 +529,20 @@ impl<P: Clone, B> Starter<P, B> {
     }
 
     /// Gives back what is queued, kills what runs, and leaves when all is told, at the latest at `until`.
-    fn end(&mut self, now: Time, why: String, grace: Duration, until: Time) {
+    fn end(&mut self, now: Time, why: &str, grace: Duration, until: Time) {
         match &mut self.phase {
             Phase::Ending { until: earlier, .. } => *earlier = until.min(*earlier),
             phase => {
-                *phase = Phase::Ending {
-                    why: why.clone(),
-                    until,
-                };
+                *phase = Phase::Ending { why: why.into(), until };
             }
         }
         self.give_back();
         let ids: Vec<_> = self.running.keys().copied().collect();
         for id in ids {
-            self.doom(now, id, Outcome::SiteFailed(why.clone()), grace);
+            self.doom(now, id, Outcome::SiteFailed(why.into()), grace);
         }
         for (_, mut result) in take(&mut self.doubtful) {
-            result.outcome = Outcome::SiteFailed(why.clone());
+            result.outcome = Outcome::SiteFailed(why.into());
             result.outputs.clear();
             self.finish(result);
         }
@@ -567,9 +568,6 @@ impl<P: Clone, B> Starter<P, B> {
         }
         self.start_jobs();
         self.report(now);
-        if !self.is_empty() {
-            self.worked = now;
-        }
         if let Some(why) = self.farewell(now) {
             self.flush();
             self.actions.push_back(Action::Leave { why });
@@ -583,14 +581,14 @@ impl<P: Clone, B> Starter<P, B> {
         }
         if now >= self.heard + self.limits.lease {
             let why = format!("no word of the site's agent for {}", human(self.limits.lease));
-            return self.end(now, why, Duration::ZERO, now + END_PATIENCE);
+            return self.end(now, &why, Duration::ZERO, now + END_PATIENCE);
         }
         let Some(ends) = self.offer.ends else {
             return;
         };
         if now >= ends - WALLTIME_MARGIN {
             let last_words = ends - (WALLTIME_MARGIN - END_GRACE - END_PATIENCE);
-            self.end(now, "walltime of the proxy ended".into(), END_GRACE, last_words);
+            self.end(now, "walltime of the proxy ended", END_GRACE, last_words);
         } else if self.phase == Phase::Open && now >= ends - self.limits.drain {
             self.phase = Phase::Draining;
             self.give_back();
@@ -715,3 +713,6 @@ fn human(span: Duration) -> String {
         (h, m, _) => format!("{h}h{m}m"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,11 +69,20 @@ pub(crate) fn path(log: &Template, initialdir: &Template, job: JobId) -> PathBuf
 }
 
 fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>) {
-    let Entry { job, log, initialdir, at, note } = entry;
+    let Entry {
+        job,
+        log,
+        initialdir,
+        at,
+        note,
+    } = entry;
     let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
     let stamp = stamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
     let mut event = |proc: u32, code: u32, body: &str| {
-        let id = JobId { cluster: job.cluster, proc };
+        let id = JobId {
+            cluster: job.cluster,
+            proc,
+        };
         let text = texts.entry(path(log, initialdir, id)).or_default();
         // Writing to a string can't fail.
         let _ = writeln!(text, "{code:03} ({:03}.{proc:03}.000) {stamp} {body}\n...", job.cluster);
@@ -84,7 +93,11 @@ fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>)
         }
         Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{host}>")),
         Note::Evicted { why } => {
-            let body = format!("Job was evicted.\n\t(0) CPU times\n{}\n\t{}", usage(&Usage::default()), line(why));
+            let body = format!(
+                "Job was evicted.\n\t(0) CPU times\n{}\n\t{}",
+                usage(&Usage::default()),
+                line(why)
+            );
             event(job.proc, 4, &body);
         }
         Note::Terminated { end, usage: used } => {
@@ -93,10 +106,17 @@ fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>)
                 End::Signaled(signal) => format!("(0) Abnormal termination (signal {signal})\n\t(0) No core file"),
             };
             let memory = used.peak_kib.div_ceil(1024);
-            let body = format!("Job terminated.\n\t{end}\n{}\n\tPartitionable Resources :    Usage\n\t   Memory (MB)          : {memory:>8}", usage(used));
+            let body = format!(
+                "Job terminated.\n\t{end}\n{}\n\tPartitionable Resources :    Usage\n\t   Memory (MB)          : {memory:>8}",
+                usage(used)
+            );
             event(job.proc, 5, &body);
         }
-        Note::Held { why } => event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why))),
+        Note::Held { why } => event(
+            job.proc,
+            12,
+            &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why)),
+        ),
         Note::Removed => event(job.proc, 9, "Job was aborted.\n\tvia rm"),
     }
 }
@@ -133,16 +153,30 @@ mod tests {
             log: Template::constant("job.log"),
             initialdir: Template::constant("/d"),
             at: Time(1_700_000_000_000),
-            note: Note::Terminated { end: End::Exited(3), usage: Usage { wall_ms: 0, cpu_ms: 3_661_000, peak_kib: 2048 } },
+            note: Note::Terminated {
+                end: End::Exited(3),
+                usage: Usage {
+                    wall_ms: 0,
+                    cpu_ms: 3_661_000,
+                    peak_kib: 2048,
+                },
+            },
         };
         render(&entry, &TimeZone::UTC, &mut texts);
         let text = texts.remove(Path::new("/d/job.log")).unwrap();
-        assert!(text.starts_with("005 (007.002.000) 2023-11-14 22:13:20 Job terminated.\n\t(1) Normal termination (return value 3)\n"));
+        assert!(text.starts_with(
+            "005 (007.002.000) 2023-11-14 22:13:20 Job terminated.\n\t(1) Normal termination (return value 3)\n"
+        ));
         assert!(text.contains("\t\tUsr 0 01:01:01, Sys 0 00:00:00  -  Run Remote Usage\n"));
         assert!(text.ends_with("\n...\n"));
-        entry.note = Note::Held { why: "a\n...\nb".into() };
+        entry.note = Note::Held {
+            why: "a\n...\nb".into(),
+        };
         render(&entry, &TimeZone::UTC, &mut texts);
-        assert_eq!(texts[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(), 1);
+        assert_eq!(
+            texts[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(),
+            1
+        );
         entry.note = Note::Submitted { count: 2 };
         texts.clear();
         render(&entry, &TimeZone::UTC, &mut texts);

@@ -71,13 +71,27 @@ impl Journal {
             }
             Ok::<(), minicbor::decode::Error>(())
         });
-        let opened = opened.map_err(|source| JournalError::Open { dir: dir.display().to_string(), source })?;
+        let opened = opened.map_err(|source| JournalError::Open {
+            dir: dir.display().to_string(),
+            source,
+        })?;
         let cut = opened.cut.map(|cut| cut.to_string());
         let base = opened.log.appended();
         let (work, inbox) = mpsc::channel();
         let thread = thread::Builder::new().name("journal".into());
-        thread.spawn(move || run(opened.log, &inbox, &tell)).map_err(JournalError::Thread)?;
-        Ok((Journal { work, base, snapshot_above: LOG_BYTES, snapshotting: false }, pool, cut))
+        thread
+            .spawn(move || run(opened.log, &inbox, &tell))
+            .map_err(JournalError::Thread)?;
+        Ok((
+            Journal {
+                work,
+                base,
+                snapshot_above: LOG_BYTES,
+                snapshotting: false,
+            },
+            pool,
+            cut,
+        ))
     }
 
     /// Hands records over, in order.
@@ -140,7 +154,10 @@ fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
         loop {
             match log.commit() {
                 Ok(number) => {
-                    tell(Told::Durable { number, log_bytes: log.size() });
+                    tell(Told::Durable {
+                        number,
+                        log_bytes: log.size(),
+                    });
                     break;
                 }
                 Err(error) if error.is_transient() => {

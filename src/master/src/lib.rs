@@ -53,7 +53,10 @@ fn log_to(path: &Path) -> std::io::Result<()> {
         std::fs::rename(path, path.with_extension("log.old"))?;
     }
     let file = File::options().append(true).create(true).mode(0o600).open(path)?;
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(file)).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Mutex::new(file))
+        .finish();
     // Fails only if there is one already: in tests.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())

@@ -4,8 +4,8 @@
 mod clients;
 mod sites;
 
-use std::ffi::OsStr;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -77,13 +77,25 @@ enum Input {
     Journal(journal::Told),
     Terminal(terminal::Told),
     /// Attempts with their files, ready to go; and those whose files can't be read.
-    Prepared { key: StarterKey, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)> },
+    Prepared {
+        key: StarterKey,
+        ready: Vec<Assignment>,
+        failed: Vec<(AttemptId, String)>,
+    },
     /// Outputs that came within their results.
     Stored(Vec<(StarterKey, Whole, Result<(), Failure>)>),
     /// Outputs of one result that were fetched.
-    Collected { key: StarterKey, whole: Whole, ended: Result<(), Failure> },
+    Collected {
+        key: StarterKey,
+        whole: Whole,
+        ended: Result<(), Failure>,
+    },
     /// A file that a site asked for was opened, and a piece of it read.
-    BlobRead { site: SiteId, hash: Hash, read: Result<(Arc<Blob>, Vec<u8>), String> },
+    BlobRead {
+        site: SiteId,
+        hash: Hash,
+        read: Result<(Arc<Blob>, Vec<u8>), String>,
+    },
 }
 
 struct Site {
@@ -118,8 +130,16 @@ struct Sending {
 
 enum Request {
     Listing(Listing),
-    Watching { select: Select, told: Option<ctl::Progress> },
-    Following { patience: Duration, interactive: bool, settled: Option<Time>, told: Option<(u32, u32)> },
+    Watching {
+        select: Select,
+        told: Option<(Instant, ctl::Counts)>,
+    },
+    Following {
+        patience: Duration,
+        interactive: bool,
+        settled: Option<Time>,
+        told: Option<(u32, u32)>,
+    },
     Ending,
 }
 
@@ -146,7 +166,11 @@ impl Client {
 
     fn failed(&mut self, fault: Fault, message: impl Into<String>, hint: Option<String>) {
         self.request = None;
-        self.send(&ctl::Failed { fault, message: message.into(), hint });
+        self.send(&ctl::Failed {
+            fault,
+            message: message.into(),
+            hint,
+        });
     }
 }
 
@@ -281,7 +305,11 @@ fn random_hex<const BYTES: usize>() -> Result<String, String> {
 }
 
 impl Master {
-    fn start(dir: &Path, inputs: mpsc::Sender<Input>, terminal_out: mpsc::Sender<terminal::Told>) -> Result<Master, String> {
+    fn start(
+        dir: &Path,
+        inputs: mpsc::Sender<Input>,
+        terminal_out: mpsc::Sender<terminal::Told>,
+    ) -> Result<Master, String> {
         let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} in {}: {e}", dir.display());
         session::private_dir(dir).map_err(|e| e.to_string())?;
         let session = SessionFile::read(dir).map_err(|e| failed("read session.toml", &e))?;
@@ -299,18 +327,25 @@ impl Master {
             Ok(content) => content,
             Err(_) => {
                 let content = random_hex::<16>()?;
-                vo_store::write_atomic(&marker_path, content.as_bytes(), 0o600).map_err(|e| failed("write the marker", &e))?;
+                vo_store::write_atomic(&marker_path, content.as_bytes(), 0o600)
+                    .map_err(|e| failed("write the marker", &e))?;
                 content
             }
         };
         let marker_path = std::fs::canonicalize(&marker_path).unwrap_or(marker_path);
         let marker_device = std::fs::metadata(&marker_path).map_or(0, |found| found.dev());
         let path = marker_path.into_os_string().into_vec();
-        let marker = Marker { path, content, host: host_identity() };
+        let marker = Marker {
+            path,
+            content,
+            host: host_identity(),
+        };
         let now = Time(unix_ms());
         let mut sites = Vec::new();
         let mut routes = Vec::new();
-        let conf = session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let conf = session
+            .read_conf()
+            .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         for site in &conf.sites {
             let (site, route) = sites::prepare(&session, &conf, site, dir, &ca, epoch, &marker, now)?;
             sites.push(site);
@@ -459,7 +494,10 @@ impl Master {
     fn deadline(&self) -> Instant {
         let now = Instant::now();
         let watched = self.clients.values().any(|c| {
-            matches!(c.request, Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending))
+            matches!(
+                c.request,
+                Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending)
+            )
         });
         let mut deadline = now + if watched { WATCH_PACE } else { TICK };
         if let Some(at) = self.retry_at {
@@ -480,9 +518,15 @@ impl Master {
             }
         }
         if self.rate.back().is_none_or(|(at, _)| now.duration_since(*at) >= TICK) {
-            let completed = (0..self.sites.len()).map(|i| self.pool.completed_at(SiteId(i as u16))).sum();
+            let completed = (0..self.sites.len())
+                .map(|i| self.pool.completed_at(SiteId(i as u16)))
+                .sum();
             self.rate.push_back((now, completed));
-            while self.rate.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+            while self
+                .rate
+                .front()
+                .is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW)
+            {
                 self.rate.pop_front();
             }
             self.set_targets();
@@ -494,7 +538,9 @@ impl Master {
     fn rate_milli(&self) -> u64 {
         match (self.rate.front(), self.rate.back()) {
             (Some((first, before)), Some((last, after))) if last > first => {
-                let span = u64::try_from(last.duration_since(*first).as_millis()).unwrap_or(u64::MAX).max(1);
+                let span = u64::try_from(last.duration_since(*first).as_millis())
+                    .unwrap_or(u64::MAX)
+                    .max(1);
                 (after - before).saturating_mul(1_000_000) / span
             }
             _ => 0,
@@ -516,7 +562,12 @@ impl Master {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Assign { key, define, attempts, shared } => self.assign(key, define, attempts, shared),
+            Action::Assign {
+                key,
+                define,
+                attempts,
+                shared,
+            } => self.assign(key, define, attempts, shared),
             Action::Recall { key, count } => self.to_starter(key, &work::Recall { count }),
             Action::Kill { key, ids, grace } => {
                 let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
@@ -524,8 +575,20 @@ impl Master {
             }
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
             Action::Collect { key, result, program } => self.collect(key, Whole { result, program }),
-            Action::Note { job, log, initialdir, at, note } => {
-                self.event_logs.write(Entry { job, log, initialdir, at, note });
+            Action::Note {
+                job,
+                log,
+                initialdir,
+                at,
+                note,
+            } => {
+                self.event_logs.write(Entry {
+                    job,
+                    log,
+                    initialdir,
+                    at,
+                    note,
+                });
             }
         }
     }
@@ -538,12 +601,28 @@ impl Master {
         shared: Shared,
     ) {
         for (program, body) in define {
-            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
+            self.to_starter(
+                key,
+                &work::DefineProgram {
+                    program,
+                    body: (*body).clone(),
+                },
+            );
         }
         if shared == Shared::Everything {
-            let plain = |(id, program, _): &(AttemptId, u64, _)| Assignment { id: *id, program: *program, files: None, directory: None };
+            let plain = |(id, program, _): &(AttemptId, u64, _)| Assignment {
+                id: *id,
+                program: *program,
+                files: None,
+                directory: None,
+            };
             for piece in attempts.chunks(ASSIGN_PIECE) {
-                self.to_starter(key, &work::Assign { attempts: piece.iter().map(plain).collect() });
+                self.to_starter(
+                    key,
+                    &work::Assign {
+                        attempts: piece.iter().map(plain).collect(),
+                    },
+                );
             }
             return;
         }
@@ -551,10 +630,17 @@ impl Master {
         tokio::task::spawn_blocking(move || {
             let (mut ready, mut failed) = (Vec::new(), Vec::new());
             for (id, program, body) in attempts {
-                let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
+                let directory = (shared == Shared::MarkerFs)
+                    .then(|| marker_inode(&body, id.job, device))
+                    .flatten();
                 let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
                 match brought {
-                    Ok(files) => ready.push(Assignment { id, program, files, directory }),
+                    Ok(files) => ready.push(Assignment {
+                        id,
+                        program,
+                        files,
+                        directory,
+                    }),
                     Err(why) => failed.push((id, why)),
                 }
             }
@@ -574,7 +660,12 @@ impl Master {
             self.pool.handle(now, Event::AttemptsReturned { key, ids });
         }
         for piece in ready.chunks(ASSIGN_PIECE) {
-            self.to_starter(key, &work::Assign { attempts: piece.to_vec() });
+            self.to_starter(
+                key,
+                &work::Assign {
+                    attempts: piece.to_vec(),
+                },
+            );
         }
     }
 
@@ -596,7 +687,11 @@ impl Master {
             let inputs = self.inputs.clone();
             tokio::task::spawn_blocking(move || {
                 let ended = outputs::store_whole(&group);
-                let all = keys.into_iter().zip(group).zip(ended).map(|((key, whole), ended)| (key, whole, ended));
+                let all = keys
+                    .into_iter()
+                    .zip(group)
+                    .zip(ended)
+                    .map(|((key, whole), ended)| (key, whole, ended));
                 let _ = inputs.blocking_send(Input::Stored(all.collect()));
             });
         }
@@ -604,19 +699,40 @@ impl Master {
             && let Some((key, whole)) = self.large.pop_front()
         {
             let id = whole.result.id;
-            let link = self.pool.proxy_of(key).and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
+            let link = self
+                .pool
+                .proxy_of(key)
+                .and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
             let (pieces, came) = mpsc::unbounded_channel();
             self.collecting.insert(id, (key, pieces));
             let inputs = self.inputs.clone();
             tokio::spawn(async move {
                 let fetch = |kind: &_, offset, length| {
                     let mut bytes = Vec::new();
-                    write_message(key.0, &work::FetchOutput { id, kind: Clone::clone(kind), offset, length }, &mut bytes);
+                    write_message(
+                        key.0,
+                        &work::FetchOutput {
+                            id,
+                            kind: Clone::clone(kind),
+                            offset,
+                            length,
+                        },
+                        &mut bytes,
+                    );
                     let _ = link.as_ref().map(|link| link.send(bytes));
                 };
-                let again = Whole { result: whole.result.clone(), program: whole.program.clone() };
+                let again = Whole {
+                    result: whole.result.clone(),
+                    program: whole.program.clone(),
+                };
                 let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
-                let _ = inputs.send(Input::Collected { key, whole: again, ended }).await;
+                let _ = inputs
+                    .send(Input::Collected {
+                        key,
+                        whole: again,
+                        ended,
+                    })
+                    .await;
             });
         }
     }
@@ -624,14 +740,28 @@ impl Master {
     fn collected(&mut self, key: StarterKey, whole: Whole, ended: Result<(), Failure>) {
         let now = self.now();
         match ended {
-            Ok(()) => self.pool.handle(now, Event::OutputsStored { key, result: whole.result }),
+            Ok(()) => self.pool.handle(
+                now,
+                Event::OutputsStored {
+                    key,
+                    result: whole.result,
+                },
+            ),
             Err(failure) if failure.later => {
                 tracing::warn!(attempt = %whole.result.id, why = failure.why, "outputs can't be written for now");
                 self.retry.push((key, whole));
                 self.retry_at.get_or_insert(Instant::now() + RETRY_OUTPUTS);
             }
             Err(Failure { why, ours, .. }) => {
-                self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours });
+                self.pool.handle(
+                    now,
+                    Event::OutputsFailed {
+                        key,
+                        id: whole.result.id,
+                        why,
+                        ours,
+                    },
+                );
             }
         }
     }

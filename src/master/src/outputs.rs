@@ -32,11 +32,19 @@ impl Failure {
     fn ours(path: &Path, error: &io::Error) -> Self {
         let later = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             || matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE));
-        Failure { why: format!("{}: {error}", path.display()), ours: true, later }
+        Failure {
+            why: format!("{}: {error}", path.display()),
+            ours: true,
+            later,
+        }
     }
 
     pub(crate) fn site(why: impl Into<String>) -> Self {
-        Failure { why: why.into(), ours: false, later: false }
+        Failure {
+            why: why.into(),
+            ours: false,
+            later: false,
+        }
     }
 }
 
@@ -54,7 +62,9 @@ pub(crate) fn destination(program: &Program, id: AttemptId, kind: &OutputKind) -
         }
     };
     let named = named.filter(|name| !name.is_empty());
-    named.map(|name| dir.join(OsStr::from_bytes(&name))).ok_or_else(|| Failure::site("the node sent a file that nobody asked for"))
+    named
+        .map(|name| dir.join(OsStr::from_bytes(&name)))
+        .ok_or_else(|| Failure::site("the node sent a file that nobody asked for"))
 }
 
 /// An output being written aside.
@@ -72,7 +82,11 @@ impl Aside {
         // A link is followed, so that it is still one afterwards; a device (`/dev/null`) is written to as it is.
         let target = fs::canonicalize(&target).unwrap_or(target);
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(Failure { why: format!("{}: is no file", target.display()), ours: true, later: false });
+            return Err(Failure {
+                why: format!("{}: is no file", target.display()),
+                ours: true,
+                later: false,
+            });
         };
         let device = fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir());
         let path = if device {
@@ -84,7 +98,10 @@ impl Aside {
             parent.join(aside)
         };
         let mut options = OpenOptions::new();
-        options.write(true).mode(output.mode & 0o777).custom_flags(libc::O_NOFOLLOW);
+        options
+            .write(true)
+            .mode(output.mode & 0o777)
+            .custom_flags(libc::O_NOFOLLOW);
         if !device {
             // What stands there is a leftover of a try that was cut off.
             let _ = fs::remove_file(&path);
@@ -94,7 +111,13 @@ impl Aside {
         if !device {
             let _ = file.set_permissions(fs::Permissions::from_mode(output.mode & 0o777));
         }
-        Ok(Aside { file, path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
+        Ok(Aside {
+            file,
+            path,
+            target,
+            hash: digest::Context::new(&digest::SHA256),
+            written: 0,
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -108,7 +131,12 @@ impl Aside {
         if self.written == output.size && self.hash.clone().finish().as_ref() == output.hash {
             Ok(())
         } else {
-            let what = format!("{} came with {} bytes of {}, or damaged", self.target.display(), self.written, output.size);
+            let what = format!(
+                "{} came with {} bytes of {}, or damaged",
+                self.target.display(),
+                self.written,
+                output.size
+            );
             Err(Failure::site(what))
         }
     }
@@ -154,7 +182,9 @@ fn write_whole(whole: &Whole) -> Result<Vec<Aside>, Failure> {
     for output in &whole.result.outputs {
         let written = (|| {
             let mut aside = Aside::create(&whole.program, whole.result.id, output)?;
-            let written = aside.write(output.inline.as_deref().unwrap_or_default()).and_then(|()| aside.check(output));
+            let written = aside
+                .write(output.inline.as_deref().unwrap_or_default())
+                .and_then(|()| aside.check(output));
             files.push(aside);
             written
         })();
@@ -211,7 +241,9 @@ pub(crate) async fn collect(
         }
         files.into_iter().try_for_each(Aside::finish)
     });
-    stored.await.unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
+    stored
+        .await
+        .unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
 }
 
 async fn bring(
@@ -233,7 +265,10 @@ async fn bring(
                     fetch(&output.kind, asked, length);
                     asked += length;
                 }
-                let piece = pieces.recv().await.ok_or_else(|| Failure::site("the starter was lost"))?;
+                let piece = pieces
+                    .recv()
+                    .await
+                    .ok_or_else(|| Failure::site("the starter was lost"))?;
                 let piece = piece.map_err(Failure::site)?;
                 if piece.kind != output.kind || piece.offset != aside.written || piece.data.is_empty() {
                     return Err(Failure::site(format!("{} came out of order", aside.target.display())));
@@ -260,7 +295,10 @@ mod tests {
     use vo_core::job::{Outcome, Usage};
     use vo_core::template::Template;
 
-    const ID: AttemptId = AttemptId { job: JobId { cluster: 1, proc: 0 }, attempt: 1 };
+    const ID: AttemptId = AttemptId {
+        job: JobId { cluster: 1, proc: 0 },
+        attempt: 1,
+    };
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("vo-outputs-{name}-{}", std::process::id()));
@@ -272,7 +310,13 @@ mod tests {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());
         let inline = inline.then(|| content.to_vec());
-        Output { kind, size: content.len() as u64, hash, mode: 0o644, inline }
+        Output {
+            kind,
+            size: content.len() as u64,
+            hash,
+            mode: 0o644,
+            inline,
+        }
     }
 
     fn whole(dir: &Path, outputs: Vec<Output>) -> Whole {
@@ -282,13 +326,23 @@ mod tests {
             error: Some(Template::constant("missing/err")),
             ..Program::default()
         };
-        let result = AttemptResult { id: ID, outcome: Outcome::Exited(0), usage: Usage::default(), outputs };
-        Whole { result, program: Arc::new(program) }
+        let result = AttemptResult {
+            id: ID,
+            outcome: Outcome::Exited(0),
+            usage: Usage::default(),
+            outputs,
+        };
+        Whole {
+            result,
+            program: Arc::new(program),
+        }
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -300,7 +354,13 @@ mod tests {
         let mut damaged = output(OutputKind::File(b"f".to_vec()), b"data", true);
         damaged.hash[0] ^= 1;
         let damaged = whole(&dir, vec![damaged]);
-        let nowhere = whole(&dir, vec![output(OutputKind::Stdout, b"x", true), output(OutputKind::Stderr, b"y", true)]);
+        let nowhere = whole(
+            &dir,
+            vec![
+                output(OutputKind::Stdout, b"x", true),
+                output(OutputKind::Stderr, b"y", true),
+            ],
+        );
         let outside = whole(&dir, vec![output(OutputKind::File(b"../f".to_vec()), b"x", true)]);
         let ended = store_whole(&[good, damaged, nowhere, outside]);
         assert_eq!(ended[0], Ok(()));
@@ -325,8 +385,17 @@ mod tests {
                 whole,
                 |kind, offset, length| {
                     let data = content[offset as usize..(offset + length) as usize].to_vec();
-                    let chunk = OutputChunk { id: ID, kind: kind.clone(), offset, data };
-                    let sender = if lost && offset > 0 { send.borrow_mut().take() } else { send.borrow().clone() };
+                    let chunk = OutputChunk {
+                        id: ID,
+                        kind: kind.clone(),
+                        offset,
+                        data,
+                    };
+                    let sender = if lost && offset > 0 {
+                        send.borrow_mut().take()
+                    } else {
+                        send.borrow().clone()
+                    };
                     sender.map(|s| s.send(Ok(chunk)));
                 },
                 pieces,

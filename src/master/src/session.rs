@@ -69,7 +69,10 @@ impl SessionFile {
     pub fn read_conf(&self) -> Result<Conf, Vec<Diagnostic>> {
         let mut conf = match &self.conf {
             Some(ConfText { file, text }) => Conf::parse(file, text.as_bytes(), BATCHES)?,
-            None => Conf { sites: vec![local_site()], ..Conf::default() },
+            None => Conf {
+                sites: vec![local_site()],
+                ..Conf::default()
+            },
         };
         conf.apply(&Overrides {
             proxies: self.proxies.as_deref().and_then(|text| parse_proxies(text).ok()),
@@ -105,7 +108,12 @@ impl SessionFile {
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         let aside = dir.join("session.toml.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&aside, Self::path(dir))?;
@@ -115,14 +123,21 @@ impl SessionFile {
 
 /// This machine: one proxy with all of its CPUs.
 fn local_site() -> SiteConf {
-    let cpus = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_COUNT).min(MAX_COUNT));
-    SiteConf { batch: Some("fork".into()), proxies: Some(Proxies { count: 1, cpus }), ..SiteConf::new("local", LOCAL) }
+    let cpus =
+        thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_COUNT).min(MAX_COUNT));
+    SiteConf {
+        batch: Some("fork".into()),
+        proxies: Some(Proxies { count: 1, cpus }),
+        ..SiteConf::new("local", LOCAL)
+    }
 }
 
 /// Is it a session's name? It becomes a file name here and at sites, and a part of batch jobs' names.
 pub fn valid_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    (1..=40).contains(&name.len()) && name.bytes().all(plain) && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+    (1..=40).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
 }
 
 /// Makes the directory if it isn't there, with mode 0700, its parents too.
@@ -161,7 +176,10 @@ impl SocketPath {
     /// # Errors
     /// Those of opening `dir`.
     pub fn new(dir: &Path) -> io::Result<SocketPath> {
-        let handle = OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY).open(dir)?;
+        let handle = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY)
+            .open(dir)?;
         let fd = OwnedFd::from(handle);
         let path = PathBuf::from(format!("/proc/self/fd/{}/control.sock", fd.as_raw_fd()));
         Ok(SocketPath { path, _dir: fd })

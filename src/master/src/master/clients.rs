@@ -8,11 +8,22 @@ use super::*;
 use crate::eventlog;
 use crate::listing;
 
+/// Named jobs that are cheap enough to be counted after every burst.
+const COUNTED_AT_ONCE: usize = 1000;
+
 impl Master {
     pub(super) fn client_told(&mut self, told: control::Told) {
         match told {
             control::Told::Opened(id, outbox) => {
-                self.clients.insert(id, Client { outbox, greeted: false, request: None, busy: false });
+                self.clients.insert(
+                    id,
+                    Client {
+                        outbox,
+                        greeted: false,
+                        request: None,
+                        busy: false,
+                    },
+                );
             }
             control::Told::Drained(id) => {
                 if let Some(client) = self.clients.get_mut(&id) {
@@ -41,7 +52,9 @@ impl Master {
     }
 
     fn request(&mut self, id: u64, frame: &Frame) -> Result<(), WireError> {
-        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(&id) else {
+            return Ok(());
+        };
         if !client.greeted {
             let hello = frame.read::<ctl::Hello>()?;
             client.greeted = vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol);
@@ -125,7 +138,10 @@ impl Master {
                     let nothing = select == Select::default();
                     if let Some(client) = self.clients.get_mut(&id) {
                         if nothing {
-                            client.send(&ctl::Progress { counts: ctl::Counts::default(), rate_milli: 0 });
+                            client.send(&ctl::Progress {
+                                counts: ctl::Counts::default(),
+                                rate_milli: 0,
+                            });
                             client.done();
                         } else {
                             client.request = Some(Request::Watching { select, told: None });
@@ -150,7 +166,9 @@ impl Master {
                 ctl::Pick::Job(job) => drop(select.jobs.insert(*job)),
             }
         }
-        let Some(missing) = self.pool.missing(&select) else { return Some(select) };
+        let Some(missing) = self.pool.missing(&select) else {
+            return Some(select);
+        };
         if let Some(client) = self.clients.get_mut(&client) {
             let message = format!("there is no job {missing} in this session");
             client.failed(Fault::Usage, message, Some("`q` and `history` list the jobs".into()));
@@ -184,11 +202,18 @@ impl Master {
             }
             return;
         }
-        let group = |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log };
+        let group = |g: ctl::SubmitGroup| GroupRecord {
+            count: g.count,
+            program: g.program,
+            log: g.log,
+        };
         let now = self.now();
-        let cluster = self.pool.submit(now, submit.name, submit.groups.into_iter().map(group).collect());
+        let cluster = self
+            .pool
+            .submit(now, submit.name, submit.groups.into_iter().map(group).collect());
         self.busy_at = Instant::now();
-        self.submitted.push_back((self.pool.sequence(), id, cluster, total as u32));
+        self.submitted
+            .push_back((self.pool.sequence(), id, cluster, total as u32));
     }
 
     fn show_job(&mut self, id: u64, job: JobId) {
@@ -199,10 +224,17 @@ impl Master {
         let dir = view.program.initialdir.expand(job);
         let at = |name: &Option<vo_core::Template>| {
             let name = name.as_ref()?.expand(job);
-            Some(Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&name)).into_os_string().into_vec())
+            Some(
+                Path::new(OsStr::from_bytes(&dir))
+                    .join(OsStr::from_bytes(&name))
+                    .into_os_string()
+                    .into_vec(),
+            )
         };
         let log = view.log.map(|log| {
-            eventlog::path(log, &view.program.initialdir, job).into_os_string().into_vec()
+            eventlog::path(log, &view.program.initialdir, job)
+                .into_os_string()
+                .into_vec()
         });
         let row = listing::row(&view, &|site| self.site_name(site));
         let detail = ctl::JobDetail {
@@ -234,7 +266,12 @@ impl Master {
                 write_message(0, event, &mut bytes);
                 client.outbox.send(bytes);
             }
-            client.request = Some(Request::Following { patience, interactive, settled: None, told: None });
+            client.request = Some(Request::Following {
+                patience,
+                interactive,
+                settled: None,
+                told: None,
+            });
         }
         if !self.started {
             self.connect_sites(interactive);
@@ -258,8 +295,18 @@ impl Master {
 
     pub(super) fn ask(&mut self, question: ctl::Question, answer: oneshot::Sender<Option<String>>) {
         self.last_question += 1;
-        let question = ctl::Question { id: self.last_question, ..question };
-        self.questions.insert(self.last_question, Asked { question, answer, client: None });
+        let question = ctl::Question {
+            id: self.last_question,
+            ..question
+        };
+        self.questions.insert(
+            self.last_question,
+            Asked {
+                question,
+                answer,
+                client: None,
+            },
+        );
         self.put_questions();
     }
 
@@ -281,7 +328,10 @@ impl Master {
     }
 
     fn answered(&mut self, client: u64, answer: ctl::Answer) {
-        if self.questions.get(&answer.id).is_some_and(|asked| asked.client == Some(client))
+        if self
+            .questions
+            .get(&answer.id)
+            .is_some_and(|asked| asked.client == Some(client))
             && let Some(asked) = self.questions.remove(&answer.id)
         {
             let _ = asked.answer.send(answer.text);
@@ -291,10 +341,19 @@ impl Master {
     /// The system's `ssh` asks through a program of ours.
     fn askpass(&mut self, id: u64, request: ctl::Askpass) {
         let ctl::Askpass { site, prompt, kind } = request;
-        let Some(outbox) = self.clients.get(&id).map(|client| client.outbox.clone()) else { return };
+        let Some(outbox) = self.clients.get(&id).map(|client| client.outbox.clone()) else {
+            return;
+        };
         let confirm = kind == "confirm" || prompt.contains("(yes/no");
         let (answer, answered) = oneshot::channel();
-        let question = ctl::Question { id: 0, site, title: String::new(), text: prompt, echo: confirm, confirm };
+        let question = ctl::Question {
+            id: 0,
+            site,
+            title: String::new(),
+            text: prompt,
+            echo: confirm,
+            confirm,
+        };
         self.ask(question, answer);
         tokio::spawn(async move {
             let text = answered.await.ok().flatten();
@@ -308,16 +367,27 @@ impl Master {
 
     fn end_asked(&mut self, id: u64, force: bool) {
         let unfinished = self.pool.counts(&Select::default()).unfinished();
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
         if unfinished > 0 && !force && self.ending.is_none() {
             let message = format!("{unfinished} job(s) are unfinished");
-            client.failed(Fault::Unfinished, message, Some("`wait` waits for them, `exit --force` removes them".into()));
+            client.failed(
+                Fault::Unfinished,
+                message,
+                Some("`wait` waits for them, `exit --force` removes them".into()),
+            );
             return;
         }
         client.request = Some(Request::Ending);
         if unfinished > 0 {
             let now = self.now();
-            self.pool.handle(now, Event::RemovalAsked { select: Select::default() });
+            self.pool.handle(
+                now,
+                Event::RemovalAsked {
+                    select: Select::default(),
+                },
+            );
         }
         self.end();
     }
@@ -345,39 +415,52 @@ impl Master {
 
     // ---- news ----
 
-    /// Tells clients what they follow; listings go on when the client has taken the last page.
+    /// Tells clients what they follow, at their pace; listings go on when the client has taken the last page.
     pub(super) fn tell_clients(&mut self) {
-        let now = self.now();
-        let participants = self.participants();
-        let settled = self.settled();
+        let (now, instant) = (self.now(), Instant::now());
+        let following = self
+            .clients
+            .values()
+            .any(|c| matches!(c.request, Some(Request::Following { .. })));
+        let participants = if following { self.participants() } else { (0, 0) };
+        let settled = following && self.settled();
         let any_up = self.sites.iter().any(|site| site.state == SiteState::Up);
         let rate_milli = self.rate_milli();
-        let sites: Vec<String> = self.sites.iter().map(|site| site.conf.name.clone()).collect();
-        for client in self.clients.values_mut() {
-            if client.busy {
-                continue;
-            }
+        for client in self.clients.values_mut().filter(|client| !client.busy) {
             match &mut client.request {
                 Some(Request::Listing(listing)) => {
-                    let (rows, more) = listing.page(&self.pool, |site| sites.get(usize::from(site)).cloned());
+                    let sites = &self.sites;
+                    let name = |site: u16| sites.get(usize::from(site)).map(|site| site.conf.name.clone());
+                    let (rows, more) = listing.page(&self.pool, name);
                     client.send(&ctl::JobRows { rows });
                     if !more {
                         client.done();
                     }
                 }
                 Some(Request::Watching { select, told }) => {
+                    let early = told
+                        .as_ref()
+                        .is_some_and(|(at, _)| instant.duration_since(*at) < WATCH_PACE);
+                    if early && select.jobs.len() > COUNTED_AT_ONCE {
+                        continue;
+                    }
                     let counts = counts(&self.pool.counts(select));
                     let over = counts.idle + counts.running == 0;
-                    let progress = ctl::Progress { counts, rate_milli };
-                    if over || told.as_ref().is_none_or(|t| t.counts != progress.counts) {
-                        *told = Some(progress.clone());
-                        client.send(&progress);
+                    let news = told.as_ref().is_none_or(|(_, before)| *before != counts);
+                    if over || (news && !early) {
+                        *told = Some((instant, counts));
+                        client.send(&ctl::Progress { counts, rate_milli });
                         if over {
                             client.done();
                         }
                     }
                 }
-                Some(Request::Following { patience, settled: since, told, .. }) => {
+                Some(Request::Following {
+                    patience,
+                    settled: since,
+                    told,
+                    ..
+                }) => {
                     let (joined, wanted) = participants;
                     let news = *told != Some(participants);
                     *told = Some(participants);
@@ -403,7 +486,11 @@ impl Master {
             let time_left = s.deadline.map(|deadline| deadline.since(now));
             let state = if !s.connected {
                 let linked = site.is_some_and(|site| site.link.is_some());
-                if linked { ctl::StarterState::Silent } else { ctl::StarterState::Unreachable }
+                if linked {
+                    ctl::StarterState::Silent
+                } else {
+                    ctl::StarterState::Unreachable
+                }
             } else if time_left.is_some_and(|left| left <= s.offer.drain) {
                 ctl::StarterState::Draining
             } else if s.running > 0 {
@@ -447,7 +534,10 @@ impl Master {
                 busy_cpus += s.busy_cpus;
             });
             let in_state = |states: &[ProxyState]| {
-                site.proxies.values().filter(|(info, _)| states.contains(&info.state)).count() as u32
+                site.proxies
+                    .values()
+                    .filter(|(info, _)| states.contains(&info.state))
+                    .count() as u32
             };
             let hello = site.hello.as_ref();
             let version = |h: &link::AgentHello| format!("{} {}", h.batch, h.batch_version).trim().to_owned();
@@ -476,10 +566,16 @@ impl Master {
     fn proxy_rows(&self, all: bool) -> Vec<ctl::ProxyRow> {
         let now = self.now();
         let rows = self.sites.iter().flat_map(|site| {
-            let shown = site.proxies.values().filter(move |(info, _)| all || info.state != ProxyState::Exit);
+            let shown = site
+                .proxies
+                .values()
+                .filter(move |(info, _)| all || info.state != ProxyState::Exit);
             shown.map(move |(info, at)| {
                 let age_ms = info.age_ms.saturating_add(now.0.saturating_sub(at.0));
-                ctl::ProxyRow { site: site.conf.name.clone(), info: ProxyInfo { age_ms, ..info.clone() } }
+                ctl::ProxyRow {
+                    site: site.conf.name.clone(),
+                    info: ProxyInfo { age_ms, ..info.clone() },
+                }
             })
         });
         rows.collect()
@@ -511,7 +607,11 @@ fn events(row: &ctl::JobRow, end: Option<End>) -> Vec<ctl::JobEventRow> {
     }
     if let Some(reason) = &row.reason {
         let when = row.ended_ms.or(row.started_ms).unwrap_or(row.submitted_ms);
-        let what = if row.state == ctl::JobState::Held { "held" } else { "a site failed an attempt" };
+        let what = if row.state == ctl::JobState::Held {
+            "held"
+        } else {
+            "a site failed an attempt"
+        };
         events.push(at(when, format!("{what}: {reason}")));
     }
     if let Some(ended) = row.ended_ms {

@@ -23,7 +23,9 @@ pub(super) fn prepare(
     let authority = ca.site_intermediate(&conf.name).map_err(|e| chain(&e))?;
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     // A local pool is the user's own machine: it ends with the session.
-    let walltime = conf.walltime.unwrap_or(Duration::from_secs(if local { 365 * 86_400 } else { 3600 }));
+    let walltime = conf
+        .walltime
+        .unwrap_or(Duration::from_secs(if local { 365 * 86_400 } else { 3600 }));
     let shape = ProxyShape {
         batch: conf.batch.clone().or(local.then(|| "fork".into())),
         nodes: conf.nodes.max(1),
@@ -119,7 +121,9 @@ impl Master {
     pub(super) fn connect_sites(&mut self, interactive: bool) {
         self.started = true;
         for index in 0..self.routes.len() {
-            let Some(route) = self.routes[index].clone() else { continue };
+            let Some(route) = self.routes[index].clone() else {
+                continue;
+            };
             let id = SiteId(index as u16);
             let inputs = self.inputs.clone();
             let tell: site::Tell = Arc::new(move |told| {
@@ -145,7 +149,9 @@ impl Master {
 
     pub(super) fn site_told(&mut self, id: SiteId, told: site::Told) {
         let now = self.now();
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         match told {
             site::Told::Event(event) => self.announce(event),
             site::Told::Question(question, answer) => self.ask(question, answer),
@@ -171,7 +177,9 @@ impl Master {
     }
 
     fn unlink(&mut self, id: SiteId) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         site.link = None;
         site.hello = None;
         site.reported = false;
@@ -179,11 +187,14 @@ impl Master {
         site.sending.clear();
         // Whoever waits for a piece from there waits in vain; the result is told again after the next inventory.
         let pool = &self.pool;
-        self.collecting.retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
+        self.collecting
+            .retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
     }
 
     fn site_failed(&mut self, id: SiteId, problem: Problem) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         let name = site.conf.name.clone();
         site.problem = Some((problem.message.clone(), problem.hint.clone()));
         site.stop = None;
@@ -195,9 +206,26 @@ impl Master {
             ending.left.push(format!("{name}: {}", problem.message));
         }
         if !ended {
-            self.set_state(id, if problem.authentication { SiteState::NeedsLogin } else { SiteState::Failed });
-            let Problem { message, hint, authentication, .. } = problem;
-            self.announce(SiteEvent::Failed { site: name, message, hint, authentication });
+            self.set_state(
+                id,
+                if problem.authentication {
+                    SiteState::NeedsLogin
+                } else {
+                    SiteState::Failed
+                },
+            );
+            let Problem {
+                message,
+                hint,
+                authentication,
+                ..
+            } = problem;
+            self.announce(SiteEvent::Failed {
+                site: name,
+                message,
+                hint,
+                authentication,
+            });
         }
     }
 
@@ -219,19 +247,43 @@ impl Master {
                 }
                 let report = frame.read::<work::Report>()?;
                 if !report.started.is_empty() {
-                    self.pool.handle(now, Event::AttemptsStarted { key, ids: report.started });
+                    self.pool.handle(
+                        now,
+                        Event::AttemptsStarted {
+                            key,
+                            ids: report.started,
+                        },
+                    );
                 }
                 for result in report.results {
                     self.result(now, key, result);
                 }
                 if !report.returned.is_empty() {
-                    self.pool.handle(now, Event::AttemptsReturned { key, ids: report.returned });
+                    self.pool.handle(
+                        now,
+                        Event::AttemptsReturned {
+                            key,
+                            ids: report.returned,
+                        },
+                    );
                 }
             }
             work::Inventory::KIND => {
                 if self.belongs(id, key) {
-                    let work::Inventory { queued, running, finished } = frame.read()?;
-                    self.pool.handle(now, Event::InventoryTold { key, queued, running, finished });
+                    let work::Inventory {
+                        queued,
+                        running,
+                        finished,
+                    } = frame.read()?;
+                    self.pool.handle(
+                        now,
+                        Event::InventoryTold {
+                            key,
+                            queued,
+                            running,
+                            finished,
+                        },
+                    );
                 }
             }
             work::OutputChunk::KIND => {
@@ -257,13 +309,23 @@ impl Master {
                 if let Some(site) = self.sites.get_mut(usize::from(id.0)) {
                     site.stop = None;
                 }
-                self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
+                self.site_failed(
+                    id,
+                    Problem {
+                        message,
+                        hint,
+                        authentication: false,
+                        transient: false,
+                    },
+                );
             }
             link::ProxyReport::KIND => self.proxies(id, frame.read()?),
             link::SiteNote::KIND => self.site_note(id, frame.read()?),
             link::StarterUp::KIND => {
                 let link::StarterUp { key, facts } = frame.read()?;
-                let Some(site) = self.sites.get(usize::from(id.0)) else { return Ok(()) };
+                let Some(site) = self.sites.get(usize::from(id.0)) else {
+                    return Ok(());
+                };
                 let shared = match facts.shares {
                     Shares::Nothing => Shared::Nothing,
                     Shares::MarkerFs => Shared::MarkerFs,
@@ -288,7 +350,11 @@ impl Master {
                 let link::StarterDown { key, gone, why } = frame.read()?;
                 if self.belongs(id, key) {
                     self.drop_collections(key);
-                    let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key } };
+                    let event = if gone {
+                        Event::StarterGone { key, why }
+                    } else {
+                        Event::StarterSilent { key }
+                    };
                     self.pool.handle(now, event);
                 }
             }
@@ -297,7 +363,12 @@ impl Master {
                 let link::BlobAck { hash, received } = frame.read()?;
                 self.blob_acknowledged(id, hash, received);
             }
-            link::Ping::KIND => self.to_site(id, &link::Pong { nonce: frame.read::<link::Ping>()?.nonce }),
+            link::Ping::KIND => self.to_site(
+                id,
+                &link::Pong {
+                    nonce: frame.read::<link::Ping>()?.nonce,
+                },
+            ),
             link::AgentStats::KIND => self.sites[usize::from(id.0)].stats = frame.read()?,
             link::ShutdownDone::KIND => self.site_ended(id, frame.read()?),
             // From an agent newer than we are, or not for us.
@@ -320,17 +391,34 @@ impl Master {
     }
 
     fn hello(&mut self, id: SiteId, hello: link::AgentHello) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
             let message = format!("its event agent is version {}, which we can't talk to", hello.version);
             let hint = Some("end the session with the vo-login that started it".into());
-            return self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
+            return self.site_failed(
+                id,
+                Problem {
+                    message,
+                    hint,
+                    authentication: false,
+                    transient: false,
+                },
+            );
         }
-        let up = SiteEvent::Up { site: site.conf.name.clone(), batch: hello.batch.clone() };
+        let up = SiteEvent::Up {
+            site: site.conf.name.clone(),
+            batch: hello.batch.clone(),
+        };
         site.hello = Some(hello);
         site.problem = None;
         site.ever_up = true;
-        let state = if self.ending.is_some() { SiteState::Ending } else { SiteState::Up };
+        let state = if self.ending.is_some() {
+            SiteState::Ending
+        } else {
+            SiteState::Up
+        };
         self.set_state(id, state);
         self.announce(up);
         if self.ending.is_some() {
@@ -342,7 +430,9 @@ impl Master {
 
     fn proxies(&mut self, id: SiteId, report: link::ProxyReport) {
         let now = self.now();
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         let first = !std::mem::replace(&mut site.reported, true);
         if first {
             site.proxies.clear();
@@ -356,12 +446,20 @@ impl Master {
         }
         let mut gone: Vec<(StarterKey, String)> = Vec::new();
         for (proxy, why) in ended {
-            gone.extend(self.pool.starters_of(id, Some(proxy)).into_iter().map(|key| (key, why.clone())));
+            gone.extend(
+                self.pool
+                    .starters_of(id, Some(proxy))
+                    .into_iter()
+                    .map(|key| (key, why.clone())),
+            );
         }
         if first {
             // Starters of proxies that the agent has forgotten ended while we were away.
             for key in self.pool.starters_of(id, None) {
-                let known = self.pool.proxy_of(key).is_some_and(|(_, p)| self.sites[usize::from(id.0)].proxies.contains_key(&p));
+                let known = self
+                    .pool
+                    .proxy_of(key)
+                    .is_some_and(|(_, p)| self.sites[usize::from(id.0)].proxies.contains_key(&p));
                 if !known {
                     gone.push((key, "its proxy ended".into()));
                 }
@@ -374,15 +472,26 @@ impl Master {
     }
 
     fn site_note(&mut self, id: SiteId, note: link::SiteNote) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
-        let link::SiteNote { resolved, message, hint, .. } = note;
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
+        let link::SiteNote {
+            resolved,
+            message,
+            hint,
+            ..
+        } = note;
         tracing::info!(site = site.conf.name, resolved, message, "note");
         if resolved {
             site.problem = None;
             return;
         }
         site.problem = Some((message.clone(), hint.clone()));
-        let event = SiteEvent::Note { site: site.conf.name.clone(), message, hint };
+        let event = SiteEvent::Note {
+            site: site.conf.name.clone(),
+            message,
+            hint,
+        };
         self.announce(event);
     }
 
@@ -402,12 +511,16 @@ impl Master {
     /// work can fill.
     fn set_target(&mut self, id: SiteId) {
         let (demand, quiet) = (self.pool.demand_cpus(), self.busy_at.elapsed());
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         if site.state != SiteState::Up || site.hello.is_none() || self.ending.is_some() {
             return;
         }
         let proxies = if demand > 0 {
-            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(site.wanted)
+            u32::try_from(demand.div_ceil(u64::from(site.cpus)))
+                .unwrap_or(u32::MAX)
+                .min(site.wanted)
         } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
             site.wanted
         } else {
@@ -434,11 +547,21 @@ impl Master {
     // ---- files for the nodes ----
 
     fn blob_needed(&mut self, id: SiteId, hash: Hash) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         if site.sending.contains_key(&hash) {
             return;
         }
-        site.sending.insert(hash, Sending { blob: None, sent: 0, received: 0, reading: true });
+        site.sending.insert(
+            hash,
+            Sending {
+                blob: None,
+                sent: 0,
+                received: 0,
+                reading: true,
+            },
+        );
         let (files, inputs) = (self.files.clone(), self.inputs.clone());
         tokio::task::spawn_blocking(move || {
             let read = files.open(&hash).and_then(|blob| {
@@ -450,15 +573,27 @@ impl Master {
     }
 
     pub(super) fn blob_read(&mut self, id: SiteId, hash: Hash, read: Result<(Arc<Blob>, Vec<u8>), String>) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
-        let Some(sending) = site.sending.get_mut(&hash) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
+        let Some(sending) = site.sending.get_mut(&hash) else {
+            return;
+        };
         sending.reading = false;
         match read {
             Ok((blob, data)) => {
                 let (size, offset) = (blob.size, sending.sent);
                 sending.blob = Some(blob);
                 sending.sent += data.len() as u64;
-                self.to_site(id, &link::BlobChunk { hash, offset, size, data });
+                self.to_site(
+                    id,
+                    &link::BlobChunk {
+                        hash,
+                        offset,
+                        size,
+                        data,
+                    },
+                );
                 self.send_on(id, hash);
             }
             Err(why) => {
@@ -469,7 +604,11 @@ impl Master {
     }
 
     fn blob_acknowledged(&mut self, id: SiteId, hash: Hash, received: u64) {
-        if let Some(sending) = self.sites.get_mut(usize::from(id.0)).and_then(|site| site.sending.get_mut(&hash)) {
+        if let Some(sending) = self
+            .sites
+            .get_mut(usize::from(id.0))
+            .and_then(|site| site.sending.get_mut(&hash))
+        {
             sending.received = sending.received.max(received);
             self.send_on(id, hash);
         }
@@ -477,8 +616,12 @@ impl Master {
 
     /// Reads the next piece, to be sent: one at a time, so that they go in order.
     fn send_on(&mut self, id: SiteId, hash: Hash) {
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
-        let Some(sending) = site.sending.get_mut(&hash) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
+        let Some(sending) = site.sending.get_mut(&hash) else {
+            return;
+        };
         let Some(blob) = &sending.blob else { return };
         if sending.sent >= blob.size {
             site.sending.remove(&hash);
@@ -490,7 +633,10 @@ impl Master {
         sending.reading = true;
         let (blob, offset, inputs) = (blob.clone(), sending.sent, self.inputs.clone());
         tokio::task::spawn_blocking(move || {
-            let read = blob.read(offset, work::CHUNK).map_err(|e| e.to_string()).map(|data| (blob, data));
+            let read = blob
+                .read(offset, work::CHUNK)
+                .map_err(|e| e.to_string())
+                .map(|data| (blob, data));
             let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
         });
     }
@@ -503,15 +649,25 @@ impl Master {
             return;
         }
         tracing::info!("ending");
-        let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until: Instant::now() + ENDING_PATIENCE };
+        let mut ending = Ending {
+            waiting: BTreeSet::new(),
+            left: Vec::new(),
+            until: Instant::now() + ENDING_PATIENCE,
+        };
+        let mut notes = Vec::new();
         for (index, site) in self.sites.iter_mut().enumerate() {
             match site.state {
                 SiteState::Up => {
                     ending.waiting.insert(SiteId(index as u16));
                 }
                 SiteState::Lost => {
-                    // It is being tried again: if it answers in time, it is ended properly.
                     ending.waiting.insert(SiteId(index as u16));
+                    let message = format!("is not connected; tried for another {} s", ENDING_PATIENCE.as_secs());
+                    notes.push(SiteEvent::Note {
+                        site: site.conf.name.clone(),
+                        message,
+                        hint: None,
+                    });
                 }
                 _ if site.ever_up => {
                     let (why, _) = site.problem.clone().unwrap_or_default();
@@ -522,6 +678,7 @@ impl Master {
         }
         let waiting: Vec<SiteId> = ending.waiting.iter().copied().collect();
         self.ending = Some(ending);
+        notes.into_iter().for_each(|note| self.announce(note));
         for id in waiting {
             if self.sites[usize::from(id.0)].state == SiteState::Up {
                 self.shut_down(id);
@@ -537,16 +694,24 @@ impl Master {
 
     fn site_ended(&mut self, id: SiteId, done: link::ShutdownDone) {
         self.set_state(id, SiteState::Ended);
-        let Some(site) = self.sites.get_mut(usize::from(id.0)) else { return };
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         site.link = None;
         site.stop = None;
         let name = site.conf.name.clone();
         if let Some(ending) = &mut self.ending {
             ending.waiting.remove(&id);
-            ending.left.extend(done.left.into_iter().map(|left| format!("{name}: {left}")));
+            ending
+                .left
+                .extend(done.left.into_iter().map(|left| format!("{name}: {left}")));
         }
         let message = "its proxies and files are removed".into();
-        self.announce(SiteEvent::Note { site: name, message, hint: None });
+        self.announce(SiteEvent::Note {
+            site: name,
+            message,
+            hint: None,
+        });
     }
 
     pub(super) fn check_ending(&mut self) {
@@ -559,25 +724,41 @@ impl Master {
         }
         for id in std::mem::take(&mut ending.waiting) {
             let site = &self.sites[usize::from(id.0)];
-            let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
+            let hours = site
+                .limits
+                .heartbeat_ms
+                .saturating_mul(u64::from(site.limits.missed_heartbeats))
+                / 3_600_000;
             let after = if site.limits.shutdown_on_missed {
-                format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
+                format!(
+                    "its agent removes its {} proxies itself after {hours} h without us",
+                    site.proxies.len()
+                )
             } else {
                 "its agent goes on by itself (on_missed = keep)".into()
             };
-            ending.left.push(format!("{}: can't be reached; {after}, or `rm -r ~/.vo-login` there after cancelling them", site.conf.name));
+            ending.left.push(format!(
+                "{}: can't be reached; {after}, or `rm -r ~/.vo-login` there after cancelling them",
+                site.conf.name
+            ));
         }
         let left = std::mem::take(&mut ending.left);
         self.remove_files();
         for line in &left {
             tracing::warn!(line, "left behind");
         }
-        let enders = self.clients.values_mut().filter(|c| matches!(c.request, Some(Request::Ending)));
+        let enders = self
+            .clients
+            .values_mut()
+            .filter(|c| matches!(c.request, Some(Request::Ending)));
         for client in enders {
             if left.is_empty() {
                 client.done();
             } else {
-                let message = format!("the session has ended, but something is left behind: {}", left.join("; "));
+                let message = format!(
+                    "the session has ended, but something is left behind: {}",
+                    left.join("; ")
+                );
                 client.failed(Fault::System, message, None);
             }
         }

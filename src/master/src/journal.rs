@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -146,10 +146,7 @@ fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
                     }
                 }
             }
-            next = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(work) => Some(work),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            next = inbox.recv_timeout(due.saturating_duration_since(Instant::now())).ok();
         }
         loop {
             match log.commit() {

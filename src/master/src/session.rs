@@ -178,7 +178,7 @@ impl SocketPath {
     pub fn new(dir: &Path) -> io::Result<SocketPath> {
         let handle = OpenOptions::new()
             .read(true)
-            .custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
             .open(dir)?;
         let fd = OwnedFd::from(handle);
         let path = PathBuf::from(format!("/proc/self/fd/{}/control.sock", fd.as_raw_fd()));

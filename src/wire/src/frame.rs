@@ -159,3 +159,102 @@ macro_rules! kinds {
     };
 }
 pub(crate) use kinds;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Ping, SetTarget};
+    use crate::work::{Report, is_relayed};
+    use minicbor::{Decode, Encode};
+
+    #[derive(Debug, PartialEq, Encode, Decode)]
+    struct Newer {
+        #[n(0)]
+        proxies: u32,
+        #[n(1)]
+        added: Option<String>,
+    }
+
+    impl Message for Newer {
+        const KIND: u16 = SetTarget::KIND;
+    }
+
+    #[test]
+    fn frames_arrive_however_the_stream_is_cut() {
+        let mut bytes = Vec::new();
+        write_message(7, &Ping { nonce: 1 }, &mut bytes);
+        Frame::new(u64::MAX, &SetTarget { proxies: 3 }).write(&mut bytes);
+        for size in 1..=bytes.len() {
+            let mut reader = FrameReader::new();
+            let mut frames = Vec::new();
+            for piece in bytes.chunks(size) {
+                reader.buffer().extend_from_slice(piece);
+                while let Some(frame) = reader.next_frame().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert_eq!(frames.len(), 2, "pieces of {size}");
+            assert_eq!((frames[0].route, frames[0].read::<Ping>()), (7, Ok(Ping { nonce: 1 })));
+            assert_eq!((frames[1].route, frames[1].read::<SetTarget>()), (u64::MAX, Ok(SetTarget { proxies: 3 })));
+            assert!(reader.buffer().is_empty());
+        }
+    }
+
+    #[test]
+    fn messages_evolve_by_adding_fields() {
+        let newer = Frame::new(0, &Newer { proxies: 4, added: Some("x".into()) });
+        assert_eq!(newer.read(), Ok(SetTarget { proxies: 4 }), "an added field is skipped");
+        let older = Frame::new(0, &SetTarget { proxies: 5 });
+        assert_eq!(older.read(), Ok(Newer { proxies: 5, added: None }), "a missing one is absent");
+    }
+
+    #[test]
+    fn what_is_no_frame_or_message_is_refused() {
+        fn check(length: u32, expected: Result<Option<Frame>, WireError>) {
+            let mut reader = FrameReader::new();
+            reader.buffer().extend_from_slice(&length.to_be_bytes());
+            assert_eq!(reader.next_frame(), expected, "{length}");
+        }
+        check(0, Err(WireError::Length(0)));
+        check(9, Err(WireError::Length(9)));
+        check(10, Ok(None));
+        check(MAX_FRAME as u32, Ok(None));
+        check(MAX_FRAME as u32 + 1, Err(WireError::Length(MAX_FRAME + 1)));
+        check(u32::MAX, Err(WireError::Length(u32::MAX as usize)));
+        let ping = Frame::new(0, &Ping { nonce: 1 });
+        assert_eq!(ping.read::<SetTarget>(), Err(WireError::Unexpected(Ping::KIND)));
+        for garbage in [&b""[..], b"\xff", b"\x9f", b"\x81\x1b", b"\xbf\xff"] {
+            let frame = Frame { kind: Report::KIND, route: 0, body: garbage.to_vec() };
+            assert!(matches!(frame.read::<Report>(), Err(WireError::Body { .. })), "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        // A linear congruential generator: bytes that no encoder would make.
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut body = Vec::new();
+            for _ in 0..state % 64 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                body.push((state >> 33) as u8);
+            }
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let frame = |kind| Frame { kind, route: 0, body: body.clone() };
+            let _ = frame(Report::KIND).read::<Report>();
+            let _ = frame(crate::link::Configure::KIND).read::<crate::link::Configure>();
+            let _ = frame(crate::control::Submit::KIND).read::<crate::control::Submit>();
+            let mut reader = FrameReader::new();
+            reader.buffer().extend_from_slice(&body);
+            while let Ok(Some(_)) = reader.next_frame() {}
+        }
+    }
+
+    #[test]
+    fn only_work_is_relayed() {
+        assert!(is_relayed(Report::KIND));
+        assert!(!is_relayed(SetTarget::KIND));
+        assert!(!is_relayed(crate::node::End::KIND));
+        assert!(!is_relayed(crate::control::Submit::KIND));
+    }
+}

@@ -231,7 +231,7 @@ pub(crate) fn follow(master: &mut Master, signals: &Signals, patience: Duration,
         patience_ms,
         interactive: person.is_some(),
     })?;
-    let mut report = Report::new(verbose);
+    let mut report = Report::new(verbose, !patience.is_zero());
     let mut skipped = false;
     loop {
         while let Some(frame) = master.buffered()? {
@@ -299,7 +299,7 @@ fn finish(master: Master, force: bool) -> Result<()> {
 
 /// Asks the master to end, and shows what the sites say until it is done with them.
 pub(crate) fn ask_end(mut master: Master, force: bool) -> Result<Master> {
-    let mut report = Report::new(true);
+    let mut report = Report::new(true, false);
     master.pages(&EndSession { force }, |event: SiteEvent| {
         report.event(event);
         Ok(())
@@ -313,25 +313,41 @@ struct Report {
     out: io::Stderr,
     live: bool,
     verbose: bool,
-    /// Is the cursor behind dots, or a line to be written over?
+    /// Are starters waited for?
+    patient: bool,
+    /// Is the cursor on a line to be written over?
+    uploading: bool,
+    /// Is it behind dots?
     open: bool,
     dots: u32,
+    /// Starters that called back, and those wanted; none if nobody waits for them.
     participants: Option<(u32, u32)>,
-    /// Is a site up? If not, was a login refused there?
-    sites: BTreeMap<String, Result<(), bool>>,
+    sites: BTreeMap<String, Site>,
+}
+
+/// How far a site's start is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Site {
+    Pending,
+    Up,
+    Failed,
+    /// It refused our login.
+    Refused,
 }
 
 /// Most dots on the line that counts participants.
 const DOTS: u32 = 40;
 
 impl Report {
-    fn new(verbose: bool) -> Report {
+    fn new(verbose: bool, patient: bool) -> Report {
         let out = io::stderr();
         let live = out.is_terminal();
         Report {
+            patient,
             out,
             live,
             verbose,
+            uploading: false,
             open: false,
             dots: 0,
             participants: None,
@@ -340,6 +356,9 @@ impl Report {
     }
 
     fn line_feed(&mut self) {
+        if std::mem::take(&mut self.uploading) {
+            self.write("\r\x1b[K");
+        }
         if std::mem::take(&mut self.open) {
             self.dots = 0;
             self.write("\n");
@@ -360,7 +379,7 @@ impl Report {
         match event {
             SiteEvent::Spawning { site, gateway } => {
                 self.line(&format!("Spawning on {gateway}"));
-                self.sites.entry(site).or_insert(Err(false));
+                self.sites.entry(site).or_insert(Site::Pending);
             }
             SiteEvent::Uploading { site, sent, total } if self.live && total > 0 => {
                 let percent = sent.saturating_mul(100) / total;
@@ -368,17 +387,15 @@ impl Report {
                     "\r\x1b[KUploading the agent to {}: {percent} %",
                     printable(&site)
                 ));
-                self.open = sent < total;
-                if !self.open {
-                    self.write("\r\x1b[K");
-                }
+                self.uploading = true;
+                return;
             }
             SiteEvent::Uploading { .. } => {}
             SiteEvent::Up { site, batch } => {
                 if self.verbose {
                     self.line(&format!("{site}: up, batch system {batch}"));
                 }
-                self.sites.insert(site, Ok(()));
+                self.sites.insert(site, Site::Up);
             }
             SiteEvent::Failed {
                 site,
@@ -387,11 +404,14 @@ impl Report {
                 authentication,
             } => {
                 self.note(&site, &message, hint.as_deref());
-                self.sites.insert(site, Err(authentication));
+                self.sites
+                    .insert(site, if authentication { Site::Refused } else { Site::Failed });
             }
             SiteEvent::Note { site, message, hint } => self.note(&site, &message, hint.as_deref()),
-            SiteEvent::Participants { joined, wanted } => self.participants(joined, wanted),
+            SiteEvent::Participants { joined, wanted } if self.patient => self.participants = Some((joined, wanted)),
+            SiteEvent::Participants { .. } => {}
         }
+        self.show_participants();
     }
 
     fn note(&mut self, site: &str, message: &str, hint: Option<&str>) {
@@ -401,10 +421,15 @@ impl Report {
         }
     }
 
-    /// A dot for each starter, or for each fortieth of them.
-    fn participants(&mut self, joined: u32, wanted: u32) {
-        self.participants = Some((joined, wanted));
-        if !self.open || self.dots == 0 {
+    /// A dot for each starter, or for each fortieth of them, once all gateways have settled.
+    fn show_participants(&mut self) {
+        let Some((joined, wanted)) = self.participants else {
+            return;
+        };
+        if self.sites.values().any(|site| *site == Site::Pending) {
+            return;
+        }
+        if !self.open {
             self.line_feed();
             self.write("Setting up VO participants ");
             self.open = true;
@@ -418,12 +443,10 @@ impl Report {
     }
 
     fn end(&mut self) {
-        let Some((joined, wanted)) = self.participants else {
-            return;
+        let Some((joined, wanted)) = self.participants.filter(|(_, wanted)| *wanted > 0) else {
+            return self.line_feed();
         };
-        if !self.open {
-            self.participants(joined, wanted);
-        }
+        self.show_participants();
         self.open = false;
         if joined >= wanted {
             self.write(" Done\n");
@@ -435,10 +458,10 @@ impl Report {
     }
 
     fn verdict(&self) -> Result<Started> {
-        if self.sites.values().any(Result::is_ok) {
+        if self.sites.values().any(|site| *site == Site::Up) {
             return Ok(Started::Up);
         }
-        if self.sites.values().all(|site| *site == Err(true)) {
+        if self.sites.values().all(|site| *site == Site::Refused) {
             return Err(Error::new(
                 ExitCode::Authentication,
                 "no site could be used: logins were refused",

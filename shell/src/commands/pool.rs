@@ -208,7 +208,7 @@ fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> st
             let (state, activity) = words(row);
             table.row(vec![
                 format!("slot{}@{}", row.proxy, row.host),
-                row.system.to_uppercase(),
+                system(&row.system),
                 row.arch.clone(),
                 state.into(),
                 activity.into(),
@@ -224,6 +224,15 @@ fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> st
         writeln!(out)?;
     }
     totals(rows).write(out)
+}
+
+/// `LINUX`, as condor_status has it, from a name as long as `Debian GNU/Linux 12 (bookworm)`.
+fn system(name: &str) -> String {
+    let upper = name.to_uppercase();
+    if upper.contains("LINUX") {
+        return "LINUX".into();
+    }
+    upper.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 /// State and activity, in condor_status's words.

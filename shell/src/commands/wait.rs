@@ -126,10 +126,10 @@ fn summary(counts: &Counts, took: Duration) -> String {
             text += &format!(", {number} {what}");
         }
     }
-    text += &format!(
-        " ({} waited)",
-        span(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
-    );
+    text += &match took.as_secs() {
+        0..10 => format!(" (waited {:.1}s)", took.as_secs_f32()),
+        seconds => format!(" (waited {})", span(seconds.saturating_mul(1000))),
+    };
     if counts.held > 0 {
         text += "; `q -hold` says why they are held";
     }
@@ -196,7 +196,7 @@ mod tests {
         );
         assert_eq!(
             text,
-            "99 of 102 job(s) succeeded, 1 failed, 2 held (1m1s waited); `q -hold` says why they are held"
+            "99 of 102 job(s) succeeded, 1 failed, 2 held (waited 1m1s); `q -hold` says why they are held"
         );
     }
 }

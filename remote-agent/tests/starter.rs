@@ -301,6 +301,18 @@ exit $1";
         );
     }
 
+    // More files than a message can list.
+    let script = "long=$(printf %0200d 0); for i in $(seq 4000); do : >$i.$long; done";
+    peer.define(4, shell(Path::new("/"), script)).await;
+    peer.assign_files(4, id(21), Vec::new()).await;
+    let result = peer.result(id(21)).await;
+    assert!(
+        matches!(&result.outcome, Outcome::Unrunnable(why) if why.starts_with("the job left 4000 files")),
+        "{:?}",
+        result.outcome
+    );
+    assert!(result.outputs.is_empty());
+
     // More than is kept of standard output, in one line.
     let mut talker = shell(Path::new("/"), "head -c 100000000 /dev/zero; echo end >&2");
     talker.output = Some(constant("o"));

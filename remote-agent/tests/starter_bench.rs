@@ -86,6 +86,17 @@ async fn through_the_starter() -> (Duration, Duration) {
         }
     }
     let wall = wall.elapsed();
+    for (who, pid) in [("guardian", process.pid()), ("starter", process.starter())] {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = |name: &str| {
+            status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        println!("{who}: {}, {}", line("VmHWM"), line("VmRSS"));
+    }
     peer.send(&End { why: "over".into() }).await;
     peer.expect::<Leaving>().await;
     assert!(process.end().await.success());

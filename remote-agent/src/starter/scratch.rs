@@ -28,8 +28,8 @@ use super::jobs::{path, reason};
 /// Bytes of contents within one result; what is larger is fetched.
 const INLINE_TOTAL: usize = 256 << 10;
 
-/// A job's files come back one by one: beyond this, their list alone would be too large to tell. The master keeps it in memory.
-const MAX_OUTPUTS: usize = 10_000;
+/// A job's files come back one by one, and their list travels in one message: bytes that it may take.
+const MAX_LIST: usize = 1 << 20;
 
 /// The starter's own directory.
 #[derive(Debug, Clone)]
@@ -233,9 +233,13 @@ impl Place {
                 }
             }
         }
-        if left.paths.len() > MAX_OUTPUTS {
+        let listed = |kind: &OutputKind| match kind {
+            OutputKind::File(name) => 64 + name.len(),
+            OutputKind::Stdout | OutputKind::Stderr => 64,
+        };
+        if left.paths.keys().map(listed).sum::<usize>() > MAX_LIST {
             let text = format!(
-                "the job left {} files, and at most {MAX_OUTPUTS} come back: let it pack them, or name some in \
+                "the job left {} files, too many to bring back one by one: let it pack them, or name some in \
                  transfer_output_files ({ended})",
                 left.paths.len()
             );

@@ -226,7 +226,7 @@ fn status(dir: &Path) -> io::Result<()> {
         }
         listing += &format!("{id}\t{name}\t{}\t-\n", if runs { "running" } else { "done" });
     }
-    print!("{listing}end\n");
+    io::stdout().write_all(format!("{listing}end\n").as_bytes())?;
     io::stdout().flush()
 }
 

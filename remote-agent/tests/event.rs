@@ -8,20 +8,26 @@
 )]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use vo_agent::launch::{self, AgentAddress, Launch, SiteDir};
+use vo_core::ids::{ProxyId, StarterKey};
 use vo_net::frames::{FrameSource, send};
-use vo_net::tls::SessionCa;
+use vo_net::tls::{self, Identity, SessionCa, SiteAuthority};
 use vo_wire::frame::{Frame, Message};
 use vo_wire::link::{
-    AgentHello, AgentRefused, Configure, Limits, Marker, ProxyReport, ProxyShape, ProxyState, SetTarget, Shutdown,
-    ShutdownDone, StarterUp,
+    AgentHello, AgentRefused, BlobAck, BlobChunk, BlobMissing, Configure, Limits, Marker, NeedBlob, ProxyInfo,
+    ProxyReport, ProxyShape, ProxyState, SetTarget, Shutdown, ShutdownDone, StarterDown, StarterUp,
 };
+use vo_wire::node::{Leaving, MasterLink, Shares, StarterFacts, StarterHello, Welcome};
+use vo_wire::work::{Recall, Report};
 
 const SESSION: &str = "test-00112233445566aa";
 
@@ -117,10 +123,9 @@ impl Bridge {
         }
     }
 
-    async fn until(&mut self, state: ProxyState) -> vo_wire::link::ProxyInfo {
+    async fn until(&mut self, state: ProxyState) -> ProxyInfo {
         loop {
             let report: ProxyReport = self.next().await;
-            eprintln!("{report:?}");
             if let Some(info) = report.proxies.into_iter().find(|info| info.state == state) {
                 return info;
             }
@@ -208,4 +213,380 @@ async fn a_proxy_runs_survives_its_agent_and_leaves_nothing() {
     );
     none_left(&root).await;
     assert!(!root.exists());
+}
+
+/// A starter that the test plays.
+struct Starter {
+    frames: FrameSource<tokio::io::ReadHalf<tokio_rustls::client::TlsStream<TcpStream>>>,
+    write: tokio::io::WriteHalf<tokio_rustls::client::TlsStream<TcpStream>>,
+    key: StarterKey,
+}
+
+impl Starter {
+    /// Calls the agent with an identity, as a starter of `proxy`.
+    async fn call(root: &Path, identity: &Identity, proxy: ProxyId, key: u64) -> std::io::Result<Starter> {
+        let dir = SiteDir(root.join(SESSION));
+        let address: AgentAddress = launch::read(&dir.address())?;
+        let stream = TcpStream::connect(address.addresses.first().unwrap()).await?;
+        let config = tls::client_config(identity).unwrap();
+        let stream = tls::connect_agent(&config, identity.domain(), stream)
+            .await
+            .map_err(std::io::Error::other)?;
+        let (read, mut write) = tokio::io::split(stream);
+        let facts = StarterFacts {
+            proxy,
+            node_index: 0,
+            batch_id: String::new(),
+            restarts: 0,
+            host: "node".to_owned(),
+            cpus: 1,
+            memory_mb: 1,
+            gpus: 0,
+            scratch_bytes: 1,
+            time_left_ms: None,
+            shares: Shares::Nothing,
+            arch: String::new(),
+            system: String::new(),
+            pid: 1,
+        };
+        let key = StarterKey(key);
+        send(
+            &mut write,
+            key.0,
+            &StarterHello {
+                protocol: vo_wire::PROTOCOL,
+                key,
+                epoch: 0,
+                facts,
+            },
+        )
+        .await?;
+        Ok(Starter {
+            frames: FrameSource::new(read),
+            write,
+            key,
+        })
+    }
+
+    async fn say<M: Message>(&mut self, message: &M) {
+        send(&mut self.write, self.key.0, message).await.unwrap();
+    }
+
+    async fn next<M: Message>(&mut self) -> M {
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, self.frames.next())
+                .await
+                .expect("a frame in time")
+                .unwrap();
+            let frame = frame.expect("the stream goes on");
+            if frame.kind == M::KIND {
+                assert_eq!(frame.route, self.key.0);
+                return frame.read().unwrap();
+            }
+        }
+    }
+
+    /// Receives a file as starters do.
+    async fn receive(&mut self, hash: [u8; 32]) -> Vec<u8> {
+        let mut content = Vec::new();
+        loop {
+            let chunk: BlobChunk = self.next().await;
+            assert_eq!((chunk.hash, chunk.offset), (hash, content.len() as u64));
+            content.extend_from_slice(&chunk.data);
+            self.say(&BlobAck {
+                hash,
+                received: content.len() as u64,
+            })
+            .await;
+            if content.len() as u64 == chunk.size {
+                return content;
+            }
+        }
+    }
+}
+
+/// Plays the master's part for one file.
+async fn provide(bridge: &mut Bridge, hash: [u8; 32], content: &[u8]) {
+    let asked: NeedBlob = bridge.next().await;
+    assert_eq!(asked.hash, hash);
+    let size = content.len() as u64;
+    let mut offset = 0;
+    for data in content.chunks(vo_wire::work::CHUNK) {
+        bridge
+            .say(&BlobChunk {
+                hash,
+                offset,
+                size,
+                data: data.to_vec(),
+            })
+            .await;
+        offset += data.len() as u64;
+        let ack: BlobAck = bridge.next().await;
+        assert_eq!((ack.hash, ack.received), (hash, offset));
+    }
+}
+
+#[tokio::test]
+async fn relays_and_serves_files_to_starters_of_its_own_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("vo");
+    let authority = authority();
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&configure(&authority)).await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    let proxy = bridge.until(ProxyState::Run).await.id;
+    let launch: Launch = launch::read(&SiteDir(root.join(SESSION)).launch(proxy)).unwrap();
+    let identity = Identity::from_pem(&launch.identity).unwrap();
+
+    let mut starter = Starter::call(&root, &identity, proxy, 77).await.unwrap();
+    assert!(starter.next::<Welcome>().await.master);
+    while bridge.next::<StarterUp>().await.key != starter.key {}
+
+    // Frames pass unread, both ways; the route is the starter's whatever it says.
+    let recall = Recall { count: 3 };
+    send(&mut bridge.stdin, starter.key.0, &recall).await.unwrap();
+    assert_eq!(starter.next::<Recall>().await, recall);
+    send(&mut starter.write, 1, &Report::default()).await.unwrap();
+    let report = loop {
+        let frame = bridge.frame().await;
+        if frame.kind == Report::KIND {
+            break frame;
+        }
+    };
+    assert_eq!(report.route, starter.key.0);
+
+    // A file is asked for once, and comes right although it came wrong at first.
+    let content: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
+    let hash: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, &content)
+        .as_ref()
+        .try_into()
+        .unwrap();
+    starter.say(&NeedBlob { hash }).await;
+    starter.say(&NeedBlob { hash }).await;
+    provide(&mut bridge, hash, &content[1..]).await;
+    provide(&mut bridge, hash, &content).await;
+    assert!(starter.receive(hash).await == content);
+    starter.say(&NeedBlob { hash }).await;
+    assert!(starter.receive(hash).await == content);
+    let missing = [7; 32];
+    starter.say(&NeedBlob { hash: missing }).await;
+    assert_eq!(bridge.next::<NeedBlob>().await.hash, missing);
+    bridge
+        .say(&BlobMissing {
+            hash: missing,
+            why: "it was removed".to_owned(),
+        })
+        .await;
+    assert_eq!(starter.next::<BlobMissing>().await.why, "it was removed");
+
+    // Another proxy's starter, another session's, and one that has seen a newer agent get no welcome.
+    let foreign = SiteAuthority::from_pem(&self::authority())
+        .unwrap()
+        .issue_starter(proxy.0)
+        .unwrap();
+    for (identity, proxy) in [(&identity, ProxyId(proxy.0 + 1)), (&foreign, proxy)] {
+        let refused = async { Starter::call(&root, identity, proxy, 78).await?.frames.next().await };
+        let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+        assert!(!matches!(refused, Ok(Some(_))), "{refused:?}");
+    }
+
+    // The master goes and another comes: the starter is told. It leaves: the master is told, and that it is gone.
+    let mut second = Bridge::open(&root);
+    second.say(&configure(&authority)).await;
+    assert!(!starter.next::<MasterLink>().await.up);
+    assert!(starter.next::<MasterLink>().await.up);
+    assert!(
+        tokio::time::timeout(PATIENCE, bridge.child.wait())
+            .await
+            .unwrap()
+            .unwrap()
+            .success()
+    );
+    starter.say(&Leaving { why: "idle".to_owned() }).await;
+    let key = starter.key;
+    drop(starter);
+    let down = loop {
+        let down: StarterDown = second.next().await;
+        if down.key == key {
+            break down;
+        }
+    };
+    assert!(down.gone, "{down:?}");
+    second.say(&Shutdown { patience_ms: 30_000 }).await;
+    assert_eq!(second.next::<ShutdownDone>().await.left, Vec::<String>::new());
+    none_left(&root).await;
+    assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn two_bridges_start_one_agent_and_an_older_master_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("vo");
+    // Programs that another session may use.
+    fs::create_dir_all(root.join("bin/0123")).unwrap();
+    fs::create_dir_all(root.join("other-1")).unwrap();
+    let authority = authority();
+    let (mut one, mut two) = (Bridge::open(&root), Bridge::open(&root));
+    one.say(&Configure {
+        master_epoch: 2,
+        ..configure(&authority)
+    })
+    .await;
+    let hello: AgentHello = one.next().await;
+    two.say(&configure(&authority)).await;
+    assert_eq!(two.next::<AgentRefused>().await.message, "a newer master is connected");
+    assert!(
+        tokio::time::timeout(PATIENCE, two.child.wait())
+            .await
+            .unwrap()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(
+        processes(&root)
+            .iter()
+            .filter(|(_, line)| line.contains(" event "))
+            .count(),
+        1
+    );
+    // Told to end by the system, it leaves everything for the next one.
+    kill(Pid::from_raw(hello.pid.cast_signed()), Signal::SIGTERM).unwrap();
+    tokio::time::timeout(PATIENCE, one.child.wait()).await.unwrap().unwrap();
+    let mut three = Bridge::open(&root);
+    three
+        .say(&Configure {
+            master_epoch: 2,
+            ..configure(&authority)
+        })
+        .await;
+    assert_eq!(three.next::<AgentHello>().await.epoch, 2);
+    three.say(&Shutdown { patience_ms: 30_000 }).await;
+    three.next::<ShutdownDone>().await;
+    none_left(&root).await;
+    assert!(root.join("bin/0123").exists() && !root.join(SESSION).exists());
+}
+
+#[tokio::test]
+async fn what_cannot_work_says_why() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("vo");
+    let mut bridge = Bridge::open(&root);
+    let mut wrong = configure(&authority());
+    wrong.proxies.batch = Some("cron".to_owned());
+    bridge.say(&wrong).await;
+    assert_eq!(
+        bridge.next::<AgentRefused>().await.message,
+        "no batch system is called \"cron\": slurm, sge or fork"
+    );
+    none_left(&root).await;
+    assert!(!root.exists());
+
+    let connect = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_vo-agent"))
+            .arg("connect")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let output = connect(&["--session", SESSION, "--dir", "/proc/none"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(3), 1), "{said}");
+    assert!(
+        said.starts_with("vo-agent: cannot use /proc/none/test-00112233445566aa: "),
+        "{said}"
+    );
+    assert_eq!(connect(&["--session", "../x"]).status.code(), Some(2));
+}
+
+/// The batch system of one machine.
+struct Fork {
+    dir: tempfile::TempDir,
+}
+
+impl Fork {
+    fn run(&self, arguments: &[&str], stdin: &str) -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vo-agent"));
+        let (verb, rest) = arguments.split_first().unwrap();
+        command
+            .args(["fork", verb, "--dir"])
+            .arg(self.dir.path().join("notes"))
+            .args(rest);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn submit(&self, name: &str, script: &str) -> String {
+        let output = self.dir.path().join(name);
+        self.run(
+            &["submit", "--name", name, "--output", output.to_str().unwrap()],
+            script,
+        )
+        .trim()
+        .to_owned()
+    }
+
+    /// Waits for what a script wrote.
+    fn wait(&self, name: &str, text: &str) -> String {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let said = fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+            if said.contains(text) {
+                return said;
+            }
+            assert!(std::time::Instant::now() < end, "{said:?} lacks {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn fork_runs_lists_and_cancels() {
+    let fork = Fork {
+        dir: tempfile::tempdir().unwrap(),
+    };
+    assert_eq!(fork.run(&["status"], ""), "end\n");
+    let start = r#"$$.$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)"#;
+    let short = fork.submit("short", &format!("echo id {start}; read x || echo no input\n"));
+    assert_eq!(fork.wait("short", "no input"), format!("id {short}\nno input\n"));
+    let stubborn = fork.submit(
+        "stubborn",
+        "trap '' TERM\n(trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done) &\nwait\n",
+    );
+    let other = fork.submit("other", "echo up; sleep 600\n");
+    fork.wait("stubborn", "up");
+    fork.wait("other", "up");
+    let rows = |listing: &str| {
+        let mut rows: Vec<String> = listing.lines().map(str::to_owned).collect();
+        assert_eq!(rows.pop().as_deref(), Some("end"));
+        rows.sort_by_key(|row| row.split('\t').nth(1).map(str::to_owned));
+        rows
+    };
+    // The shell ends after its last word.
+    let end = std::time::Instant::now() + PATIENCE;
+    let expected = [
+        ("other", &other, "running"),
+        ("short", &short, "done"),
+        ("stubborn", &stubborn, "running"),
+    ];
+    let expected = expected.map(|(name, id, state)| format!("{id}\t{name}\t{state}\t-"));
+    while rows(&fork.run(&["status"], "")) != expected {
+        assert!(std::time::Instant::now() < end, "{}", fork.run(&["status"], ""));
+    }
+    let began = std::time::Instant::now();
+    fork.run(&["cancel", &stubborn, &short, "1.1", "nonsense"], "");
+    assert!(
+        began.elapsed() >= Duration::from_secs(5),
+        "it was killed without being asked"
+    );
+    fork.wait("stubborn", "asked");
+    let after = rows(&fork.run(&["status"], ""));
+    assert!(
+        after[2].ends_with("done\t-") && after[0].ends_with("running\t-"),
+        "{after:?}"
+    );
+    fork.run(&["cancel", &other], "");
+    assert!(!fork.run(&["status"], "").contains("running"));
 }

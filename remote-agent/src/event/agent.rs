@@ -170,7 +170,7 @@ fn prefix(configure: &Configure) -> String {
         .take(16)
         .collect();
     let site = ring::digest::digest(&ring::digest::SHA256, configure.site.as_bytes());
-    let site: String = site.as_ref().iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    let site: String = site.as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect();
     format!("vo-{id}-{site}-")
 }
 
@@ -407,7 +407,9 @@ impl Agent {
                 Refusal::new(source.map_or_else(|| e.to_string(), |source| format!("{e}: {}", explain(source))))
             })?;
         let base = found.base.unwrap_or_default();
-        let mut machine = Proxies::new(&setup.prefix, random().map_err(|e| failed("start", &e))?);
+        // A table that is begun anew must not take the batch jobs of a lost one for its own.
+        let prefix = format!("{}{:06x}-", setup.prefix, base & 0xff_ffff);
+        let mut machine = Proxies::new(&prefix, random().map_err(|e| failed("start", &e))?);
         for record in &found.records {
             machine.apply(record);
         }
@@ -808,11 +810,14 @@ impl Agent {
             .await;
         match setup.system.parse_submit(&output.raw()) {
             SubmitReply::Accepted(id) => SubmitAnswer::Accepted(id.0),
-            SubmitReply::Rejected { message, class } => match class {
-                vo_batch::Class::Permanent => SubmitAnswer::Refused(message),
-                vo_batch::Class::Limit => SubmitAnswer::Limited(message),
-                vo_batch::Class::Transient => SubmitAnswer::Unclear(message),
-            },
+            SubmitReply::Rejected { message, class } => {
+                let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+                match class {
+                    vo_batch::Class::Permanent => SubmitAnswer::Refused(message),
+                    vo_batch::Class::Limit => SubmitAnswer::Limited(message),
+                    vo_batch::Class::Transient => SubmitAnswer::Unclear(message),
+                }
+            }
         }
     }
 
@@ -922,11 +927,13 @@ impl Agent {
                     },
                 );
             }
-            for note in machine.notes().cloned() {
-                let agent = Rc::clone(self);
-                let out = out.clone();
-                tokio::task::spawn_local(async move { out.say(0, &agent.site_note(&note).await) });
-            }
+            let (agent, out) = (Rc::clone(self), out.clone());
+            let notes: Vec<Note> = machine.notes().cloned().collect();
+            tokio::task::spawn_local(async move {
+                for note in notes {
+                    out.say(0, &agent.site_note(&note).await);
+                }
+            });
         }
         out.say(0, &self.stats());
     }

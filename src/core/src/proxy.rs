@@ -190,7 +190,7 @@ pub enum Event {
         /// How.
         answer: SubmitAnswer,
     },
-    /// All batch jobs of ours that the batch system knows.
+    /// All batch jobs of this session and site that the batch system knows.
     StatusListed(Vec<Row>),
     /// A status call came to nothing.
     StatusFailed(String),
@@ -490,8 +490,9 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// A machine without proxies. Batch jobs are named `prefix` and what this machine adds; no other session or site may use a name
-    /// that begins so. `seed` is any random number: it spreads the status calls of many agents.
+    /// A machine without proxies. Batch jobs are named `prefix` and what this machine adds. Every batch job that it is told of must be of
+    /// its session and site, for those that it doesn't know are cancelled: an agent that lost its records has another prefix than the one
+    /// before. `seed` is any random number: it spreads the status calls of many agents.
     pub fn new(prefix: &str, seed: u64) -> Self {
         Proxies {
             prefix: prefix.to_owned(),
@@ -981,6 +982,9 @@ impl Proxies {
         for row in rows {
             let over = matches!(row.status, RowStatus::Ended(_));
             let Some((id, attempt)) = self.parse_token(&row.token) else {
+                if !over {
+                    self.orphans.entry(row.batch_id).or_insert(now);
+                }
                 continue;
             };
             let owner = match self.proxies.get(&id) {

@@ -309,6 +309,18 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
         "{:?}",
         site.actions
     );
+    // So is what bears a name of ours and is not known: the records of its time are lost.
+    site.tell(Event::CancelAnswered(None));
+    site.actions.clear();
+    site.tell(Event::StatusListed(vec![
+        row("vo-s-x-1-1", "50", RowStatus::Running),
+        row("vo-s-1-2", "200", RowStatus::Running),
+    ]));
+    assert!(
+        site.actions.contains(&Action::CancelProxies(vec!["50".into()])),
+        "{:?}",
+        site.actions
+    );
     // And its starter is sent away.
     site.call("100", 0);
     assert!(site.actions.iter().any(|a| matches!(a, Action::EndStarter(KEY, _))));

@@ -1,7 +1,7 @@
 //! The starter: one on each node of a proxy. It calls the event agent back, runs the jobs that the master gives it, and keeps every
 //! result until it is acknowledged.
 //!
-//! Two processes: the guardian ([`guardian`]), which the proxy script starts, and its child, the starter proper ([`driver`]), whose
+//! Two processes: the guardian (`guardian.rs`), which the proxy script starts, and its child, the starter proper (`driver.rs`), whose
 //! decisions are [`vo_core::starter`]'s.
 
 mod blobs;

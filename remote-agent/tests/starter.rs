@@ -509,7 +509,7 @@ async fn results_are_repeated_until_acknowledged() {
 
 #[tokio::test]
 async fn without_its_agent_a_starter_ends() {
-    let agent = Agent::new(|launch| launch.limits.lease_ms = 1500).await;
+    let agent = Agent::new(|launch| launch.limits.lease_ms = 4000).await;
     let process = agent.start(&[]);
     let mut peer = agent.accept().await;
     let pids = spreads(&agent, &mut peer, 1, "while :; do sleep 1000; done").await;
@@ -522,7 +522,7 @@ async fn without_its_agent_a_starter_ends() {
 
 #[tokio::test]
 async fn an_idle_starter_leaves() {
-    let agent = Agent::new(|launch| launch.limits.idle_ms = 300).await;
+    let agent = Agent::new(|launch| launch.limits.idle_ms = 2000).await;
     let process = agent.start(&[]);
     let mut peer = agent.accept().await;
     peer.define(1, shell(&agent.work(), "sleep 0.6")).await;
@@ -530,7 +530,7 @@ async fn an_idle_starter_leaves() {
     let result = peer.result(id(1)).await;
     assert!(result.usage.wall_ms >= 600);
     peer.acknowledge(&[id(1)]).await;
-    assert_eq!(peer.expect::<Leaving>().await.why, "idle for 0.300s");
+    assert_eq!(peer.expect::<Leaving>().await.why, "idle for 2s");
     assert!(peer.next().await.is_none());
     assert!(process.end().await.success());
     nothing_left(&agent);
@@ -538,8 +538,8 @@ async fn an_idle_starter_leaves() {
 
 #[tokio::test]
 async fn the_walltime_ends() {
-    let agent = Agent::new(|launch| launch.limits.drain_ms = 11_000).await;
-    let process = agent.start(&[("VO_TIME_LEFT_S", "12"), ("VO_NODE_CPUS", "1")]);
+    let agent = Agent::new(|launch| launch.limits.drain_ms = 12_000).await;
+    let process = agent.start(&[("VO_TIME_LEFT_S", "15"), ("VO_NODE_CPUS", "1")]);
     let mut peer = agent.accept().await;
     peer.define(1, shell(&agent.work(), "sleep 1000")).await;
     peer.assign(1, &[id(1), id(2)]).await;

@@ -1414,7 +1414,7 @@ impl Proxies {
             let (earliest, rarely) = need.unwrap_or((since, rare));
             need = Some((earliest.min(since), rarely && rare));
         }
-        if !self.orphans.is_empty() {
+        if self.paused || !self.orphans.is_empty() {
             need = Some((Time(0), false));
         }
         let (since, rare) = need?;

@@ -165,6 +165,20 @@ fn listed(status: RowStatus) -> Event {
 }
 
 #[test]
+fn an_unclear_answer_that_its_starter_settles_stops_no_submission() {
+    let mut site = Site::new(1);
+    site.answer(1, SubmitAnswer::Unclear("timed out".to_owned()));
+    site.tell(Event::StatusFailed("timed out".to_owned()));
+    site.call("100", 0);
+    site.lose(Some("idle"));
+    site.read(&[], &[(ONE, "0")]);
+    assert_eq!(site.state(), State::Exit);
+    site.pass(STATUS * 10, &[]);
+    let next = site.machine.view(ProxyId(2)).map(|view| view.state);
+    assert_eq!(next, Some(State::Submitting));
+}
+
+#[test]
 fn evidence_moves_a_queued_proxy() {
     fn check(event: Event, state: State, why: &str) {
         let mut site = Site::queued();

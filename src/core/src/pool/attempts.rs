@@ -40,7 +40,11 @@ impl Pool {
         let lost: Vec<AttemptId> = starter.held.keys().filter(|id| !told.contains(id)).copied().collect();
         // The message that gave it never arrived, or its acknowledgement did: the starter has nothing of it.
         self.take_back(key, &lost);
-        let strays = queued.iter().filter(|id| !self.is_live(**id, key)).copied().collect();
+        let strays = queued
+            .iter()
+            .filter(|id| !self.is_current(**id, key))
+            .copied()
+            .collect();
         self.kill(key, strays, KILL_GRACE);
         self.started(now, key, running);
         if let Some(starter) = self.starters.get_mut(&key) {
@@ -63,7 +67,7 @@ impl Pool {
 
     pub(super) fn gone(&mut self, now: Time, key: StarterKey, why: &str) {
         let Some(starter) = self.starters.get(&key) else { return };
-        let live = starter.held.iter().filter(|(id, _)| self.is_live(**id, key));
+        let live = starter.held.iter().filter(|(id, _)| self.is_current(**id, key));
         // Outputs that are not at home went with the starter.
         let (queued, failed): (Vec<_>, Vec<_>) = live.partition(|(_, held)| held.phase == Phase::Queued);
         let queued: Vec<AttemptId> = queued.into_iter().map(|(id, _)| *id).collect();
@@ -81,7 +85,7 @@ impl Pool {
         let (site, host) = (starter.offer.site.0, starter.offer.host.clone());
         let mut strays = Vec::new();
         for id in ids {
-            if !self.is_live(*id, key) {
+            if !self.is_current(*id, key) {
                 strays.push(*id);
             } else if self
                 .starters
@@ -100,7 +104,7 @@ impl Pool {
     }
 
     pub(super) fn returned(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
-        let live = ids.iter().any(|id| self.is_live(*id, key));
+        let live = ids.iter().any(|id| self.is_current(*id, key));
         if let Some(starter) = self.starters.get_mut(&key)
             && starter.recalled.take().is_none()
             && live
@@ -114,7 +118,7 @@ impl Pool {
 
     /// A starter has nothing of these any more.
     fn take_back(&mut self, key: StarterKey, ids: &[AttemptId]) {
-        let live: Vec<AttemptId> = ids.iter().filter(|id| self.is_live(**id, key)).copied().collect();
+        let live: Vec<AttemptId> = ids.iter().filter(|id| self.is_current(**id, key)).copied().collect();
         for id in ids {
             self.forget(key, *id);
         }
@@ -138,7 +142,7 @@ impl Pool {
                 self.rest(now, key);
             }
         }
-        if self.is_live(id, key) || (result.outcome.is_final() && self.claim(key, id)) {
+        if self.is_current(id, key) || (result.outcome.is_final() && self.claim(key, id)) {
             self.conclude(now, key, result);
         } else {
             self.acknowledge(key, id);
@@ -264,7 +268,7 @@ impl Pool {
     }
 
     pub(super) fn outputs_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, ours: bool) {
-        if self.is_live(id, key) {
+        if self.is_current(id, key) {
             if ours {
                 self.hold(now, id.job, why);
             } else {
@@ -275,7 +279,7 @@ impl Pool {
     }
 
     pub(super) fn assignment_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String) {
-        if self.is_live(id, key) {
+        if self.is_current(id, key) {
             self.hold(now, id.job, why);
         }
         self.forget(key, id);

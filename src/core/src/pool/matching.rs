@@ -213,7 +213,7 @@ impl Pool {
             let Some((_, key, victim)) = victims.last() else { break };
             let last = victim.held.iter().rev().find(|(_, held)| held.phase == Phase::Queued);
             let suits = |group: &Group| starter.suits(group.program, &group.body).is_some();
-            if last.is_some_and(|(id, _)| self.is_live(*id, *key) && self.group(id.job).is_some_and(suits)) {
+            if last.is_some_and(|(id, _)| self.is_current(*id, *key) && self.group(id.job).is_some_and(suits)) {
                 recalls.push((*key, free.min(victim.backlog())));
                 victims.pop();
             }

@@ -342,6 +342,7 @@ impl Pool {
     /// Takes an event in.
     pub fn handle(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
+        self.wake(now);
         match event {
             Event::StarterJoined { key, offer, time_left } => self.joined(now, key, offer, time_left),
             Event::InventoryTold {
@@ -364,7 +365,7 @@ impl Pool {
             Event::OutputsFailed { key, id, why, ours } => self.outputs_failed(now, key, id, why, ours),
             Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
             Event::RemovalAsked { select } => self.remove(now, &select),
-            Event::TimePassed => self.wake(now),
+            Event::TimePassed => {}
         }
     }
 
@@ -426,8 +427,13 @@ impl Pool {
         self.records.push(record);
     }
 
-    /// Is this the attempt that counts, at this starter?
+    /// May this attempt still be sent to this starter? Not if it was removed, given up, or the starter is being asked what it holds.
     pub fn is_live(&self, id: AttemptId, key: StarterKey) -> bool {
+        self.is_current(id, key) && self.starters.get(&key).is_some_and(|starter| starter.known)
+    }
+
+    /// Is this the attempt that counts, at this starter?
+    fn is_current(&self, id: AttemptId, key: StarterKey) -> bool {
         self.live.get(&id.job) == Some(&(id.attempt, key))
     }
 

@@ -92,11 +92,9 @@ impl Place {
 /// An error of a file system, with what to do about those that people meet.
 pub(crate) fn explain(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::QuotaExceeded => {
-            "the disk quota is used up: remove files there, or use another --dir".to_owned()
-        }
-        io::ErrorKind::StorageFull => "no space is left: remove files there, or use another --dir".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: use another --dir".to_owned(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up: remove files there".to_owned(),
+        io::ErrorKind::StorageFull => "no space is left: remove files there".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
         _ => error.to_string(),
     }
 }

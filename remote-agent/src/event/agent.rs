@@ -1,75 +1,53 @@
-//! What the agent is: the machine, the table, the connections, and what is done for each action.
+//! What the agent is: the machine with its table and clock, the master, the starters, and the end.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use minicbor::Encode;
 use nix::sys::resource::{UsageWho, getrusage};
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
 use tokio_rustls::rustls::ServerConfig;
-use vo_batch::{BatchId, Detected, Kind, ProxyRequest, Row, Status, StatusError, SubmitReply, System};
+use vo_batch::BatchId;
 use vo_core::ids::{ProxyId, StarterKey};
-use vo_core::proxy::{self, Action, Config, Event, Link, Note, Proxies, RowStatus, State, SubmitAnswer, Topic};
+use vo_core::proxy::{self, Action, Event, Link, Note, Proxies, State};
 use vo_core::time::Time;
-use vo_net::tls::{self, SiteAuthority};
 use vo_wire::link::{
-    AgentHello, AgentRefused, AgentStats, Configure, ProxyInfo, ProxyReport, ProxyState, Shutdown, ShutdownDone,
-    SiteNote, StarterDown, StarterUp,
+    AgentHello, AgentStats, ProxyInfo, ProxyReport, ProxyState, Shutdown, ShutdownDone, SiteNote, StarterDown,
+    StarterUp,
 };
 use vo_wire::node::{End, MasterLink, Welcome};
 
 use crate::connect::{Place, explain, program};
-use crate::launch::{AgentAddress, Launch, SiteDir};
+use crate::launch::SiteDir;
 
 use super::blobs::Blobs;
-use super::command::{Environment, Output, run_argv};
+use super::files::remove_session;
 use super::outbox::Outbox;
-use super::starters::{self, Line};
-use super::table::{self, Notice, Table};
+use super::setup::{Refusal, Setup};
+use super::starters::Line;
+use super::table::{Notice, Table};
 
 /// For status, accounting and cancel commands.
-const COMMAND: Duration = Duration::from_secs(60);
-
-/// For submit commands: sbatch itself tries again for 120 s where the controller has too many jobs.
-const SUBMIT: Duration = Duration::from_secs(150);
-
-/// For the versions of batch systems.
-const PROBE: Duration = Duration::from_secs(30);
+pub(super) const COMMAND: Duration = Duration::from_secs(60);
 
 /// Wait between two reports of what the agent used.
 const STATS: Duration = Duration::from_secs(60);
 
-/// Bytes of a batch job's output that a note quotes.
-const TAIL: usize = 1000;
-
 /// How long the starters may take to leave after the batch system has agreed that nothing runs.
 const LEAVING: Duration = Duration::from_secs(5);
-
-/// What the master told, and what follows from it.
-pub(super) struct Setup {
-    pub(super) configure: Configure,
-    pub(super) authority: SiteAuthority,
-    pub(super) system: System,
-    version: String,
-    environment: Rc<Environment>,
-    prefix: String,
-}
 
 /// What holds for the life of the agent once a master has configured it.
 pub(super) struct Life {
     pub(super) epoch: u64,
     /// Time of day of the machine's zero, and the machine's time when the clock began.
-    base: u64,
-    began: (Time, Instant),
-    port: u16,
+    pub(super) base: u64,
+    pub(super) began: (Time, Instant),
+    pub(super) port: u16,
 }
 
 /// The master's stream.
@@ -82,110 +60,39 @@ pub(super) struct Master {
     pub(super) done: Rc<Notify>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Call {
-    Submit,
-    Status,
-    Accounting,
-    Cancel,
-}
-
 /// The agent. One thread; no borrow is held while it waits.
 pub(super) struct Agent {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     pub(super) dir: SiteDir,
-    program: String,
-    user: String,
-    lease: RefCell<File>,
+    pub(super) program: String,
+    pub(super) user: String,
+    pub(super) lease: RefCell<File>,
     pub(super) setup: RefCell<Option<Rc<Setup>>>,
     pub(super) life: OnceCell<Life>,
     pub(super) configuring: tokio::sync::Mutex<()>,
-    machine: RefCell<Option<Proxies>>,
-    table: RefCell<Option<Table>>,
-    durable: Cell<u64>,
-    held: RefCell<VecDeque<(u64, Action)>>,
+    pub(super) machine: RefCell<Option<Proxies>>,
+    pub(super) table: RefCell<Option<Table>>,
+    pub(super) durable: Cell<u64>,
+    pub(super) held: RefCell<VecDeque<(u64, Action)>>,
     pub(super) tls: RefCell<Option<Arc<ServerConfig>>>,
     pub(super) master: RefCell<Option<Master>>,
     pub(super) starters: RefCell<BTreeMap<StarterKey, Line>>,
     pub(super) blobs: Blobs,
     pub(super) heard: Cell<Instant>,
     pub(super) serial: Cell<u64>,
-    calls: Cell<[u64; 4]>,
-    said_calls: Cell<[u64; 4]>,
-    status_answered: Cell<Option<Instant>>,
-    disk_full: Cell<bool>,
-    closing: Cell<bool>,
-    wake: Notify,
-    closed: Notify,
-    starter_left: Notify,
-    end: Notify,
+    pub(super) calls: Cell<[u64; 4]>,
+    pub(super) said_calls: Cell<[u64; 4]>,
+    pub(super) status_answered: Cell<Option<Instant>>,
+    pub(super) disk_full: Cell<bool>,
+    pub(super) closing: Cell<bool>,
+    pub(super) wake: Notify,
+    pub(super) closed: Notify,
+    pub(super) starter_left: Notify,
+    pub(super) end: Notify,
 }
 
-/// Why the agent can't work here.
-pub(super) struct Refusal {
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Refusal {
-    fn new(message: impl ToString) -> Refusal {
-        Refusal {
-            message: message.to_string(),
-            hint: None,
-        }
-    }
-
-    pub(super) fn frame(&self) -> AgentRefused {
-        AgentRefused {
-            message: self.message.clone(),
-            hint: self.hint.clone(),
-        }
-    }
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn ms(span: Duration) -> u64 {
+pub(super) fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| io::Error::other("no random numbers"))?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The batch jobs of this session and site, and no others, have names that begin so.
-fn prefix(configure: &Configure) -> String {
-    let id: String = configure
-        .session_id
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
-    let site = ring::digest::digest(&ring::digest::SHA256, configure.site.as_bytes());
-    let site: String = site.as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect();
-    format!("vo-{id}-{site}-")
-}
-
-/// Writes a file of ours, 0600, whole or not at all.
-fn write_file<T: Encode<()>>(path: &Path, content: &T) -> io::Result<()> {
-    let bytes = minicbor::to_vec(content).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
-    let aside = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)?;
-    file.write_all(&bytes)?;
-    fs::rename(&aside, path)
 }
 
 impl Agent {
@@ -285,194 +192,6 @@ impl Agent {
         })
     }
 
-    // ---- configuration
-
-    /// Takes in what a master says at its connection. The first one sets everything up.
-    pub(super) async fn configure(self: &Rc<Self>, configure: Configure) -> Result<(), Refusal> {
-        let _one = self.configuring.lock().await;
-        if self.is_closing() {
-            return Err(Refusal::new("the session is ending here"));
-        }
-        let authority = SiteAuthority::from_pem(&configure.authority).map_err(Refusal::new)?;
-        let identity = authority.issue_agent().map_err(Refusal::new)?;
-        *self.tls.borrow_mut() = Some(tls::server_config(&identity).map_err(Refusal::new)?);
-        let old = self.setup.borrow().clone();
-        let setup = match old {
-            Some(old) if old.configure.proxies.batch == configure.proxies.batch => Setup {
-                system: old.system.clone(),
-                version: old.version.clone(),
-                environment: Rc::clone(&old.environment),
-                prefix: old.prefix.clone(),
-                configure,
-                authority,
-            },
-            Some(_)
-                if self
-                    .machine
-                    .borrow()
-                    .as_ref()
-                    .is_some_and(|m| m.views().any(|view| view.state != State::Exit)) =>
-            {
-                return Err(Refusal::new(
-                    "the batch system can't be changed while proxies of the old one are there",
-                ));
-            }
-            _ => {
-                let (system, version, environment) = self.detect(configure.proxies.batch.as_deref()).await?;
-                Setup {
-                    system,
-                    version,
-                    environment: Rc::new(environment),
-                    prefix: prefix(&configure),
-                    configure,
-                    authority,
-                }
-            }
-        };
-        let limits = setup.configure.limits.clone();
-        let nodes = if setup.system.kind() == Kind::Fork {
-            1
-        } else {
-            setup.configure.proxies.nodes.max(1)
-        };
-        let setup = Rc::new(setup);
-        *self.setup.borrow_mut() = Some(Rc::clone(&setup));
-        if self.life.get().is_none() {
-            self.begin(&setup).await?;
-        }
-        self.heard.set(Instant::now());
-        self.tell(Event::Configured(Config {
-            nodes,
-            queued_permille: limits.queued_permille,
-            queued_base: limits.queued_base,
-            status: Duration::from_millis(limits.status_ms),
-            lease: Duration::from_millis(limits.lease_ms),
-        }));
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    async fn detect(&self, wanted: Option<&str>) -> Result<(System, String, Environment), Refusal> {
-        let system = |kind| System::new(kind, &self.program, &self.dir.0.join("fork").to_string_lossy());
-        let wanted = wanted.map(str::parse::<Kind>).transpose().map_err(Refusal::new)?;
-        if wanted == Some(Kind::Fork) {
-            return Ok((
-                system(Kind::Fork),
-                env!("CARGO_PKG_VERSION").to_owned(),
-                Environment::own(),
-            ));
-        }
-        let environment = Environment::login().await;
-        let probe = ["/bin/sh", "-c", vo_batch::PROBE].map(str::to_owned);
-        let output = run_argv(&probe, &environment, b"", PROBE).await;
-        let found =
-            Detected::parse(&output.raw()).map_err(|e| Refusal::new(format!("cannot find the batch system: {e}")))?;
-        let kind = match wanted {
-            Some(kind) => kind,
-            None => found.choose().map_err(|e| Refusal {
-                message: e.to_string(),
-                hint: Some(
-                    "if a login shell finds it, set `batch`; to use this machine's own cores, set `batch = \"fork\"`"
-                        .to_owned(),
-                ),
-            })?,
-        };
-        let version = found
-            .systems
-            .into_iter()
-            .find(|found| found.kind == kind)
-            .map(|found| found.version);
-        let version = version.ok_or_else(|| Refusal {
-            message: format!("the commands of {kind} are not on the PATH of a login shell"),
-            hint: Some("set `batch` to what this gateway has, or leave it out".to_owned()),
-        })?;
-        if kind == Kind::GridEngine && !environment.has("SGE_ROOT") {
-            tracing::warn!("SGE_ROOT is not set in a login shell");
-        }
-        Ok((system(kind), version, environment))
-    }
-
-    /// Opens the table, listens, and lets the machine recover.
-    async fn begin(self: &Rc<Self>, setup: &Setup) -> Result<(), Refusal> {
-        let failed = |what: &str, e: &io::Error| Refusal::new(format!("cannot {what}: {}", explain(e)));
-        for name in ["tags", "proxies", "blobs"] {
-            fs::create_dir_all(self.dir.0.join(name)).map_err(|e| failed(&format!("make {name}/"), &e))?;
-        }
-        let path = self.dir.table();
-        let (table, found, notices) = tokio::task::spawn_blocking(move || table::open(&path, unix_ms()))
-            .await
-            .map_err(Refusal::new)?
-            .map_err(|e| {
-                let source = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<io::Error>());
-                Refusal::new(source.map_or_else(|| e.to_string(), |source| format!("{e}: {}", explain(source))))
-            })?;
-        let base = found.base.unwrap_or_default();
-        // A table that is begun anew must not take the batch jobs of a lost one for its own.
-        let prefix = format!("{}{:06x}-", setup.prefix, base & 0xff_ffff);
-        let mut machine = Proxies::new(&prefix, random().map_err(|e| failed("start", &e))?);
-        for record in &found.records {
-            machine.apply(record);
-        }
-        // A clock that was set back must not make times of the table lie ahead.
-        let latest = machine.views().map(|view| view.since.0).max().unwrap_or(0);
-        let now = Time(unix_ms().saturating_sub(base).max(latest));
-        let old: Option<AgentAddress> = crate::launch::read(&self.dir.address()).ok();
-        let old_port = old
-            .as_ref()
-            .and_then(|old| old.addresses.first()?.rsplit(':').next()?.parse().ok());
-        let listener = starters::bind(setup.configure.limits.ports, old_port).await;
-        let listener = listener.map_err(|e| failed("listen for starters", &e))?;
-        let port = listener
-            .local_addr()
-            .map_err(|e| failed("listen for starters", &e))?
-            .port();
-        let address = AgentAddress {
-            epoch: found.epoch,
-            addresses: starters::addresses(port, setup.system.kind() == Kind::Fork),
-        };
-        write_file(&self.dir.address(), &address).map_err(|e| failed("write agent.addr", &e))?;
-        self.write_lease(found.epoch)
-            .map_err(|e| failed("write the lease", &e))?;
-
-        let life = Life {
-            epoch: found.epoch,
-            base,
-            began: (now, Instant::now()),
-            port,
-        };
-        tracing::info!(
-            epoch = life.epoch,
-            port,
-            batch = setup.system.kind().name(),
-            version = setup.version,
-            "begins"
-        );
-        // Set once: `configuring` is held.
-        let _ = self.life.set(life);
-        *self.machine.borrow_mut() = Some(machine);
-        *self.table.borrow_mut() = Some(table);
-        self.tell(Event::Recovered);
-        tokio::task::spawn_local(starters::listen(Rc::clone(self), listener));
-        tokio::task::spawn_local(Rc::clone(self).take_notices(notices));
-        tokio::task::spawn_local(Rc::clone(self).keep_time());
-        tokio::task::spawn_local(Rc::clone(self).say_stats());
-        Ok(())
-    }
-
-    fn write_lease(&self, epoch: u64) -> io::Result<()> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let text = format!(
-            "process {} on {}, boot {}, epoch {epoch}\n",
-            std::process::id(),
-            host(),
-            boot.trim()
-        );
-        let mut file = self.lease.borrow_mut();
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(text.as_bytes())
-    }
-
     // ---- the machine and its records
 
     /// Tells the machine, and does what it says as far as it is durable.
@@ -518,7 +237,7 @@ impl Agent {
         }
     }
 
-    async fn take_notices(self: Rc<Self>, mut notices: tokio::sync::mpsc::UnboundedReceiver<Notice>) {
+    pub(super) async fn take_notices(self: Rc<Self>, mut notices: tokio::sync::mpsc::UnboundedReceiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Durable(records, large) => {
@@ -557,7 +276,7 @@ impl Agent {
         }
     }
 
-    fn note(&self, message: &str, hint: Option<&str>, resolved: bool, blocks: bool) {
+    pub(super) fn note(&self, message: &str, hint: Option<&str>, resolved: bool, blocks: bool) {
         if let Some(master) = &*self.master.borrow() {
             master.out.say(
                 0,
@@ -572,7 +291,7 @@ impl Agent {
     }
 
     /// Wakes the machine at its deadlines, and looks after the master's heartbeat.
-    async fn keep_time(self: Rc<Self>) {
+    pub(super) async fn keep_time(self: Rc<Self>) {
         loop {
             let deadline = self.machine.borrow().as_ref().and_then(Proxies::deadline);
             let wait = deadline.map(|at| at.since(self.now()));
@@ -604,281 +323,6 @@ impl Agent {
                     .saturating_mul(limits.missed_heartbeats.max(1).into()),
             )
         })
-    }
-
-    // ---- actions
-
-    fn perform(self: &Rc<Self>, action: Action) {
-        let Some(setup) = self.setup.borrow().clone() else {
-            return;
-        };
-        let agent = Rc::clone(self);
-        match action {
-            Action::SubmitProxy { proxy, attempt, token } => {
-                tokio::task::spawn_local(async move {
-                    let answer = agent.submit(&setup, proxy, &token).await;
-                    tracing::info!(%proxy, attempt, ?answer, "submitted");
-                    agent.tell(Event::SubmitAnswered { proxy, attempt, answer });
-                });
-            }
-            Action::QueryStatus => {
-                tokio::task::spawn_local(async move {
-                    let argv = setup.system.status_all(&agent.user);
-                    let output = agent.call(Call::Status, &setup, &argv, b"", COMMAND).await;
-                    let event = match setup.system.parse_status(&setup.prefix, &output.raw()) {
-                        Ok(rows) => {
-                            agent.status_answered.set(Some(Instant::now()));
-                            Event::StatusListed(rows.into_iter().map(row).collect())
-                        }
-                        Err(e) => {
-                            tracing::warn!("status: {e}");
-                            Event::StatusFailed(e.to_string())
-                        }
-                    };
-                    agent.tell(event);
-                });
-            }
-            Action::QueryAccounting => {
-                tokio::task::spawn_local(async move {
-                    let event = agent.accounting(&setup).await;
-                    agent.tell(event);
-                });
-            }
-            Action::CancelProxies(ids) => {
-                tokio::task::spawn_local(async move {
-                    let ids: Vec<BatchId> = ids.into_iter().map(BatchId).collect();
-                    let mut refusal = None;
-                    for argv in setup.system.cancel(&ids) {
-                        let output = agent.call(Call::Cancel, &setup, &argv, b"", COMMAND).await;
-                        if let vo_batch::CancelReply::Refused { message, .. } = setup.system.parse_cancel(&output.raw())
-                        {
-                            tracing::warn!("cancel: {message}");
-                            refusal = Some(message);
-                        }
-                    }
-                    agent.tell(Event::CancelAnswered(refusal));
-                });
-            }
-            Action::ReadTags => {
-                let dir = self.dir.clone();
-                tokio::task::spawn_local(async move {
-                    let submitted: Vec<ProxyId> = match &*agent.machine.borrow() {
-                        Some(machine) => machine
-                            .views()
-                            .filter(|v| v.state != State::Exit && v.batch_id.is_some())
-                            .map(|v| v.id)
-                            .collect(),
-                        None => Vec::new(),
-                    };
-                    let read = tokio::task::spawn_blocking(move || read_tags(&dir, &submitted)).await;
-                    let event = match read {
-                        Ok(Ok((tags, exits))) => Event::TagsListed { tags, exits },
-                        Ok(Err(e)) => {
-                            tracing::warn!("tags: {e}");
-                            Event::TagsFailed
-                        }
-                        Err(_) => Event::TagsFailed,
-                    };
-                    agent.tell(event);
-                });
-            }
-            Action::MakeTags(proxy) => {
-                let nodes = self.nodes();
-                self.on_disk(move |dir| make_tags(dir, proxy, nodes));
-            }
-            Action::CleanProxy(proxy) => self.on_disk(move |dir| clean(dir, proxy)),
-            Action::RemoveFiles(proxy) => self.on_disk(move |dir| remove_tree(&dir.proxy(proxy))),
-            Action::Welcome(key) => self.welcome(key),
-            Action::EndStarter(key, why) => {
-                if let Some(line) = self.starters.borrow().get(&key) {
-                    line.out.say(key.0, &End { why });
-                }
-            }
-            Action::StarterDown { key, gone, why } => {
-                if let Some(master) = &*self.master.borrow() {
-                    master.out.say(0, &StarterDown { key, gone, why });
-                }
-            }
-            Action::ReportProxies(ids) => self.report(|id| ids.contains(&id)),
-            Action::ReportNote(note) => {
-                tokio::task::spawn_local(async move {
-                    let frame = agent.site_note(&note).await;
-                    tracing::warn!(?frame);
-                    if let Some(master) = &*agent.master.borrow() {
-                        master.out.say(0, &frame);
-                    }
-                });
-            }
-            Action::ShutdownComplete => self.closed.notify_one(),
-        }
-    }
-
-    /// Changes files; what fails is only logged, since nothing depends on it.
-    fn on_disk(&self, work: impl FnOnce(&SiteDir) -> io::Result<()> + Send + 'static) {
-        let dir = self.dir.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(e) = work(&dir) {
-                tracing::warn!("files: {e}");
-            }
-        });
-    }
-
-    async fn call(&self, call: Call, setup: &Setup, argv: &[String], stdin: &[u8], limit: Duration) -> Output {
-        let mut calls = self.calls.get();
-        if let Some(count) = calls.get_mut(call as usize) {
-            *count += 1;
-        }
-        self.calls.set(calls);
-        tracing::info!(?call, "{}", argv.first().map_or("", String::as_str));
-        run_argv(argv, &setup.environment, stdin, limit).await
-    }
-
-    fn nodes(&self) -> u32 {
-        let setup = self.setup.borrow();
-        setup.as_ref().map_or(1, |s| {
-            if s.system.kind() == Kind::Fork {
-                1
-            } else {
-                s.configure.proxies.nodes.max(1)
-            }
-        })
-    }
-
-    async fn submit(&self, setup: &Setup, proxy: ProxyId, token: &str) -> SubmitAnswer {
-        let shape = &setup.configure.proxies;
-        let launch = setup.authority.issue_starter(proxy.0).map(|identity| Launch {
-            session_id: setup.configure.session_id.clone(),
-            site: setup.configure.site.clone(),
-            proxy,
-            identity: identity.to_pem(),
-            limits: setup.configure.limits.clone(),
-            marker: setup.configure.marker.clone(),
-            cpus: shape.cpus,
-            memory_mb: shape.memory_mb,
-            walltime_s: shape.walltime_s,
-            scratch: shape.scratch.clone(),
-        });
-        let launch = match launch {
-            Ok(launch) => launch,
-            Err(e) => return SubmitAnswer::Refused(e.to_string()),
-        };
-        let (dir, nodes) = (self.dir.clone(), self.nodes());
-        let prepared = tokio::task::spawn_blocking(move || {
-            fs::create_dir_all(dir.proxy(proxy))?;
-            write_file(&dir.launch(proxy), &launch)?;
-            make_tags(&dir, proxy, nodes)
-        });
-        match prepared.await {
-            Ok(Ok(())) => {}
-            // A disk may have room again.
-            Ok(Err(e)) => return SubmitAnswer::Limited(format!("cannot write the proxy's files: {}", explain(&e))),
-            Err(e) => return SubmitAnswer::Limited(e.to_string()),
-        }
-        let workdir = self.dir.proxy(proxy).to_string_lossy().into_owned();
-        let session = self.dir.0.to_string_lossy();
-        let starter = [
-            &self.program,
-            "starter",
-            "--dir",
-            &session,
-            "--proxy",
-            &proxy.to_string(),
-        ]
-        .map(str::to_owned);
-        let submission = setup.system.render(&ProxyRequest {
-            name: token,
-            nodes,
-            cpus: shape.cpus.max(1),
-            walltime: Duration::from_secs(shape.walltime_s),
-            memory_mb: shape.memory_mb,
-            queue: shape.queue.as_deref(),
-            account: shape.account.as_deref(),
-            directives: &shape.directives,
-            workdir: &workdir,
-            output: &format!("{workdir}/output"),
-            starter: &starter,
-            exit_file: &self.dir.exit_file(proxy).to_string_lossy(),
-        });
-        let output = self
-            .call(
-                Call::Submit,
-                setup,
-                &submission.argv,
-                submission.script.as_bytes(),
-                SUBMIT,
-            )
-            .await;
-        match setup.system.parse_submit(&output.raw()) {
-            SubmitReply::Accepted(id) => SubmitAnswer::Accepted(id.0),
-            SubmitReply::Rejected { message, class } => {
-                let message = message.lines().map(str::trim).collect::<Vec<_>>().join("; ");
-                match class {
-                    vo_batch::Class::Permanent => SubmitAnswer::Refused(message),
-                    vo_batch::Class::Limit => SubmitAnswer::Limited(message),
-                    vo_batch::Class::Transient => SubmitAnswer::Unclear(message),
-                }
-            }
-        }
-    }
-
-    async fn accounting(&self, setup: &Setup) -> Event {
-        let since = {
-            let machine = self.machine.borrow();
-            let oldest = machine
-                .iter()
-                .flat_map(Proxies::views)
-                .filter(|v| v.state != State::Exit)
-                .map(|v| v.id)
-                .min();
-            let submitted = oldest.and_then(|id| fs::metadata(self.dir.proxy(id)).ok()?.created().ok()?.elapsed().ok());
-            // A day more, for clocks that differ: the gateway's and the accounting host's.
-            submitted.unwrap_or_default() + Duration::from_secs(86_400)
-        };
-        let Some(argv) = setup.system.accounting(&self.user, &setup.prefix, since) else {
-            return Event::AccountingFailed { never: true };
-        };
-        let output = self.call(Call::Accounting, setup, &argv, b"", COMMAND).await;
-        match setup.system.parse_accounting(&setup.prefix, &output.raw()) {
-            Ok(rows) => Event::AccountingListed(rows.into_iter().map(row).collect()),
-            Err(e) => {
-                tracing::warn!("accounting: {e}");
-                Event::AccountingFailed {
-                    never: matches!(e, StatusError::Disabled),
-                }
-            }
-        }
-    }
-
-    async fn site_note(&self, note: &Note) -> SiteNote {
-        let hint = self
-            .setup
-            .borrow()
-            .as_ref()
-            .and_then(|setup| setup.system.hint(&note.message))
-            .map(str::to_owned);
-        let mut message = note.message.clone();
-        if let Some(proxy) = note.proxy.filter(|_| !note.resolved) {
-            let path = self.dir.proxy(proxy).join("output");
-            let tail = tokio::task::spawn_blocking(move || tail(&path))
-                .await
-                .ok()
-                .and_then(Result::ok);
-            match tail.as_deref().map(str::trim) {
-                Some(text) if !text.is_empty() => message += &format!("; its output ends: {text}"),
-                _ => message += "; it has no output",
-            }
-        }
-        let own = match note.topic {
-            Topic::Refused => Some("mend the site's settings, then ask for proxies again"),
-            Topic::Limited => None,
-            Topic::Barren => Some("can the nodes reach this gateway, and see its home directory?"),
-        };
-        SiteNote {
-            resolved: note.resolved,
-            message,
-            hint: hint.or(own.map(str::to_owned)),
-            blocks: note.blocks(),
-        }
     }
 
     // ---- the master
@@ -949,7 +393,7 @@ impl Agent {
         self.tell(Event::MasterLink(up));
     }
 
-    fn report(&self, which: impl Fn(ProxyId) -> bool) {
+    pub(super) fn report(&self, which: impl Fn(ProxyId) -> bool) {
         let (machine, master) = (self.machine.borrow(), self.master.borrow());
         let (Some(machine), Some(master)) = (&*machine, &*master) else {
             return;
@@ -1001,7 +445,7 @@ impl Agent {
         }
     }
 
-    async fn say_stats(self: Rc<Self>) {
+    pub(super) async fn say_stats(self: Rc<Self>) {
         loop {
             tokio::time::sleep(STATS).await;
             if self.calls.get() != self.said_calls.get()
@@ -1014,7 +458,7 @@ impl Agent {
 
     // ---- starters
 
-    fn welcome(&self, key: StarterKey) {
+    pub(super) fn welcome(&self, key: StarterKey) {
         let mut starters = self.starters.borrow_mut();
         let Some(line) = starters.get_mut(&key) else {
             return;
@@ -1122,118 +566,6 @@ impl Agent {
     }
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
-}
-
-fn row(row: Row) -> proxy::Row {
-    proxy::Row {
-        token: row.name,
-        batch_id: row.id.0,
-        status: match &row.status {
-            Status::Pending { .. } | Status::Held { .. } => RowStatus::Pending(row.status.to_string()),
-            Status::Running | Status::Suspended => RowStatus::Running,
-            Status::Ending => RowStatus::Ending,
-            Status::Unknown(_) => RowStatus::Unclear(row.status.to_string()),
-            Status::Done { .. } | Status::Cancelled | Status::Preempted | Status::Failed { .. } => {
-                RowStatus::Ended(row.status.to_string())
-            }
-        },
-        restarts: row.restarts,
-    }
-}
-
-fn make_tags(dir: &SiteDir, proxy: ProxyId, nodes: u32) -> io::Result<()> {
-    for node in 0..nodes {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.tag(proxy, node))?;
-    }
-    Ok(())
-}
-
-type Tags = (BTreeSet<(ProxyId, u32)>, BTreeMap<ProxyId, String>);
-
-fn read_tags(dir: &SiteDir, proxies: &[ProxyId]) -> io::Result<Tags> {
-    let mut tags = BTreeSet::new();
-    // A file server's clients remember for a while that a file was missing, but not what a directory lists.
-    for entry in fs::read_dir(dir.0.join("tags"))? {
-        let name = entry?.file_name();
-        let tag = name.to_str().and_then(|name| name.split_once('.'));
-        if let Some((proxy, node)) = tag.and_then(|(proxy, node)| Some((proxy.parse().ok()?, node.parse().ok()?))) {
-            tags.insert((ProxyId(proxy), node));
-        }
-    }
-    let mut exits = BTreeMap::new();
-    for &proxy in proxies {
-        match fs::read_to_string(dir.exit_file(proxy)) {
-            Ok(code) => drop(exits.insert(proxy, code.trim().chars().take(20).collect())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok((tags, exits))
-}
-
-/// Removes the tags and the secrets of a proxy that ended.
-fn clean(dir: &SiteDir, proxy: ProxyId) -> io::Result<()> {
-    let begin = format!("{proxy}.");
-    for entry in fs::read_dir(dir.0.join("tags"))? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&begin)) {
-            absent_is_fine(fs::remove_file(entry.path()))?;
-        }
-    }
-    absent_is_fine(fs::remove_file(dir.launch(proxy)))
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    absent_is_fine(fs::remove_dir_all(path))
-}
-
-fn tail(path: &Path) -> io::Result<String> {
-    use std::io::{Read, SeekFrom};
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(TAIL as u64)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL as u64).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes)
-        .chars()
-        .map(|c| {
-            if c == '\n' {
-                '|'
-            } else if c.is_control() {
-                ' '
-            } else {
-                c
-            }
-        })
-        .collect())
-}
-
-/// Removes the session's files; with those of the last session, the programs too.
-fn remove_session(root: &Path, dir: &Path) -> io::Result<()> {
-    remove_tree(dir)?;
-    for entry in fs::read_dir(root)? {
-        if entry?.file_name() != "bin" {
-            return Ok(());
-        }
-    }
-    remove_tree(&root.join("bin"))?;
-    // Another session may have begun meanwhile.
-    match fs::remove_dir(root) {
-        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        other => absent_is_fine(other),
-    }
 }

@@ -13,8 +13,9 @@ use vo_wire::frame::{Frame, Message};
 use vo_wire::link::{AgentStats, BlobChunk, BlobMissing, Configure, Ping, Pong, RemoveProxies, SetTarget, Shutdown};
 use vo_wire::work::is_relayed;
 
-use super::agent::{Agent, Master, Refusal};
+use super::agent::{Agent, Master};
 use super::outbox::outbox;
+use super::setup::Refusal;
 
 /// Bytes from starters that wait for the master.
 const ROOM: usize = 4 << 20;

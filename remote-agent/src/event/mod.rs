@@ -3,12 +3,15 @@
 //! It drives [`vo_core::proxy`] with real files, processes and connections, and relays between the master and the starters. Everything
 //! runs on one thread around [`agent::Agent`]; only the table ([`table`]) and file accesses have others.
 
+mod actions;
 mod agent;
 mod blobs;
 mod command;
+mod files;
 mod log;
 mod master;
 mod outbox;
+mod setup;
 mod starters;
 mod table;
 

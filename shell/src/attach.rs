@@ -18,6 +18,15 @@ use crate::sessions::Session;
 use crate::signals::Signals;
 use crate::terminal::{self, Settings};
 
+/// To what one attaches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// To a grid shell that doesn't run yet.
+    First,
+    /// To one that may have something on its screen.
+    Again,
+}
+
 /// Why an attachment ended.
 enum End {
     /// The grid shell's terminal was closed, or is another's now.
@@ -48,11 +57,11 @@ pub(crate) fn request() -> Attach {
 }
 
 /// Attaches this terminal to the session's grid shell until one of them ends; the process's exit code.
-pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals) -> Result<i32> {
+pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals, joined: Joined) -> Result<i32> {
     let stdin = io::stdin();
     let end = {
         let _raw = Settings::raw(stdin.as_fd()).map_err(|e| Error::system("cannot use this terminal", e))?;
-        match join(&mut master, signals) {
+        match join(&mut master, signals, joined) {
             Ok(end) => end,
             Err(e) => End::Gone(e),
         }
@@ -70,11 +79,8 @@ pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals) -> R
             }
             Ok(code)
         }
-        End::Closed(TtyClosed { code: None, why }) => {
-            eprintln!(
-                "\nDetached ({}). Session {name} runs on; `vo-login -r {name}` comes back to it.",
-                printable(&why)
-            );
+        End::Closed(TtyClosed { code: None, .. }) => {
+            eprintln!("\nDetached. Session {name} runs on; `vo-login -r {name}` comes back to it.");
             Ok(ExitCode::Success.number())
         }
         // A master that ended the session may be gone before it could say so.
@@ -85,11 +91,18 @@ pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals) -> R
     }
 }
 
-fn join(master: &mut Master, signals: &Signals) -> Result<End> {
+fn join(master: &mut Master, signals: &Signals, joined: Joined) -> Result<End> {
     let stdin = io::stdin();
     let mut screen = io::stdout().lock();
     let lost = |e: Errno| Error::system("cannot wait for the terminal", e);
-    master.send(&request())?;
+    let mut request = request();
+    let (rows, cols) = (request.rows, request.cols);
+    if joined == Joined::Again {
+        // What is on the other side draws itself anew when its terminal's size changes.
+        request.cols = cols.saturating_sub(1).max(1);
+    }
+    master.send(&request)?;
+    master.send(&TtyResize { rows, cols })?;
     loop {
         while let Some(frame) = master.buffered()? {
             if frame.kind == TtyData::KIND {
@@ -103,6 +116,9 @@ fn join(master: &mut Master, signals: &Signals) -> Result<End> {
             }
         }
         while let Some(signal) = signals.next() {
+            if signal == Signal::SIGCHLD {
+                continue;
+            }
             if signal != Signal::SIGWINCH {
                 return Ok(End::Signal(signal));
             }

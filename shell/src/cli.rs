@@ -12,7 +12,7 @@ use serde::Serialize;
 use vo_lang::conf::parse_proxies;
 use vo_master::session::SessionFile;
 
-use crate::attach;
+use crate::attach::{self, Joined};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::script::{self, End, Source};
@@ -172,7 +172,7 @@ fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
     eprintln!(
         "Welcome to your grid environment.\nTo shut down the environment, type \"exit\". To detach from it, type \"detach\"."
     );
-    attach::run(session, master, signals)
+    attach::run(session, master, signals, Joined::First)
 }
 
 fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
@@ -198,7 +198,7 @@ fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
             master
         }
     };
-    attach::run(session, master, signals)
+    attach::run(session, master, signals, Joined::Again)
 }
 
 fn batch(session: &Session, cli: &Cli, source: Source, signals: &Signals) -> Result<i32> {

@@ -130,19 +130,15 @@ fn attend(child: &mut Child, signals: &Signals) -> io::Result<End> {
         if let Some(status) = child.try_wait()? {
             return Ok(told.map_or(End::Code(code(status)), End::Signal));
         }
-        match signals.next() {
-            Some(Signal::SIGCHLD | Signal::SIGWINCH) => continue,
-            Some(signal) => {
-                // Ctrl-C at a terminal reaches the script by itself; a second word ends it for sure.
-                let send = if told.is_some() { Signal::SIGKILL } else { signal };
-                told = Some(signal);
-                let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-                match kill(Pid::from_raw(pid), send) {
-                    Ok(()) | Err(Errno::ESRCH) => continue,
-                    Err(e) => return Err(e.into()),
-                }
+        if let Some(signal) = signals.stop() {
+            // Ctrl-C at a terminal reaches the script by itself; a second word ends it for sure.
+            let send = if told.is_some() { Signal::SIGKILL } else { signal };
+            told = Some(signal);
+            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+            match kill(Pid::from_raw(pid), send) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(e) => return Err(e.into()),
             }
-            None => {}
         }
         match poll(
             &mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)],

@@ -56,6 +56,12 @@ impl Signals {
             _ => None,
         }
     }
+
+    /// The next signal that asks us to stop, if any came: children and sizes are passed over.
+    pub(crate) fn stop(&self) -> Option<Signal> {
+        std::iter::from_fn(|| self.next())
+            .find(|signal| !matches!(signal, Signal::SIGCHLD | Signal::SIGWINCH | Signal::SIGTSTP))
+    }
 }
 
 impl AsFd for Signals {

@@ -260,7 +260,7 @@ pub(crate) fn follow(master: &mut Master, signals: &Signals, patience: Duration,
                 master.send(&Answer { id: question.id, text })?;
             }
         }
-        if let Some(signal) = signals.next() {
+        if let Some(signal) = signals.stop() {
             report.line_feed();
             return Ok(Started::Signal(signal));
         }

@@ -112,7 +112,7 @@ fn line(terminal: &File, signals: &Signals, echo: bool) -> io::Result<Reply> {
     })?;
     let mut text = Vec::new();
     loop {
-        if let Some(signal) = signals.next() {
+        if let Some(signal) = signals.stop() {
             let mut out = terminal;
             writeln!(out)?;
             return Ok(Reply::Signal(signal));

@@ -32,7 +32,7 @@ pub const BARREN_LIMIT: u32 = 3;
 /// Longest pause between submissions at a site where they come to nothing.
 pub const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Wait between two status calls while the session ends here: a person waits for it.
+/// Longest wait between two status calls while the session ends here: a person waits for it.
 pub const CLOSING_POLL: Duration = Duration::from_secs(2);
 
 /// Where every starter is connected, the batch system is asked this many times more rarely.
@@ -1177,7 +1177,11 @@ impl Proxies {
         self.barren = 0;
         self.resolve(Topic::Barren);
         self.changed.insert(id);
+        let restarted = self.proxies.get(&id).is_some_and(|proxy| restarts > proxy.restarts);
         self.moved(now, id, State::Run, restarts, "starters are connected");
+        if restarted {
+            self.act(Action::MakeTags(id));
+        }
         self.act(Action::Welcome(key));
     }
 
@@ -1399,7 +1403,9 @@ impl Proxies {
         let status = self.config.status;
         let last = self.status_began;
         if let Some(closing) = self.closing {
-            return Some(last.map_or(closing, |last| (last + CLOSING_POLL).max(closing)));
+            // Twice as long after each, so that a batch system that agrees at once keeps nobody waiting.
+            let pace = |last: Time| last.since(closing).clamp(CLOSING_POLL / 8, CLOSING_POLL);
+            return Some(last.map_or(closing, |last| (last + pace(last)).max(closing)));
         }
         let mut need: Option<(Time, bool)> = None;
         for proxy in self.proxies.values().filter(|p| p.is_live()) {

@@ -165,6 +165,17 @@ fn listed(status: RowStatus) -> Event {
 }
 
 #[test]
+fn a_restart_that_a_starter_tells_first_gets_its_tags_again() {
+    let mut site = Site::running();
+    site.lose(None);
+    site.actions.clear();
+    site.call("100", 0);
+    assert!(!site.actions.contains(&Action::MakeTags(ONE)));
+    site.call("100", 1);
+    assert!(site.actions.contains(&Action::MakeTags(ONE)));
+}
+
+#[test]
 fn an_unclear_answer_that_its_starter_settles_stops_no_submission() {
     let mut site = Site::new(1);
     site.answer(1, SubmitAnswer::Unclear("timed out".to_owned()));

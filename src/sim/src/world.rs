@@ -313,7 +313,8 @@ impl<'a> World<'a> {
             What::StreamLostAtAgent(site, life, link) => self.stream_lost_at_agent(site, life, link),
             What::Sync(site, life) => self.sync(site, life),
             What::AgentTick(site, life) => {
-                if let Some(agent) = self.agent(site, life) {
+                let now = self.clock.now;
+                if let Some(agent) = self.agent(site, life).filter(|agent| agent.tick == Some(now)) {
                     agent.tick = None;
                     self.tell_proxies(site, proxy::Event::DeadlinePassed);
                 }
@@ -330,7 +331,12 @@ impl<'a> World<'a> {
             What::LineLostAtAgent(site, key, link) => self.line_lost_at_agent(site, key, link, None),
             What::LineLostAtStarter(site, key, link) => self.line_lost_at_starter(site, key, link),
             What::StarterTick(site, key) => {
-                if let Some(node) = self.sites[site].starters.get_mut(&key) {
+                let now = self.clock.now;
+                if let Some(node) = self.sites[site]
+                    .starters
+                    .get_mut(&key)
+                    .filter(|node| node.tick == Some(now))
+                {
                     node.tick = None;
                     self.tell_starter(site, key, StarterEvent::TimePassed);
                 }
@@ -581,6 +587,7 @@ impl<'a> World<'a> {
         if let Some(deadline) = master.pool.deadline()
             && master.tick.is_none_or(|tick| deadline < tick)
         {
+            let deadline = deadline.max(self.clock.now);
             master.tick = Some(deadline);
             self.clock.at(deadline, What::MasterTick(life));
         }
@@ -664,7 +671,7 @@ impl<'a> World<'a> {
 
     fn master_tick(&mut self, life: u64) {
         let now = self.clock.now;
-        if let Some(master) = self.master.as_mut().filter(|m| m.life == life) {
+        if let Some(master) = self.master.as_mut().filter(|m| m.life == life && m.tick == Some(now)) {
             master.tick = None;
             master.pool.handle(now, Event::TimePassed);
             self.turn();
@@ -855,6 +862,7 @@ impl<'a> World<'a> {
         if let Some(deadline) = agent.machine.deadline()
             && agent.tick.is_none_or(|tick| deadline < tick)
         {
+            let deadline = deadline.max(self.clock.now);
             agent.tick = Some(deadline);
             self.clock.at(deadline, What::AgentTick(site, life));
         }
@@ -1263,6 +1271,7 @@ impl<'a> World<'a> {
             && let Some(deadline) = node.machine.deadline()
             && node.tick.is_none_or(|tick| deadline < tick)
         {
+            let deadline = deadline.max(self.clock.now);
             node.tick = Some(deadline);
             self.clock.at(deadline, What::StarterTick(site, key));
         }

@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Event::RemovalAsked {
                 select: Select::default(),
             },
-        )
+        );
     });
     Ok(())
 }

@@ -1,0 +1,197 @@
+//! Starters, as their driver would run them, and the processes of jobs.
+
+use super::*;
+
+impl World<'_> {
+    pub(super) fn tell_starter(&mut self, site: usize, key: StarterKey, event: StarterEvent) {
+        let now = self.clock.now;
+        let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.alive) else {
+            return;
+        };
+        node.machine.handle(now, event);
+        while let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.alive)
+            && let Some(action) = node.machine.poll_action()
+        {
+            self.do_starter(site, key, action);
+        }
+        if let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.alive)
+            && let Some(deadline) = node.machine.deadline()
+            && node.tick.is_none_or(|tick| deadline < tick)
+        {
+            let deadline = deadline.max(self.clock.now);
+            node.tick = Some(deadline);
+            self.clock.at(deadline, What::StarterTick(site, key));
+        }
+    }
+
+    pub(super) fn do_starter(&mut self, site: usize, key: StarterKey, action: StarterAction) {
+        self.say(format_args!("starter {key}: {action:?}"));
+        match action {
+            StarterAction::Start { task, program } => self.start_process(site, key, task.id, &program),
+            StarterAction::Terminate(id) => {
+                if self.clock.one_in(2) {
+                    self.signal(site, key, id, 15);
+                }
+            }
+            StarterAction::Kill(id) => self.signal(site, key, id, 9),
+            StarterAction::SendInventory {
+                queued,
+                running,
+                finished,
+            } => {
+                self.say_to_line(site, key, FromStarter::Inventory(queued, running, finished));
+            }
+            StarterAction::SendReport {
+                started,
+                results,
+                returned,
+            } => {
+                self.say_to_line(site, key, FromStarter::Report(started, results, returned));
+            }
+            StarterAction::Forget(_) => {}
+            StarterAction::Leave { why } => {
+                self.say_to_line(site, key, FromStarter::Leaving(why));
+                self.kill_starter(site, key, true);
+            }
+        }
+    }
+
+    pub(super) fn say_to_line(&mut self, site: usize, key: StarterKey, message: FromStarter) {
+        let link = self.sites[site].starters.get(&key).and_then(|node| node.link);
+        let Some(agent) = &mut self.sites[site].agent else {
+            return;
+        };
+        if let Some(line) = agent.lines.get_mut(&key).filter(|line| Some(line.link) == link) {
+            let at = line.to_agent.arrival(&mut self.clock, 0, 20);
+            self.clock.at(at, What::AtAgent(site, key, line.link, message));
+        }
+    }
+
+    pub(super) fn start_process(&mut self, site: usize, key: StarterKey, id: AttemptId, program: &Program) {
+        self.summary.starts += 1;
+        for (index, other) in self.sites.iter().enumerate() {
+            for (other_key, node) in &other.starters {
+                if let Some(second) = node.running.keys().find(|running| running.job == id.job) {
+                    self.wrong = Some(format!(
+                        "{id} starts at {key} of site {site} while {second} runs at {other_key} of site {index}"
+                    ));
+                }
+            }
+        }
+        self.runs += 1;
+        let run = self.runs;
+        let Some(node) = self.sites[site].starters.get_mut(&key) else {
+            return;
+        };
+        node.running.insert(id, (run, program.cpus));
+        let (used, cpus) = (node.cpus_used(), node.cpus);
+        self.require(used <= cpus, || {
+            format!("{key} runs jobs for {used} CPUs and has {cpus}")
+        });
+        let outcome = match self.clock.between(0, 100) {
+            0 => Outcome::SiteFailed("no space left on device".into()),
+            1 => Outcome::Signaled(11),
+            2..6 => Outcome::Exited(1),
+            _ => Outcome::Exited(0),
+        };
+        self.clock.after(1, 5, What::Started(site, key, id));
+        let most = if self.clock.one_in(10) { 600_000 } else { 60_000 };
+        self.clock.after(5, most, What::Ended(site, key, id, run, outcome));
+    }
+
+    pub(super) fn signal(&mut self, site: usize, key: StarterKey, id: AttemptId, signal: u8) {
+        let run = self.sites[site]
+            .starters
+            .get(&key)
+            .and_then(|node| node.running.get(&id))
+            .map(|(run, _)| *run);
+        if let Some(run) = run {
+            self.clock
+                .after(0, 50, What::Ended(site, key, id, run, Outcome::Signaled(signal)));
+        }
+    }
+
+    pub(super) fn process_ended(&mut self, site: usize, key: StarterKey, id: AttemptId, run: u64, outcome: Outcome) {
+        let Some(node) = self.sites[site].starters.get_mut(&key) else {
+            return;
+        };
+        if node.running.get(&id).is_none_or(|(current, _)| *current != run) {
+            return;
+        }
+        node.running.remove(&id);
+        if outcome.is_final() {
+            self.truth.insert(id, outcome.clone());
+        }
+        let mut outputs = Vec::new();
+        if outcome.is_final() && self.clock.one_in(2) {
+            outputs.push(Output {
+                kind: OutputKind::Stdout,
+                size: 1,
+                hash: [0; 32],
+                mode: 0o600,
+                inline: None,
+            });
+        }
+        let usage = Usage {
+            wall_ms: self.clock.between(5, 60_000),
+            cpu_ms: 1,
+            peak_kib: 1,
+        };
+        self.tell_starter(
+            site,
+            key,
+            StarterEvent::JobEnded(AttemptResult {
+                id,
+                outcome,
+                usage,
+                outputs,
+            }),
+        );
+    }
+
+    /// The starter's process ends. Its guardian, if the node still runs, kills what it left and then removes its tag.
+    pub(super) fn kill_starter(&mut self, site: usize, key: StarterKey, guardian: bool) {
+        let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.alive) else {
+            return;
+        };
+        node.alive = false;
+        let link = node.link.take();
+        if guardian {
+            self.clock.after(10, 2000, What::TreeDead(site, key));
+        } else {
+            node.running.clear();
+        }
+        if let Some(link) = link {
+            // Its last words may still be on the way.
+            let (low, high) = if guardian { (20, 1000) } else { (10_000, 60_000) };
+            self.clock.after(low, high, What::LineLostAtAgent(site, key, link));
+        }
+    }
+
+    pub(super) fn tree_dead(&mut self, site: usize, key: StarterKey) {
+        let here = &mut self.sites[site];
+        let Some(node) = here.starters.get_mut(&key) else {
+            return;
+        };
+        node.running.clear();
+        let (proxy, index, id, restarts) = (node.proxy, node.index, node.batch_id.clone(), node.restarts);
+        let Some(job) = here
+            .batch
+            .jobs
+            .get_mut(&id)
+            .filter(|job| job.restarts == restarts && job.state == BatchState::Running)
+        else {
+            return;
+        };
+        here.tags.remove(&(proxy, index));
+        let others = here
+            .starters
+            .values()
+            .any(|n| n.alive && n.batch_id == id && n.restarts == restarts);
+        if !others {
+            here.exits.insert(proxy, "0".into());
+            job.state = BatchState::Ended;
+            job.ended = Some(self.clock.now);
+        }
+    }
+}

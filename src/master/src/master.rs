@@ -185,6 +185,7 @@ struct Asked {
 pub(crate) struct Master {
     dir: PathBuf,
     session: SessionFile,
+    session_id: Arc<str>,
     inputs: mpsc::Sender<Input>,
     pool: Pool,
     journal: Journal,
@@ -346,8 +347,17 @@ impl Master {
         let conf = session
             .read_conf()
             .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let makings = sites::Makings {
+            session: &session,
+            conf: &conf,
+            dir,
+            ca: &ca,
+            epoch,
+            marker: &marker,
+            now,
+        };
         for site in &conf.sites {
-            let (site, route) = sites::prepare(&session, &conf, site, dir, &ca, epoch, &marker, now)?;
+            let (site, route) = sites::prepare(&makings, site)?;
             sites.push(site);
             routes.push(Some(route));
         }
@@ -355,6 +365,7 @@ impl Master {
         tracing::info!(session = session.name, id = session.id, epoch, "master started");
         Ok(Master {
             dir: dir.to_owned(),
+            session_id: session.id.as_str().into(),
             session,
             inputs,
             pool,
@@ -574,7 +585,14 @@ impl Master {
                 self.to_starter(key, &work::Kill { ids, grace_ms });
             }
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
-            Action::Collect { key, result, program } => self.collect(key, Whole { result, program }),
+            Action::Collect { key, result, program } => self.collect(
+                key,
+                Whole {
+                    session: self.session_id.clone(),
+                    result,
+                    program,
+                },
+            ),
             Action::Note {
                 job,
                 log,
@@ -721,10 +739,7 @@ impl Master {
                     );
                     let _ = link.as_ref().map(|link| link.send(bytes));
                 };
-                let again = Whole {
-                    result: whole.result.clone(),
-                    program: whole.program.clone(),
-                };
+                let again = whole.clone();
                 let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
                 let _ = inputs
                     .send(Input::Collected {

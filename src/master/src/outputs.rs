@@ -77,25 +77,25 @@ struct Aside {
 }
 
 impl Aside {
-    fn create(program: &Program, id: AttemptId, output: &Output) -> Result<Aside, Failure> {
-        let target = destination(program, id, &output.kind)?;
+    fn create(whole: &Whole, place: usize, output: &Output) -> Result<Aside, Failure> {
+        let id = whole.result.id;
+        let target = destination(&whole.program, id, &output.kind)?;
         // A link is followed, so that it is still one afterwards; a device (`/dev/null`) is written to as it is.
         let target = fs::canonicalize(&target).unwrap_or(target);
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        let Some(parent) = target.parent() else {
+            let why = format!("{}: is no file", target.display());
             return Err(Failure {
-                why: format!("{}: is no file", target.display()),
+                why,
                 ours: true,
                 later: false,
             });
         };
         let device = fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        // Named after the session, too: others may write in the same directory. The target's own name could make it too long.
         let path = if device {
             target.clone()
         } else {
-            let mut aside = OsStr::new(".").to_owned();
-            aside.push(name);
-            aside.push(format!(".vo-partial-{id}"));
-            parent.join(aside)
+            parent.join(format!(".vo-partial-{}-{id}.{place}", whole.session))
         };
         let mut options = OpenOptions::new();
         options
@@ -155,8 +155,11 @@ fn discard(files: Vec<Aside>) {
     }
 }
 
-/// Results whose outputs came within them.
+/// A result with outputs, and what it needs to bring them home.
+#[derive(Clone)]
 pub(crate) struct Whole {
+    /// The session's id.
+    pub(crate) session: std::sync::Arc<str>,
     pub(crate) result: AttemptResult,
     pub(crate) program: std::sync::Arc<Program>,
 }
@@ -179,9 +182,9 @@ pub(crate) fn store_whole(results: &[Whole]) -> Vec<Result<(), Failure>> {
 
 fn write_whole(whole: &Whole) -> Result<Vec<Aside>, Failure> {
     let mut files = Vec::new();
-    for output in &whole.result.outputs {
+    for (place, output) in whole.result.outputs.iter().enumerate() {
         let written = (|| {
-            let mut aside = Aside::create(&whole.program, whole.result.id, output)?;
+            let mut aside = Aside::create(whole, place, output)?;
             let written = aside
                 .write(output.inline.as_deref().unwrap_or_default())
                 .and_then(|()| aside.check(output));
@@ -225,8 +228,8 @@ pub(crate) async fn collect(
     mut pieces: mpsc::UnboundedReceiver<Piece>,
 ) -> Result<(), Failure> {
     let mut files = Vec::new();
-    for output in &whole.result.outputs {
-        match bring(&whole, output, &fetch, &mut pieces).await {
+    for (place, output) in whole.result.outputs.iter().enumerate() {
+        match bring(&whole, output, place, &fetch, &mut pieces).await {
             Ok(aside) => files.push(aside),
             Err(failure) => {
                 discard(files);
@@ -249,10 +252,11 @@ pub(crate) async fn collect(
 async fn bring(
     whole: &Whole,
     output: &Output,
+    place: usize,
     fetch: &impl Fn(&OutputKind, u64, u64),
     pieces: &mut mpsc::UnboundedReceiver<Piece>,
 ) -> Result<Aside, Failure> {
-    let mut aside = Aside::create(&whole.program, whole.result.id, output)?;
+    let mut aside = Aside::create(whole, place, output)?;
     let fetched = async {
         if let Some(inline) = &output.inline {
             aside.write(inline)?;
@@ -319,7 +323,11 @@ mod tests {
         }
     }
 
-    fn whole(dir: &Path, outputs: Vec<Output>) -> Whole {
+    fn whole(dir: &Path, proc: u32, outputs: Vec<Output>) -> Whole {
+        let id = AttemptId {
+            job: JobId { cluster: 1, proc },
+            attempt: 1,
+        };
         let program = Program {
             initialdir: Template::constant(dir.as_os_str().as_bytes()),
             output: Some(Template::constant("out")),
@@ -327,12 +335,13 @@ mod tests {
             ..Program::default()
         };
         let result = AttemptResult {
-            id: ID,
+            id,
             outcome: Outcome::Exited(0),
             usage: Usage::default(),
             outputs,
         };
         Whole {
+            session: "s".into(),
             result,
             program: Arc::new(program),
         }
@@ -350,18 +359,19 @@ mod tests {
     #[test]
     fn outputs_come_whole_or_not_at_all() {
         let dir = scratch("whole");
-        let good = whole(&dir, vec![output(OutputKind::Stdout, b"hello", true)]);
+        let good = whole(&dir, 0, vec![output(OutputKind::Stdout, b"hello", true)]);
         let mut damaged = output(OutputKind::File(b"f".to_vec()), b"data", true);
         damaged.hash[0] ^= 1;
-        let damaged = whole(&dir, vec![damaged]);
+        let damaged = whole(&dir, 1, vec![damaged]);
         let nowhere = whole(
             &dir,
+            2,
             vec![
                 output(OutputKind::Stdout, b"x", true),
                 output(OutputKind::Stderr, b"y", true),
             ],
         );
-        let outside = whole(&dir, vec![output(OutputKind::File(b"../f".to_vec()), b"x", true)]);
+        let outside = whole(&dir, 3, vec![output(OutputKind::File(b"../f".to_vec()), b"x", true)]);
         let ended = store_whole(&[good, damaged, nowhere, outside]);
         assert_eq!(ended[0], Ok(()));
         assert!(!ended[1].as_ref().unwrap_err().ours, "{ended:?}");
@@ -378,7 +388,11 @@ mod tests {
         let content: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for lost in [false, true] {
-            let whole = whole(&dir, vec![output(OutputKind::File(b"big".to_vec()), &content, false)]);
+            let whole = whole(
+                &dir,
+                0,
+                vec![output(OutputKind::File(b"big".to_vec()), &content, false)],
+            );
             let (send, pieces) = mpsc::unbounded_channel();
             let send = std::cell::RefCell::new(Some(send));
             let ended = runtime.block_on(collect(

@@ -2,24 +2,35 @@
 
 use super::*;
 
+/// What every site of a session is made from.
+pub(super) struct Makings<'a> {
+    pub(super) session: &'a SessionFile,
+    pub(super) conf: &'a Conf,
+    pub(super) dir: &'a Path,
+    pub(super) ca: &'a SessionCa,
+    pub(super) epoch: u64,
+    pub(super) marker: &'a Marker,
+    pub(super) now: Time,
+}
+
 /// A site's state at the start, and the way to it.
-pub(super) fn prepare(
-    session: &SessionFile,
-    whole: &Conf,
-    conf: &SiteConf,
-    dir: &Path,
-    ca: &SessionCa,
-    epoch: u64,
-    marker: &Marker,
-    now: Time,
-) -> Result<(Site, Route), String> {
+pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route), String> {
+    let Makings {
+        session,
+        dir,
+        ca,
+        epoch,
+        marker,
+        now,
+        ..
+    } = *of;
     let local = conf.gateway == session::LOCAL;
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let (wanted, cpus) = match conf.proxies {
         Some(proxies) => (proxies.count, proxies.cpus),
         None => (1, if local { cores } else { 1 }),
     };
-    let limits = limits(whole, conf);
+    let limits = limits(of.conf, conf);
     let authority = ca.site_intermediate(&conf.name).map_err(|e| chain(&e))?;
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     // A local pool is the user's own machine: it ends with the session.
@@ -240,11 +251,11 @@ impl Master {
     fn frame(&mut self, id: SiteId, frame: &Frame) -> Result<(), vo_wire::WireError> {
         let key = StarterKey(frame.route);
         let now = self.now();
+        if work::is_relayed(frame.kind) && !self.belongs(id, key) {
+            return Ok(());
+        }
         match frame.kind {
             work::Report::KIND => {
-                if !self.belongs(id, key) {
-                    return Ok(());
-                }
                 let report = frame.read::<work::Report>()?;
                 if !report.started.is_empty() {
                     self.pool.handle(
@@ -269,22 +280,20 @@ impl Master {
                 }
             }
             work::Inventory::KIND => {
-                if self.belongs(id, key) {
-                    let work::Inventory {
+                let work::Inventory {
+                    queued,
+                    running,
+                    finished,
+                } = frame.read()?;
+                self.pool.handle(
+                    now,
+                    Event::InventoryTold {
+                        key,
                         queued,
                         running,
                         finished,
-                    } = frame.read()?;
-                    self.pool.handle(
-                        now,
-                        Event::InventoryTold {
-                            key,
-                            queued,
-                            running,
-                            finished,
-                        },
-                    );
-                }
+                    },
+                );
             }
             work::OutputChunk::KIND => {
                 let chunk = frame.read::<work::OutputChunk>()?;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use vo_core::Time;
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
@@ -355,6 +355,7 @@ impl Master {
             epoch,
             marker: &marker,
             now,
+            person: &Arc::new(Semaphore::new(1)),
         };
         for site in &conf.sites {
             let (site, route) = sites::prepare(&makings, site)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_net::frames::FrameSource;
 use vo_net::ssh::{self, AskPass, Class, ConnectOptions, ExecExit, Gateway, Prompter, Target, TargetQuery};
 use vo_wire::Frame;
@@ -41,6 +41,8 @@ pub(crate) struct Route {
     /// Agent programs, the most portable first.
     pub(crate) agents: Vec<PathBuf>,
     pub(crate) configure: Configure,
+    /// The one person who answers questions, shared by all sites.
+    pub(crate) person: Arc<Semaphore>,
 }
 
 /// How a site is reached.
@@ -120,15 +122,22 @@ pub(crate) type Tell = Arc<dyn Fn(Told) -> Telling + Send + Sync>;
 /// A message on its way: the master's queue is bounded, so frames wait for it.
 pub(crate) type Telling = std::pin::Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// Asks through the master.
+/// Asks through the master. The questions of one connection come together: another's wait until it is made or given up.
 struct Asker {
     site: String,
     tell: Tell,
     interactive: bool,
+    person: Arc<Semaphore>,
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Asker {
     async fn question(&self, title: String, text: String, echo: bool, confirm: bool) -> Option<String> {
+        let mut turn = self.turn.lock().await;
+        if turn.is_none() {
+            *turn = self.person.clone().acquire_owned().await.ok();
+        }
+        drop(turn);
         let (answer, answered) = oneshot::channel();
         let question = Question {
             id: 0,
@@ -151,7 +160,14 @@ impl Prompter for Asker {
     }
 
     fn ask(&self, prompt: ssh::Prompt) -> ssh::Answer<'_, Option<String>> {
-        Box::pin(self.question(prompt.instruction, prompt.text, prompt.echo, false))
+        // As OpenSSH does: several gateways may ask for a password.
+        let text = match prompt.kind {
+            ssh::PromptKind::Passphrase => prompt.text,
+            ssh::PromptKind::Password | ssh::PromptKind::KeyboardInteractive => {
+                format!("({}) {}", prompt.host, prompt.text)
+            }
+        };
+        Box::pin(self.question(prompt.instruction, text, prompt.echo, false))
     }
 
     fn confirm_host_key(&self, question: ssh::HostKeyQuestion) -> ssh::Answer<'_, bool> {
@@ -381,8 +397,13 @@ async fn remote(
         site: route.site.clone(),
         tell: tell.clone(),
         interactive,
+        person: route.person.clone(),
+        turn: Mutex::new(None),
     });
-    let gateway = Gateway::connect(&target, options, asker).await?;
+    let connected = Gateway::connect(&target, options, asker.clone()).await;
+    // The next gateway's questions may come, however long this connection keeps its asker.
+    asker.turn.lock().await.take();
+    let gateway = connected?;
     let file = match install(route, &gateway, tell).await {
         Ok(file) => file,
         Err(problem) => {

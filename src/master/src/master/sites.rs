@@ -11,6 +11,7 @@ pub(super) struct Makings<'a> {
     pub(super) epoch: u64,
     pub(super) marker: &'a Marker,
     pub(super) now: Time,
+    pub(super) person: &'a Arc<Semaphore>,
 }
 
 /// A site's state at the start, and the way to it.
@@ -82,6 +83,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         session: format!("{}-{}", session.name, session.id),
         agents: session.agents.clone(),
         configure,
+        person: of.person.clone(),
     };
     let site = Site {
         conf: conf.clone(),

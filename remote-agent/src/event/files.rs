@@ -28,7 +28,9 @@ pub(super) fn write_file<T: Encode<()>>(path: &Path, content: &T) -> io::Result<
     fs::rename(&aside, path)
 }
 
+/// Makes the tags of a proxy's next life. The exit file of an earlier one would tell that this one has ended.
 pub(super) fn make_tags(dir: &SiteDir, proxy: ProxyId, nodes: u32) -> io::Result<()> {
+    absent_is_fine(fs::remove_file(dir.exit_file(proxy)))?;
     for node in 0..nodes {
         OpenOptions::new()
             .write(true)
@@ -119,5 +121,24 @@ pub(super) fn remove_session(root: &Path, dir: &Path) -> io::Result<()> {
     match fs::remove_dir(root) {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => absent_is_fine(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_is_submitted_again_has_not_ended() -> io::Result<()> {
+        let home = tempfile::tempdir()?;
+        let (dir, proxy) = (SiteDir(home.path().to_owned()), ProxyId(5));
+        fs::create_dir_all(dir.0.join("tags"))?;
+        fs::create_dir_all(dir.proxy(proxy))?;
+        fs::write(dir.exit_file(proxy), "0\n")?;
+        assert_eq!(read_tags(&dir, &[proxy])?.1.len(), 1);
+        make_tags(&dir, proxy, 2)?;
+        let (tags, exits) = read_tags(&dir, &[proxy])?;
+        assert_eq!((tags.len(), exits.len()), (2, 0));
+        Ok(())
     }
 }

@@ -74,6 +74,12 @@ impl World<'_> {
         }
     }
 
+    /// As the driver does it: with the exit file of an earlier life out of the way.
+    fn make_tags(&mut self, site: usize, proxy: ProxyId, nodes: u32) {
+        self.sites[site].tags.extend((0..nodes).map(|node| (proxy, node)));
+        self.sites[site].exits.remove(&proxy);
+    }
+
     pub(super) fn do_proxies(&mut self, site: usize) {
         while let Some(agent) = &mut self.sites[site].agent
             && agent
@@ -94,9 +100,9 @@ impl World<'_> {
         let fails = !self.calm && self.clock.one_in(20);
         self.say(format_args!("site {site}: {action:?}"));
         match action {
-            Do::MakeTags(proxy) => self.sites[site].tags.extend((0..nodes).map(|node| (proxy, node))),
+            Do::MakeTags(proxy) => self.make_tags(site, proxy, nodes),
             Do::SubmitProxy { proxy, attempt, token } => {
-                self.sites[site].tags.extend((0..nodes).map(|node| (proxy, node)));
+                self.make_tags(site, proxy, nodes);
                 self.run_submit(site, life, proxy, attempt, token);
             }
             Do::QueryStatus if hangs || fails => {

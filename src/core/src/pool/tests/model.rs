@@ -304,7 +304,9 @@ impl World {
         {
             let Some(key) = action.starter() else { continue };
             if let Action::Collect { result, .. } = action {
-                self.collecting.retain(|(_, r)| r.id != result.id);
+                if self.dice.one_in(2) {
+                    self.collecting.retain(|(_, r)| r.id != result.id);
+                }
                 self.collecting.push((key, result));
                 continue;
             }

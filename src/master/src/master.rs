@@ -268,12 +268,13 @@ pub(crate) async fn run(dir: &Path, mut ready: File) -> ExitCode {
         }
         master.turn();
         if let Some(code) = master.finished {
-            // Clients are about to read that it is over.
+            // Clients read that it is over and go; the grid shell among them, which says so on its terminal first.
             let last_words = async {
-                while master.clients.values().any(|client| client.busy) {
-                    match control_told.recv().await {
-                        Some(told) => master.take(Input::Client(told)),
-                        None => return,
+                while !master.clients.is_empty() {
+                    tokio::select! {
+                        Some(told) = control_told.recv() => master.take(Input::Client(told)),
+                        Some(told) = terminal_told.recv() => master.take(Input::Terminal(told)),
+                        else => return,
                     }
                 }
             };

@@ -773,9 +773,6 @@ impl Master {
                 client.failed(Fault::System, message, None);
             }
         }
-        if let Some(terminal) = &mut self.terminal {
-            terminal.close(None, "the session has ended");
-        }
         self.finished = Some(ExitCode::SUCCESS);
     }
 

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{Terminal, binary, seconds, testbed, wait_until};
+use crate::{Terminal, binary, project, seconds, testbed, wait_until};
 
 /// How long one non-interactive command may take.
 const RUN_LIMIT: Duration = seconds(120);
@@ -22,6 +22,8 @@ const RUN_LIMIT: Duration = seconds(120);
 pub struct Home {
     dir: tempfile::TempDir,
     environment: Vec<(OsString, OsString)>,
+    /// Where commands run.
+    start: PathBuf,
 }
 
 impl Default for Home {
@@ -31,7 +33,7 @@ impl Default for Home {
 }
 
 impl Home {
-    /// A home without any configuration; its `work` directory is where commands run.
+    /// A home without any configuration; its `work` directory is where commands run, unless the test says otherwise.
     pub fn new() -> Home {
         let dir = tempfile::Builder::new()
             .prefix("vo-")
@@ -53,7 +55,12 @@ impl Home {
         search.push(inherited);
         environment.push(("PATH".into(), search));
         fs::create_dir(dir.path().join("work")).expect("a directory of our own");
-        Home { dir, environment }
+        let start = dir.path().join("work");
+        Home {
+            dir,
+            environment,
+            start,
+        }
     }
 
     /// A home whose SSH configuration knows the testbed's sites, and nothing of this machine's. Panics if the testbed is down.
@@ -68,6 +75,21 @@ impl Home {
     pub fn set(&mut self, name: &str, value: impl AsRef<OsStr>) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.into(), value.as_ref().into()));
+    }
+
+    /// Lets cargo find its toolchain and caches, and the shell start in the project.
+    pub fn set_cargo(&mut self) {
+        let theirs = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        for (name, place) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            let value = std::env::var_os(name).map_or_else(|| theirs.join(place), PathBuf::from);
+            self.set(name, value);
+        }
+        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
+            self.set("CARGO_TARGET_DIR", target);
+        }
+        let own = self.path().to_owned();
+        self.set("TMPDIR", own);
+        self.start = project();
     }
 
     /// The home itself.
@@ -112,7 +134,7 @@ impl Home {
         command
             .env_clear()
             .envs(self.environment.iter().map(|(n, v)| (n, v)))
-            .current_dir(self.work(""));
+            .current_dir(&self.start);
         command
     }
 
@@ -128,6 +150,14 @@ impl Home {
         let mut command = self.command(binary("vo-login"));
         command.args(arguments);
         Run::of(command, input)
+    }
+
+    /// Ends the session called `name`, whatever it runs, as a person does who comes back to it.
+    pub fn end(&self, name: &str) {
+        let mut terminal = self.terminal(["-r", name]);
+        terminal.prompt();
+        terminal.type_line("exit --force");
+        assert_eq!(terminal.within(seconds(90)).exit_code(), 0, "{}", terminal.shown());
     }
 
     /// Runs a line of shell.
@@ -149,7 +179,7 @@ impl Home {
         for (name, value) in &self.environment {
             command.env(name, value);
         }
-        command.cwd(self.work(""));
+        command.cwd(&self.start);
         for argument in arguments {
             command.arg(argument);
         }
@@ -191,13 +221,23 @@ impl Home {
         assert!(left.is_empty(), "processes are left: {left:#?}");
     }
 
-    /// The test's last word on a session on this machine: no process and no file of ours is left.
+    /// The test's last word on sessions on this machine: no process is left, and no file but the log and the shell's history.
     pub fn assert_nothing_left(&self) {
         self.wait_for_no_process();
-        for path in [self.path().join(".vo-login"), self.path().join("state/vo-login")] {
-            let left: Vec<_> = walk(&path);
-            assert!(left.is_empty(), "files are left: {left:#?}");
+        let mut left = walk(&self.path().join(".vo-login"));
+        for session in fs::read_dir(self.path().join("state/vo-login"))
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+        {
+            let stays = ["master.log", "shell", "start.lock"].map(|name| session.path().join(name));
+            left.extend(
+                walk(&session.path())
+                    .into_iter()
+                    .filter(|path| !stays.iter().any(|kept| path.starts_with(kept))),
+            );
         }
+        assert!(left.is_empty(), "files are left: {left:#?}");
     }
 }
 
@@ -224,8 +264,22 @@ impl Drop for Home {
             }
         }
         let left = self.processes();
-        for (pid, _) in &left {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        // A master that is told to end takes what it has at the sites with it.
+        let masters = || {
+            self.processes()
+                .into_iter()
+                .filter(|(_, command)| command.contains(" master "))
+                .map(|(pid, _)| pid)
+        };
+        for pid in masters() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let deadline = Instant::now() + seconds(30);
+        while masters().next().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for (pid, _) in self.processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         assert!(failed || left.is_empty(), "processes were left: {left:#?}");
     }

@@ -14,6 +14,7 @@
 mod home;
 mod terminal;
 pub mod testbed;
+mod tour;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use home::{Home, Run};
 pub use terminal::Terminal;
+pub use tour::take_tour;
 
 /// Polls `condition` until it gives something. Panics with `what` when `limit` has passed.
 pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {

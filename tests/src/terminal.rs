@@ -96,10 +96,15 @@ impl Terminal {
 
     /// Waits for the grid shell's prompt below the place looked at last; returns what is between.
     pub fn prompt(&mut self) -> String {
-        self.wait("the prompt", |screen, mark| {
+        self.prompt_of(PROMPT)
+    }
+
+    /// Waits for a line, below the place looked at last, that ends with `prompt` and the cursor; returns what is between.
+    pub fn prompt_of(&mut self, prompt: &str) -> String {
+        self.wait(&format!("the prompt {prompt:?}"), |screen, mark| {
             let line = screen.lines.get(screen.row)?;
             let new = screen.row > mark.0 || mark == (0, 0);
-            let bare = line.ends_with(PROMPT.as_bytes()) && screen.column == line.len();
+            let bare = line.ends_with(prompt.as_bytes()) && screen.column == line.len();
             (new && bare).then_some(((screen.row, 0), (screen.row, line.len())))
         })
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -61,7 +62,7 @@ pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals, join
     let stdin = io::stdin();
     let end = {
         let _raw = Settings::raw(stdin.as_fd()).map_err(|e| Error::system("cannot use this terminal", e))?;
-        match join(&mut master, signals, joined) {
+        match join(&mut master, signals, joined, &session.prompt_mark()) {
             Ok(end) => end,
             Err(e) => End::Gone(e),
         }
@@ -91,18 +92,25 @@ pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals, join
     }
 }
 
-fn join(master: &mut Master, signals: &Signals, joined: Joined) -> Result<End> {
+fn join(master: &mut Master, signals: &Signals, joined: Joined, prompt_mark: &Path) -> Result<End> {
     let stdin = io::stdin();
     let mut screen = io::stdout().lock();
     let lost = |e: Errno| Error::system("cannot wait for the terminal", e);
     let mut request = request();
     let (rows, cols) = (request.rows, request.cols);
     if joined == Joined::Again {
-        // What is on the other side draws itself anew when its terminal's size changes.
+        // Programs that use the whole screen draw it anew when its size changes.
         request.cols = cols.saturating_sub(1).max(1);
     }
     master.send(&request)?;
-    master.send(&TtyResize { rows, cols })?;
+    if joined == Joined::Again {
+        master.send(&TtyResize { rows, cols })?;
+        if prompt_mark.exists() {
+            // The line editor needs a key for it.
+            const CTRL_L: u8 = 0x0c;
+            master.send(&TtyData { data: vec![CTRL_L] })?;
+        }
+    }
     loop {
         while let Some(frame) = master.buffered()? {
             if frame.kind == TtyData::KIND {

@@ -5,6 +5,7 @@ mod complete;
 mod coshell;
 
 use std::env;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
@@ -85,7 +86,11 @@ pub(crate) fn run() -> Result<i32> {
     let _ = editor.load_history(&history);
     let prompt = format!("{}(grid)% ", host());
     loop {
-        let line = match editor.readline(&prompt) {
+        // Without it, the prompt only stays undrawn.
+        let _ = File::create(session.prompt_mark());
+        let read = editor.readline(&prompt);
+        let _ = fs::remove_file(session.prompt_mark());
+        let line = match read {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => "exit".into(),

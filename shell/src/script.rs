@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -124,26 +125,33 @@ fn found(path: &Path) -> Result<PathBuf> {
 
 /// Waits for the script, or for a signal to us; then the script has it, too.
 fn attend(child: &mut Child, signals: &Signals) -> io::Result<End> {
-    let mut told = None;
+    /// What a script has for its own traps, before it is ended.
+    const GRACE: Duration = Duration::from_secs(2);
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let send = |signal| match kill(pid, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(e) => Err(io::Error::from(e)),
+    };
+    let mut told: Option<(Signal, Instant)> = None;
     loop {
         // SIGCHLD comes after this or wakes the poll below.
         if let Some(status) = child.try_wait()? {
-            return Ok(told.map_or(End::Code(code(status)), End::Signal));
+            return Ok(told.map_or(End::Code(code(status)), |(signal, _)| End::Signal(signal)));
         }
         if let Some(signal) = signals.stop() {
             // Ctrl-C at a terminal reaches the script by itself; a second word ends it for sure.
-            let send = if told.is_some() { Signal::SIGKILL } else { signal };
-            told = Some(signal);
-            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-            match kill(Pid::from_raw(pid), send) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(e) => return Err(e.into()),
-            }
+            send(if told.is_some() { Signal::SIGKILL } else { signal })?;
+            told = Some((signal, Instant::now() + GRACE));
         }
-        match poll(
-            &mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::NONE,
-        ) {
+        let left = told.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            send(Signal::SIGTERM)?;
+        }
+        let left = left.filter(|left| !left.is_zero());
+        let left = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }

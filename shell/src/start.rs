@@ -141,6 +141,8 @@ pub(crate) fn recover(session: &Session) -> Result<Master> {
     file.agents = agents(&file.program);
     file.write(&session.dir).map_err(broken)?;
     session.install_commands(&file.program)?;
+    // The grid shell that was there died with its master's terminal.
+    let _ = fs::remove_file(session.prompt_mark());
     launch(session)
 }
 
@@ -426,7 +428,7 @@ impl Report {
         let Some((joined, wanted)) = self.participants else {
             return;
         };
-        if self.sites.values().any(|site| *site == Site::Pending) {
+        if self.sites.is_empty() || self.sites.values().any(|site| *site == Site::Pending) {
             return;
         }
         if !self.open {

@@ -343,7 +343,7 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
     while bridge.next::<StarterUp>().await.key != starter.key {}
 
     // Frames pass unread, both ways; the route is the starter's whatever it says.
-    let recall = Recall { count: 3 };
+    let recall = Recall { count: 3, inventory: 1 };
     send(&mut bridge.stdin, starter.key.0, &recall).await.unwrap();
     assert_eq!(starter.next::<Recall>().await, recall);
     send(&mut starter.write, 1, &Report::default()).await.unwrap();

@@ -187,10 +187,7 @@ async fn a_directory_that_is_not_the_jobs_needs_files() {
             files: None,
             directory,
         };
-        peer.send(&Assign {
-            attempts: vec![assignment],
-        })
-        .await;
+        peer.give(vec![assignment]).await;
         assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
     }
     end(&agent, peer, process).await;
@@ -461,7 +458,11 @@ async fn results_are_repeated_until_acknowledged() {
     let mut peer = agent.accept_with(false).await;
     let key = peer.hello.key;
     peer.send(&MasterLink { up: true }).await;
-    assert_eq!(peer.inventory().await, Inventory::default());
+    let nothing = Inventory {
+        number: 1,
+        ..Inventory::default()
+    };
+    assert_eq!(peer.inventory().await, nothing);
     peer.define(1, shell(&agent.work(), "exit 9")).await;
     peer.define(2, shell(&agent.work(), "while ! [ -e go ]; do sleep 0.01; done"))
         .await;
@@ -470,7 +471,7 @@ async fn results_are_repeated_until_acknowledged() {
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
     peer.started(id(2)).await;
     // Back come the last ones.
-    peer.send(&Recall { count: 2 }).await;
+    peer.send(&Recall { count: 2, inventory: 1 }).await;
     assert_eq!(peer.expect::<Report>().await.returned, [id(4), id(5)]);
     // The agent restarts elsewhere; an old one that still answers is not listened to.
     agent.epoch += 5;
@@ -482,9 +483,22 @@ async fn results_are_repeated_until_acknowledged() {
         queued: vec![id(3)],
         running: vec![id(2)],
         finished: vec![id(1)],
+        number: 2,
     };
     assert_eq!(peer.inventory().await, held);
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
+    // What the master gave before it had this inventory comes too late: it is given elsewhere.
+    let late = Assignment {
+        id: id(6),
+        program: 1,
+        files: None,
+        directory: None,
+    };
+    peer.send(&Assign {
+        attempts: vec![late],
+        inventory: 1,
+    })
+    .await;
     // What is known is not run again; what is acknowledged is not told again.
     peer.acknowledge(&[id(1)]).await;
     peer.assign(1, &[id(1), id(3)]).await;
@@ -499,6 +513,7 @@ async fn results_are_repeated_until_acknowledged() {
         queued: vec![id(3)],
         running: vec![id(2)],
         finished: vec![],
+        number: 3,
     };
     assert_eq!(peer.inventory().await, held);
     fs::write(agent.work().join("go"), "").unwrap();

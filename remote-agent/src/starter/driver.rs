@@ -314,6 +314,7 @@ impl Driver {
             Action::Terminate(id) => self.signal_tree(id, Signal::SIGTERM),
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
             Action::SendInventory {
+                number,
                 queued,
                 running,
                 finished,
@@ -324,6 +325,7 @@ impl Driver {
                         queued,
                         running,
                         finished,
+                        number,
                     },
                 );
             }
@@ -375,21 +377,22 @@ impl Driver {
                 }
             }
             Assign::KIND => {
-                let tasks = frame.read::<Assign>()?.attempts.into_iter();
-                Event::Assigned(
-                    tasks
-                        .map(|body| Task {
-                            id: body.id,
-                            program: body.program,
-                            body,
-                        })
-                        .collect(),
-                )
+                let Assign { attempts, inventory } = frame.read()?;
+                let task = |body: Assignment| Task {
+                    id: body.id,
+                    program: body.program,
+                    body,
+                };
+                Event::Assigned {
+                    inventory,
+                    tasks: attempts.into_iter().map(task).collect(),
+                }
             }
             Acknowledge::KIND => Event::Acknowledged(frame.read::<Acknowledge>()?.ids),
             Recall::KIND => {
-                let count = usize::try_from(frame.read::<Recall>()?.count).unwrap_or(usize::MAX);
-                Event::Recalled { count }
+                let Recall { count, inventory } = frame.read()?;
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                Event::Recalled { inventory, count }
             }
             Kill::KIND => {
                 let Kill { ids, grace_ms } = frame.read()?;

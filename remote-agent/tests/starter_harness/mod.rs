@@ -209,6 +209,7 @@ impl Agent {
                 source,
                 sink: Box::new(write),
                 hello,
+                told: 0,
                 waiting: Vec::new(),
                 running: Vec::new(),
                 blobs: Files::new(),
@@ -286,6 +287,8 @@ pub struct Peer {
     source: FrameSource<Box<dyn AsyncRead + Unpin>>,
     sink: Box<dyn AsyncWrite + Unpin>,
     pub hello: StarterHello,
+    /// The last inventory's number; 0 before it came.
+    told: u64,
     waiting: Vec<AttemptResult>,
     /// Tries known to have started.
     running: Vec<AttemptId>,
@@ -318,9 +321,12 @@ impl Peer {
                         let Ping { nonce } = frame.read().unwrap();
                         self.send(&Pong { nonce }).await;
                     }
-                    NeedBlob::KIND => self.give(frame.read::<NeedBlob>().unwrap().hash).await,
+                    NeedBlob::KIND => self.serve(frame.read::<NeedBlob>().unwrap().hash).await,
                     BlobAck::KIND => {}
                     kind => {
+                        if kind == Inventory::KIND {
+                            self.told = frame.read::<Inventory>().unwrap().number;
+                        }
                         assert_eq!(
                             frame.route,
                             if vo_wire::work::is_relayed(kind) {
@@ -337,7 +343,7 @@ impl Peer {
         .await
     }
 
-    async fn give(&mut self, hash: [u8; 32]) {
+    async fn serve(&mut self, hash: [u8; 32]) {
         self.served.push(hash);
         let Some(content) = self.blobs.get(&hash).cloned() else {
             return self
@@ -437,7 +443,16 @@ impl Peer {
                 directory: None,
             })
             .collect();
-        self.send(&Assign { attempts }).await;
+        self.give(attempts).await;
+    }
+
+    /// Gives attempts, as a master that has the last inventory.
+    pub async fn give(&mut self, attempts: Vec<Assignment>) {
+        if self.told == 0 {
+            self.inventory().await;
+        }
+        let inventory = self.told;
+        self.send(&Assign { attempts, inventory }).await;
     }
 
     pub async fn assign_files(&mut self, program: u64, id: AttemptId, files: Vec<FileRef>) {
@@ -447,7 +462,7 @@ impl Peer {
             files: Some(files),
             directory: None,
         }];
-        self.send(&Assign { attempts }).await;
+        self.give(attempts).await;
     }
 
     fn note(&mut self, report: Report) {

@@ -122,11 +122,19 @@ pub enum Event<P, B> {
         body: P,
     },
     /// The master gave tries.
-    Assigned(Vec<Task<B>>),
+    Assigned {
+        /// The last inventory that it had. Tries given on an older one are ignored: the newer one doesn't name them, so the master
+        /// has given them elsewhere.
+        inventory: u64,
+        /// Which.
+        tasks: Vec<Task<B>>,
+    },
     /// Results are safe with the master.
     Acknowledged(Vec<AttemptId>),
     /// The master wants queued tries back.
     Recalled {
+        /// The last inventory that it had; ignored if it is not ours, as what it was about is over.
+        inventory: u64,
         /// How many, at most.
         count: usize,
     },
@@ -169,6 +177,8 @@ pub enum Action<P, B> {
     Kill(AttemptId),
     /// Tell the master all that is held.
     SendInventory {
+        /// Which inventory this is, from 1.
+        number: u64,
         /// Not started.
         queued: Vec<AttemptId>,
         /// Running.
@@ -248,6 +258,8 @@ pub struct Starter<P, B> {
     acknowledged: BTreeSet<AttemptId>,
     acknowledged_order: VecDeque<AttemptId>,
     linked: bool,
+    /// Inventories told.
+    inventories: u64,
     heard: Time,
     /// When there was last something to do.
     worked: Time,
@@ -277,6 +289,7 @@ impl<P: Clone, B> Starter<P, B> {
             acknowledged: BTreeSet::new(),
             acknowledged_order: VecDeque::new(),
             linked: false,
+            inventories: 0,
             heard: now,
             worked: now,
             reported: None,
@@ -305,12 +318,18 @@ impl<P: Clone, B> Starter<P, B> {
             Event::AgentLost => self.link(false),
             Event::MasterLinkChanged { up } => self.link(up),
             Event::ProgramDefined { program, demand, body } => self.define(program, demand, body),
-            Event::Assigned(tasks) => tasks.into_iter().for_each(|task| self.assign(task)),
+            Event::Assigned { inventory, tasks } => {
+                if inventory == self.inventories {
+                    tasks.into_iter().for_each(|task| self.assign(task));
+                }
+            }
             Event::Acknowledged(ids) => self.acknowledge(ids),
-            Event::Recalled { count } => {
-                let keep = self.queue.len().saturating_sub(count);
-                let back = self.queue.drain(keep..).map(|q| q.task.id);
-                self.returned.extend(back);
+            Event::Recalled { inventory, count } => {
+                if inventory == self.inventories {
+                    let keep = self.queue.len().saturating_sub(count);
+                    let back = self.queue.drain(keep..).map(|q| q.task.id);
+                    self.returned.extend(back);
+                }
             }
             Event::KillAsked { ids, grace } => self.kill(now, &ids, grace),
             Event::EndAsked { why } => self.end(now, &why, END_GRACE, now + END_GRACE + END_PATIENCE),
@@ -383,8 +402,10 @@ impl<P: Clone, B> Starter<P, B> {
         self.returned.clear();
         self.unsent = self.finished.keys().copied().collect();
         self.reported = None;
+        self.inventories += 1;
         let doubtful = self.doubtful.iter().map(|(_, result)| result.id);
         self.actions.push_back(Action::SendInventory {
+            number: self.inventories,
             queued: self.queue.iter().map(|q| q.task.id).collect(),
             running: self.running.keys().copied().chain(doubtful).collect(),
             finished: self.finished.keys().copied().collect(),

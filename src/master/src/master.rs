@@ -79,6 +79,7 @@ enum Input {
     /// Attempts with their files, ready to go; and those whose files can't be read.
     Prepared {
         key: StarterKey,
+        inventory: u64,
         ready: Vec<Assignment>,
         failed: Vec<(AttemptId, String)>,
     },
@@ -450,7 +451,12 @@ impl Master {
                     terminal.close(Some(code), "the grid shell ended");
                 }
             }
-            Input::Prepared { key, ready, failed } => self.prepared(key, ready, failed),
+            Input::Prepared {
+                key,
+                inventory,
+                ready,
+                failed,
+            } => self.prepared(key, inventory, ready, failed),
             Input::Stored(ended) => {
                 self.storing = false;
                 for (key, whole, ended) in ended {
@@ -577,11 +583,12 @@ impl Master {
         match action {
             Action::Assign {
                 key,
+                inventory,
                 define,
                 attempts,
                 shared,
-            } => self.assign(key, define, attempts, shared),
-            Action::Recall { key, count } => self.to_starter(key, &work::Recall { count }),
+            } => self.assign(key, inventory, define, attempts, shared),
+            Action::Recall { key, inventory, count } => self.to_starter(key, &work::Recall { count, inventory }),
             Action::Kill { key, ids, grace } => {
                 let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
                 self.to_starter(key, &work::Kill { ids, grace_ms });
@@ -616,6 +623,7 @@ impl Master {
     fn assign(
         &mut self,
         key: StarterKey,
+        inventory: u64,
         define: Vec<(u64, Arc<Program>)>,
         attempts: Vec<(AttemptId, u64, Arc<Program>)>,
         shared: Shared,
@@ -641,6 +649,7 @@ impl Master {
                     key,
                     &work::Assign {
                         attempts: piece.iter().map(plain).collect(),
+                        inventory,
                     },
                 );
             }
@@ -664,11 +673,16 @@ impl Master {
                     Err(why) => failed.push((id, why)),
                 }
             }
-            let _ = inputs.blocking_send(Input::Prepared { key, ready, failed });
+            let _ = inputs.blocking_send(Input::Prepared {
+                key,
+                inventory,
+                ready,
+                failed,
+            });
         });
     }
 
-    fn prepared(&mut self, key: StarterKey, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)>) {
+    fn prepared(&mut self, key: StarterKey, inventory: u64, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)>) {
         let now = self.now();
         for (id, why) in failed {
             self.pool.handle(now, Event::AssignmentFailed { key, id, why });
@@ -684,6 +698,7 @@ impl Master {
                 key,
                 &work::Assign {
                     attempts: piece.to_vec(),
+                    inventory,
                 },
             );
         }

@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Time(2),
                 Event::InventoryTold {
                     key,
+                    number: 1,
                     queued,
                     running,
                     finished,

@@ -15,9 +15,9 @@ use crate::clock::Lane;
 #[derive(Clone, Debug)]
 pub(crate) enum ToStarter {
     Define(u64, Arc<Program>),
-    Assign(Vec<(AttemptId, u64)>),
+    Assign(u64, Vec<(AttemptId, u64)>),
     Acknowledge(Vec<AttemptId>),
-    Recall(u32),
+    Recall(u64, u32),
     Kill(Vec<AttemptId>, std::time::Duration),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Whenever the way to the master opens, the starter says what it holds ([`Inventory`]) and sends again every result that was not
 //! acknowledged. So nothing between the two needs to be reliable: a lost assignment shows as an attempt missing from the inventory,
-//! a lost result is repeated, a repeated one is known by its attempt id.
+//! a late one by the inventory that it names, a lost result is repeated, a repeated one is known by its attempt id.
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
@@ -34,6 +34,10 @@ pub struct Assign {
     /// The tries.
     #[n(0)]
     pub attempts: Vec<Assignment>,
+    /// The number of the last [`Inventory`] that the master had when it gave them. A starter ignores an assignment that was overtaken
+    /// by a newer inventory: the master misses the tries there, and has given them elsewhere.
+    #[n(1)]
+    pub inventory: u64,
 }
 
 /// One try to run.
@@ -113,6 +117,9 @@ pub struct Recall {
     /// How many.
     #[n(0)]
     pub count: u32,
+    /// As in [`Assign`].
+    #[n(1)]
+    pub inventory: u64,
 }
 
 /// Kill these tries, whole trees: SIGTERM, then SIGKILL. Queued ones are dropped. Each is answered by a result or by `returned`.
@@ -138,6 +145,9 @@ pub struct Inventory {
     /// Ended, not acknowledged.
     #[n(2)]
     pub finished: Vec<AttemptId>,
+    /// Counts the starter's inventories, from 1.
+    #[n(3)]
+    pub number: u64,
 }
 
 /// Send a piece of an output.

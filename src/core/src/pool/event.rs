@@ -18,6 +18,8 @@ pub enum Event {
     InventoryTold {
         /// Which.
         key: StarterKey,
+        /// The inventory's number; goes back with what the starter is given, which refuses what doesn't know its last one.
+        number: u64,
         /// Not started.
         queued: Vec<AttemptId>,
         /// Running.
@@ -106,6 +108,8 @@ pub enum Action {
     Assign {
         /// Where to.
         key: StarterKey,
+        /// The last inventory of it that the pool had.
+        inventory: u64,
         /// Programs that it doesn't know yet.
         define: Vec<(u64, Arc<Program>)>,
         /// The attempts, each with its program.
@@ -117,6 +121,8 @@ pub enum Action {
     Recall {
         /// From where.
         key: StarterKey,
+        /// The last inventory of it that the pool had.
+        inventory: u64,
         /// How many.
         count: u32,
     },

@@ -172,6 +172,7 @@ impl Pool {
                 }
                 messages.push(Action::Assign {
                     key,
+                    inventory: starter.inventory,
                     define,
                     attempts,
                     shared,
@@ -221,8 +222,9 @@ impl Pool {
         for (key, count) in recalls {
             if let Some(victim) = self.starters.get_mut(&key) {
                 victim.recalled = Some(now);
+                let inventory = victim.inventory;
+                self.act(Action::Recall { key, inventory, count });
             }
-            self.act(Action::Recall { key, count });
         }
     }
 }

@@ -194,6 +194,8 @@ struct Starter {
     connected: bool,
     /// We know what it holds: its inventory came since it connected.
     known: bool,
+    /// The number of its last inventory.
+    inventory: u64,
     /// It gave work back unasked: it is about to end.
     closing: bool,
     /// Changes whenever it connects: what was meant for it before must not reach it after.
@@ -221,6 +223,7 @@ impl Starter {
             offer,
             connected: false,
             known: false,
+            inventory: 0,
             closing: false,
             link: 0,
             since: Time::default(),
@@ -347,10 +350,16 @@ impl Pool {
             Event::StarterJoined { key, offer, time_left } => self.joined(now, key, offer, time_left),
             Event::InventoryTold {
                 key,
+                number,
                 queued,
                 running,
                 finished,
-            } => self.inventory(now, key, &queued, &running, &finished),
+            } => {
+                if let Some(starter) = self.starters.get_mut(&key) {
+                    starter.inventory = number;
+                }
+                self.inventory(now, key, &queued, &running, &finished);
+            }
             Event::StarterSilent { key } => self.silent(now, key),
             Event::SiteLost { site } => {
                 for key in self.starters_of(site, None) {

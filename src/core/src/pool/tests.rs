@@ -119,6 +119,7 @@ impl Bench {
     ) -> Vec<Action> {
         self.tell(Event::InventoryTold {
             key,
+            number: 1,
             queued: queued.to_vec(),
             running: running.to_vec(),
             finished: finished.to_vec(),
@@ -158,7 +159,7 @@ fn told(actions: &[Action]) -> String {
             let apart = if *shared == Shared::Nothing { " with files" } else { "" };
             Some(format!("{}: run {}{apart}", key.0, list(ids)))
         }
-        Action::Recall { key, count } => Some(format!("{}: give back {count}", key.0)),
+        Action::Recall { key, count, .. } => Some(format!("{}: give back {count}", key.0)),
         Action::Kill { key, ids, .. } => {
             let ids = ids.iter().map(ToString::to_string).collect();
             Some(format!("{}: kill {}", key.0, list(ids)))
@@ -403,6 +404,7 @@ fn an_assignment_that_waited_does_not_outlive_its_link() {
     };
     let empty = Event::InventoryTold {
         key: KEY,
+        number: 1,
         queued: vec![],
         running: vec![],
         finished: vec![],
@@ -416,6 +418,38 @@ fn an_assignment_that_waited_does_not_outlive_its_link() {
     bench.pool.handle(Time(3), join);
     bench.pool.handle(Time(3), empty);
     assert_eq!(told(&bench.drain()), "7: run 1.0#2");
+}
+
+#[test]
+fn an_assignment_names_the_inventory_that_it_was_made_on() {
+    let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+    bench.pool.handle(
+        Time(1),
+        Event::StarterJoined {
+            key: KEY,
+            offer: offer(1),
+            time_left: None,
+        },
+    );
+    let empty = |number| Event::InventoryTold {
+        key: KEY,
+        number,
+        queued: vec![],
+        running: vec![],
+        finished: vec![],
+    };
+    bench.pool.handle(Time(1), empty(5));
+    bench.log.extend(bench.pool.take_records());
+    // A second inventory on the same link, without what still waits for its record.
+    bench.pool.handle(Time(2), empty(6));
+    let named = |action: &Action| match action {
+        Action::Assign {
+            inventory, attempts, ..
+        } => Some((*inventory, attempts.iter().map(|(id, ..)| *id).collect())),
+        _ => None,
+    };
+    let named: Vec<(u64, Vec<AttemptId>)> = bench.drain().iter().filter_map(named).collect();
+    assert_eq!(named, [(5, vec![attempt(0, 1)]), (6, vec![attempt(0, 2)])]);
 }
 
 #[test]

@@ -65,17 +65,21 @@ fn machine(limits: Limits, ends: Option<Time>) -> Machine {
     machine
 }
 
+/// Given by a master that had the first inventory.
 fn assign(program: u64, procs: impl IntoIterator<Item = u32>) -> Event<(), ()> {
-    Event::Assigned(
-        procs
-            .into_iter()
-            .map(|proc| Task {
-                id: id(proc),
-                program,
-                body: (),
-            })
-            .collect(),
-    )
+    assign_on(1, program, procs)
+}
+
+fn assign_on(inventory: u64, program: u64, procs: impl IntoIterator<Item = u32>) -> Event<(), ()> {
+    let task = |proc| Task {
+        id: id(proc),
+        program,
+        body: (),
+    };
+    Event::Assigned {
+        inventory,
+        tasks: procs.into_iter().map(task).collect(),
+    }
 }
 
 fn ended(proc: u32) -> Event<(), ()> {
@@ -98,6 +102,7 @@ fn say(action: Action<(), ()>) -> String {
             queued,
             running,
             finished,
+            ..
         } => {
             format!("inventory{} |{} |{}", procs(&queued), procs(&running), procs(&finished))
         }
@@ -188,7 +193,7 @@ fn reports_are_batched_while_busy() {
     );
     assert_eq!(machine.deadline(), Some(Time(108)));
     let mut idle = vec![(108, Event::TimePassed, &["report 1 | 0 Exited(0) 1 Exited(0) |"][..])];
-    idle.push((109, Event::Recalled { count: 6 }, &[]));
+    idle.push((109, Event::Recalled { inventory: 1, count: 6 }, &[]));
     idle.push((110, ended(2), &[]));
     idle.push((111, ended(3), &["report | 2 Exited(0) 3 Exited(0) | 4 5 6 7 8 9"]));
     check(&mut machine, idle);
@@ -235,6 +240,32 @@ fn results_wait_for_the_way_and_are_repeated() {
             (99, Event::AgentConnected { master: true }, &["inventory 4 | 2 3 |"]),
         ],
     );
+}
+
+#[test]
+fn what_an_inventory_overtook_is_ignored() {
+    let recall = |inventory| Event::Recalled { inventory, count: 1 };
+    let mut starter = machine(limits(), None);
+    check(
+        &mut starter,
+        vec![
+            (10, assign(1, [1, 2, 3]), &["start 1", "start 2"]),
+            (20, Event::MasterLinkChanged { up: true }, &["inventory 3 | 1 2 |"]),
+            // Given before the master had the second one: it has them elsewhere by now.
+            (30, assign(1, [4]), &[]),
+            (30, recall(1), &[]),
+            (30, assign_on(3, 1, [4]), &[]),
+            (40, assign_on(2, 1, [5]), &[]),
+            (50, ended(1), &["start 3", "report | 1 Exited(0) |"]),
+            (60, recall(2), &["report | | 5"]),
+        ],
+    );
+    starter.handle(Time(70), Event::AgentConnected { master: true });
+    let told = core::iter::from_fn(|| starter.poll_action()).find_map(|action| match action {
+        Action::SendInventory { number, queued, .. } => Some((number, queued)),
+        _ => None,
+    });
+    assert_eq!(told, Some((3, Vec::new())));
 }
 
 #[test]
@@ -452,6 +483,7 @@ struct Checker {
     told: BTreeSet<AttemptId>,
     given_back: BTreeSet<AttemptId>,
     linked: bool,
+    inventories: u64,
     left: bool,
 }
 
@@ -469,11 +501,14 @@ impl Checker {
                 assert!(self.running.contains(&id) && self.doomed.contains(&id));
             }
             Action::SendInventory {
+                number,
                 queued,
                 running,
                 finished,
             } => {
                 assert!(self.linked);
+                assert_eq!(number, self.inventories + 1);
+                self.inventories = number;
                 let running: BTreeSet<_> = running.into_iter().collect();
                 assert!(running.is_superset(&self.running));
                 let finished: BTreeSet<_> = finished.into_iter().chain(running).collect();
@@ -557,7 +592,10 @@ fn live(seed: u64) {
                 if !checker.linked {
                     continue;
                 }
-                Event::Assigned(tasks)
+                Event::Assigned {
+                    inventory: checker.inventories,
+                    tasks,
+                }
             }
             3 | 10 => match random.pick(&checker.running) {
                 Some(id) => {
@@ -586,6 +624,7 @@ fn live(seed: u64) {
                 None => Event::TimePassed,
             },
             5 if checker.linked => Event::Recalled {
+                inventory: checker.inventories,
                 count: usize::try_from(random.below(3)).unwrap(),
             },
             6 if checker.linked => {

@@ -286,11 +286,13 @@ impl Master {
                     queued,
                     running,
                     finished,
+                    number,
                 } = frame.read()?;
                 self.pool.handle(
                     now,
                     Event::InventoryTold {
                         key,
+                        number,
                         queued,
                         running,
                         finished,

@@ -440,14 +440,18 @@ impl World<'_> {
                 };
                 StarterEvent::ProgramDefined { program, demand, body }
             }
-            AtStarter::Relay(ToStarter::Assign(attempts)) => StarterEvent::Assigned(
-                attempts
+            AtStarter::Relay(ToStarter::Assign(inventory, attempts)) => StarterEvent::Assigned {
+                inventory,
+                tasks: attempts
                     .into_iter()
                     .map(|(id, program)| Task { id, program, body: () })
                     .collect(),
-            ),
+            },
             AtStarter::Relay(ToStarter::Acknowledge(ids)) => StarterEvent::Acknowledged(ids),
-            AtStarter::Relay(ToStarter::Recall(count)) => StarterEvent::Recalled { count: count as usize },
+            AtStarter::Relay(ToStarter::Recall(inventory, count)) => StarterEvent::Recalled {
+                inventory,
+                count: count as usize,
+            },
             AtStarter::Relay(ToStarter::Kill(ids, grace)) => StarterEvent::KillAsked { ids, grace },
         };
         self.tell_starter(site, key, event);

@@ -119,15 +119,19 @@ impl World<'_> {
     pub(super) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Assign {
-                key, define, attempts, ..
+                key,
+                inventory,
+                define,
+                attempts,
+                ..
             } => {
                 for (number, program) in define {
                     self.say_to_starter(key, ToStarter::Define(number, program));
                 }
                 let attempts = attempts.into_iter().map(|(id, program, _)| (id, program)).collect();
-                self.say_to_starter(key, ToStarter::Assign(attempts));
+                self.say_to_starter(key, ToStarter::Assign(inventory, attempts));
             }
-            Action::Recall { key, count } => self.say_to_starter(key, ToStarter::Recall(count)),
+            Action::Recall { key, inventory, count } => self.say_to_starter(key, ToStarter::Recall(inventory, count)),
             Action::Kill { key, ids, grace } => self.say_to_starter(key, ToStarter::Kill(ids, grace)),
             Action::Acknowledge { key, ids } => self.say_to_starter(key, ToStarter::Acknowledge(ids)),
             Action::Collect { key, result, .. } => {
@@ -257,11 +261,12 @@ impl World<'_> {
             }
             ToMaster::Down(key, true, why) => pool.handle(now, Event::StarterGone { key, why }),
             ToMaster::Down(key, false, _) => pool.handle(now, Event::StarterSilent { key }),
-            ToMaster::Relay(key, FromStarter::Inventory(queued, running, finished)) => {
+            ToMaster::Relay(key, FromStarter::Inventory(number, queued, running, finished)) => {
                 pool.handle(
                     now,
                     Event::InventoryTold {
                         key,
+                        number,
                         queued,
                         running,
                         finished,

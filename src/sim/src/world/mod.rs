@@ -77,7 +77,7 @@ type Checked = Result<(), String>;
 
 #[derive(Clone, Debug)]
 enum FromStarter {
-    Inventory(Vec<AttemptId>, Vec<AttemptId>, Vec<AttemptId>),
+    Inventory(u64, Vec<AttemptId>, Vec<AttemptId>, Vec<AttemptId>),
     Report(Vec<AttemptId>, Vec<AttemptResult>, Vec<AttemptId>),
     Leaving(String),
 }

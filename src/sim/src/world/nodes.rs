@@ -35,11 +35,12 @@ impl World<'_> {
             }
             StarterAction::Kill(id) => self.signal(site, key, id, 9),
             StarterAction::SendInventory {
+                number,
                 queued,
                 running,
                 finished,
             } => {
-                self.say_to_line(site, key, FromStarter::Inventory(queued, running, finished));
+                self.say_to_line(site, key, FromStarter::Inventory(number, queued, running, finished));
             }
             StarterAction::SendReport {
                 started,

@@ -141,6 +141,7 @@ impl World {
         });
         node.from.push_back(Event::InventoryTold {
             key,
+            number: u64::from(node.links),
             queued: node.queued.clone(),
             running: node.running.clone(),
             finished: node.finished.keys().copied().collect(),
@@ -181,6 +182,13 @@ impl World {
     fn obey(&mut self, key: StarterKey) {
         let node = self.nodes.get_mut(&key).unwrap();
         let Some(action) = node.to.pop_front() else { return };
+        if let Action::Assign { inventory, .. } | Action::Recall { inventory, .. } = &action {
+            assert_eq!(
+                *inventory,
+                u64::from(node.links),
+                "{key} is spoken to by its last inventory"
+            );
+        }
         match action {
             Action::Assign { attempts, .. } => {
                 for (id, ..) in attempts {

@@ -102,8 +102,7 @@ fn state(counts: &Counts, rate_milli: u64) -> String {
             text += &format!(", {number} {what}");
         }
     }
-    if rate_milli > 0 {
-        let left = u64::from(counts.idle + counts.running) * 1_000_000 / rate_milli;
+    if let Some(left) = (u64::from(counts.idle + counts.running) * 1_000_000).checked_div(rate_milli) {
         text += &format!(
             ", {}.{}/s, {} left",
             rate_milli / 1000,

@@ -5,6 +5,7 @@ mod starter_harness;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -67,6 +68,39 @@ async fn jobs_run_in_their_own_directory() {
     assert_eq!(peer.expect::<Leaving>().await.why, "over");
     assert!(process.end().await.success());
     assert!(!agent.tag().exists());
+    assert_eq!(fs::read_dir(agent.root.join("scratch")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn whatever_was_there_before_it_shows_that_it_runs() {
+    // The agent's tag, none, and what an earlier life of the proxy left: its exit file, no tag.
+    for (tagged, exited) in [(true, false), (false, false), (false, true)] {
+        let agent = Agent::new(|_| {}).await;
+        if tagged {
+            fs::write(agent.tag(), "the agent's").unwrap();
+        }
+        let exit_file = agent.site().exit_file(vo_core::ProxyId(7));
+        if exited {
+            fs::write(&exit_file, "0").unwrap();
+        }
+        let process = agent.start(&[]);
+        let peer = agent.accept().await;
+        let expected = if tagged { "the agent's" } else { "" };
+        assert_eq!(fs::read_to_string(agent.tag()).unwrap(), expected);
+        if !tagged {
+            assert_eq!(fs::metadata(agent.tag()).unwrap().mode() & 0o777, 0o600);
+        }
+        assert!(!exit_file.exists());
+        end(&agent, peer, process).await;
+    }
+}
+
+#[tokio::test]
+async fn a_starter_that_cannot_show_itself_does_not_run() {
+    let agent = Agent::new(|_| {}).await;
+    fs::remove_dir(agent.site().0.join("tags")).unwrap();
+    let process = agent.start(&[]);
+    assert_eq!(process.end().await.code(), Some(2));
     assert_eq!(fs::read_dir(agent.root.join("scratch")).unwrap().count(), 0);
 }
 
@@ -171,7 +205,7 @@ async fn a_directory_that_is_not_the_jobs_needs_files() {
     let process = agent.start(&[]);
     let mut peer = agent.accept().await;
     assert_eq!(peer.hello.facts.shares, Shares::MarkerFs);
-    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(agent.work()).unwrap());
+    let inode = fs::metadata(agent.work()).unwrap().ino();
     peer.define(1, plain(&agent.work(), "/bin/true")).await;
     peer.define(2, plain(&agent.work(), "elsewhere")).await;
     let cases = [

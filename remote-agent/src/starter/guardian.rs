@@ -1,6 +1,8 @@
 //! The starter's parent. It sleeps until the starter ends, and then sees to it that nothing is left: only then the job tag goes.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -9,6 +11,22 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use super::{ENDING_SIGNALS, scratch, tree};
+
+/// Says that something of ours runs here. The agent has said so before it submitted the proxy; but a batch system may start a proxy anew
+/// after its tags are gone, maybe with the exit file of its earlier life there, and an agent may end before it has put that right.
+pub(super) fn show(tag: &Path, exit_file: &Path) -> io::Result<()> {
+    let mut open = OpenOptions::new();
+    open.append(true).create(true).mode(0o600);
+    open.open(tag)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot make {}: {e}", tag.display())))?;
+    match std::fs::remove_file(exit_file) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
+            e.kind(),
+            format!("cannot remove {}: {e}", exit_file.display()),
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// Becomes the process that orphans of its tree fall to.
 pub(super) fn adopt_orphans() -> io::Result<()> {

@@ -128,6 +128,7 @@ fn guard(arguments: &Arguments) -> io::Result<ExitCode> {
     let site = SiteDir(arguments.dir.clone());
     let tag = site.tag(arguments.proxy, node_index());
     let watched = read_launch(&site, arguments.proxy).and_then(|launch| {
+        guardian::show(&tag, &site.exit_file(arguments.proxy))?;
         let scratch = scratch_dir(&launch, node_index())?;
         // `/proc/self/exe` stays what runs now, also when the file is replaced or removed.
         let mut starter = Command::new("/proc/self/exe");

@@ -170,7 +170,6 @@ impl Agent {
 
     /// Starts the real starter, as a proxy script does.
     pub fn start(&self, variables: &[(&str, &str)]) -> Process {
-        std::fs::write(self.tag(), "").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vo-agent"));
         command
             .arg("starter")

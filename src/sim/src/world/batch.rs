@@ -132,6 +132,9 @@ impl World<'_> {
                 running: BTreeMap::new(),
             };
             self.sites[site].starters.insert(key, node);
+            // Its guardian's first act.
+            self.sites[site].tags.insert((proxy, index));
+            self.sites[site].exits.remove(&proxy);
             self.clock.after(10, 5000, What::Call(site, key));
             self.tell_starter(site, key, StarterEvent::TimePassed);
         }

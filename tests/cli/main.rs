@@ -1,1 +1,15 @@
-//! The programs as a person meets them, over a local site.
+//! The programs as a person meets them, over a local site: command line, files, terminals, exit codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
+mod conf;
+mod jobs;
+mod leaving;
+mod readme;
+mod scripts;
+mod shell;
+mod submit;

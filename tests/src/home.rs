@@ -24,6 +24,7 @@ pub struct Home {
     environment: Vec<(OsString, OsString)>,
     /// Where commands run.
     start: PathBuf,
+    on_testbed: bool,
 }
 
 impl Default for Home {
@@ -60,6 +61,7 @@ impl Home {
             dir,
             environment,
             start,
+            on_testbed: false,
         }
     }
 
@@ -67,6 +69,7 @@ impl Home {
     pub fn on_testbed() -> Home {
         testbed::need_up();
         let mut home = Home::new();
+        home.on_testbed = true;
         home.set("VO_SSH_CONFIG", testbed::ssh_config());
         home
     }
@@ -244,6 +247,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
+        let mut left_at_sites: Vec<String> = Vec::new();
         if !failed {
             let deadline = Instant::now() + seconds(10);
             while !self.processes().is_empty() && Instant::now() < deadline {
@@ -255,31 +259,21 @@ impl Drop for Home {
                 .flatten()
                 .filter_map(Result::ok)
             {
-                let log = name.path().join("master.log");
-                eprintln!(
-                    "--- {}\n{}",
-                    log.display(),
-                    fs::read_to_string(&log).unwrap_or_default()
-                );
+                let read = |file: &str| fs::read_to_string(name.path().join(file)).unwrap_or_default();
+                eprintln!("--- the log of {}\n{}", name.path().display(), read("master.log"));
+                let file = read("session.toml");
+                let id = file
+                    .lines()
+                    .find_map(|line| line.strip_prefix("id = \"")?.strip_suffix('"'));
+                left_at_sites.extend(id.filter(|_| self.on_testbed).map(str::to_owned));
             }
         }
         let left = self.processes();
-        // A master that is told to end takes what it has at the sites with it.
-        let masters = || {
-            self.processes()
-                .into_iter()
-                .filter(|(_, command)| command.contains(" master "))
-                .map(|(pid, _)| pid)
-        };
-        for pid in masters() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let deadline = Instant::now() + seconds(30);
-        while masters().next().is_some() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(50));
-        }
         for (pid, _) in self.processes() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        for id in left_at_sites {
+            testbed::sweep(&id);
         }
         assert!(failed || left.is_empty(), "processes were left: {left:#?}");
     }

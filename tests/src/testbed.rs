@@ -171,3 +171,24 @@ impl Site {
         }
     }
 }
+
+/// Removes what a session left at the sites: after a failed test, so that the next one finds them as it should. `id` is the
+/// session's, which is in the name of every batch job, directory and command line of it.
+pub fn sweep(id: &str) {
+    for site in [TUNDRA, MESA, GRID, BARE] {
+        match site.batch {
+            "slurm" => drop(site.sh(&format!(
+                "squeue -h -o '%i %j' | grep {id} | cut -d' ' -f1 | xargs -r scancel"
+            ))),
+            "sge" => drop(site.sh(&format!("qdel 'vo-{id}*' >/dev/null 2>&1; true"))),
+            _ => {}
+        }
+        for host in site.hosts() {
+            root(
+                &host,
+                &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user),
+            );
+        }
+        site.sh(&format!("rm -rf .vo-login/*-{id}"));
+    }
+}

@@ -31,6 +31,12 @@ pub(crate) enum Told {
 pub(crate) struct Outbox(mpsc::UnboundedSender<Vec<u8>>);
 
 impl Outbox {
+    /// A way, and its other end.
+    pub(crate) fn new() -> (Outbox, mpsc::UnboundedReceiver<Vec<u8>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Outbox(sender), receiver)
+    }
+
     /// Sends bytes; to a client that has gone, nothing.
     pub(crate) fn send(&self, bytes: Vec<u8>) {
         let _ = self.0.send(bytes);
@@ -78,9 +84,9 @@ pub(crate) async fn serve(listener: UnixListener, tell: mpsc::Sender<Told>) {
 
 async fn converse(id: u64, stream: UnixStream, tell: &mpsc::Sender<Told>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let (outbox, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (outbox, mut outgoing) = Outbox::new();
     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    tell.send(Told::Opened(id, Outbox(outbox))).await.map_err(gone)?;
+    tell.send(Told::Opened(id, outbox)).await.map_err(gone)?;
     let reading = async {
         let mut source = FrameSource::new(read);
         while let Some(frame) = source.next().await? {

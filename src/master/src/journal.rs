@@ -40,6 +40,8 @@ pub(crate) struct Journal {
     /// Records before this process's first.
     base: u64,
     snapshot_above: u64,
+    /// The log has grown to that.
+    grown: bool,
     snapshotting: bool,
 }
 
@@ -87,6 +89,7 @@ impl Journal {
                 work,
                 base,
                 snapshot_above: LOG_BYTES,
+                grown: false,
                 snapshotting: false,
             },
             pool,
@@ -94,30 +97,26 @@ impl Journal {
         ))
     }
 
-    /// Hands records over, in order.
-    pub(crate) fn store(&self, records: &[Record]) {
-        if records.is_empty() {
-            return;
-        }
+    /// Takes the pool's records, in order; if the log has grown large, the state that they lead to replaces it.
+    pub(crate) fn store(&mut self, pool: &mut Pool) {
         // The thread ends only after it told of a failure, which ends the master.
-        let _ = self.work.send(Work::Records(records.iter().map(encode).collect()));
-    }
-
-    /// How many records of this process are durable, from a number told.
-    pub(crate) fn own(&self, number: u64) -> u64 {
-        number.saturating_sub(self.base)
-    }
-
-    /// Replaces the log if it has grown large.
-    pub(crate) fn tidy(&mut self, log_bytes: u64, pool: &Pool) {
-        if log_bytes < self.snapshot_above {
-            self.snapshotting = false;
-        } else if !self.snapshotting {
+        let records = pool.take_records();
+        if !records.is_empty() {
+            let _ = self.work.send(Work::Records(records.iter().map(encode).collect()));
+        }
+        if self.grown && !self.snapshotting {
             let state = encode(&pool.snapshot());
             self.snapshot_above = LOG_BYTES.max(4 * state.len() as u64);
             self.snapshotting = true;
             let _ = self.work.send(Work::Snapshot(state));
         }
+    }
+
+    /// Takes [`Told::Durable`] in: how many records of this process are durable.
+    pub(crate) fn durable(&mut self, number: u64, log_bytes: u64) -> u64 {
+        self.grown = log_bytes >= self.snapshot_above;
+        self.snapshotting &= self.grown;
+        number.saturating_sub(self.base)
     }
 }
 
@@ -178,4 +177,56 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use vo_core::Time;
+    use vo_core::job::Program;
+    use vo_core::pool::{GroupRecord, Select};
+
+    use super::*;
+
+    fn submit(pool: &mut Pool) {
+        let group = GroupRecord {
+            count: 1,
+            program: Program::default(),
+            log: None,
+        };
+        pool.submit(Time(1), "test".into(), vec![group]);
+    }
+
+    #[test]
+    fn a_snapshot_holds_what_was_stored_and_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("vo-journal-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let (tell, told) = mpsc::channel();
+        let (mut journal, mut pool, cut) = Journal::open(&dir, move |t| tell.send(t).unwrap()).unwrap();
+        assert_eq!(cut, None);
+        journal.snapshot_above = 1;
+        submit(&mut pool);
+        journal.store(&mut pool);
+        let Ok(Told::Durable { number, log_bytes }) = told.recv() else {
+            panic!("not durable")
+        };
+        // The pool has gone on when it is told.
+        submit(&mut pool);
+        assert_eq!(journal.durable(number, log_bytes), 1);
+        journal.store(&mut pool);
+        drop(journal);
+        while told.recv().is_ok() {}
+        let (mut restored, mut replayed) = (Pool::new(), 0);
+        let opened = Log::open(&dir, Options { create: false }, |replay| {
+            match replay {
+                Replay::Snapshot(bytes) => restored = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Record(_) => replayed += 1,
+            }
+            Ok::<(), minicbor::decode::Error>(())
+        });
+        assert_eq!(opened.unwrap().log.appended(), 2);
+        assert_eq!((restored.counts(&Select::default()).idle, replayed), (2, 0));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

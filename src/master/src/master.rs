@@ -3,6 +3,8 @@
 
 mod clients;
 mod sites;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -196,8 +198,8 @@ pub(crate) struct Master {
     routes: Vec<Option<Route>>,
     started: bool,
     clients: BTreeMap<u64, Client>,
-    /// Submissions to be acknowledged once durable: record, client, cluster, jobs.
-    submitted: VecDeque<(u64, u64, u32, u32)>,
+    /// Answers that wait for a record to be durable: the record, the client, the message.
+    answers: VecDeque<(u64, u64, Vec<u8>)>,
     questions: BTreeMap<u64, Asked>,
     last_question: u64,
     events: VecDeque<SiteEvent>,
@@ -379,7 +381,7 @@ impl Master {
             routes,
             started: false,
             clients: BTreeMap::new(),
-            submitted: VecDeque::new(),
+            answers: VecDeque::new(),
             questions: BTreeMap::new(),
             last_question: 0,
             events: VecDeque::new(),
@@ -475,8 +477,7 @@ impl Master {
         match told {
             journal::Told::Durable { number, log_bytes } => {
                 self.blocked = None;
-                self.durable = self.journal.own(number);
-                self.journal.tidy(log_bytes, &self.pool);
+                self.durable = self.journal.durable(number, log_bytes);
             }
             journal::Told::Blocked(why) => {
                 tracing::warn!(why, "the store can't be written");
@@ -491,23 +492,32 @@ impl Master {
 
     /// After each burst of inputs: records to the store, actions into the world, news to clients.
     fn turn(&mut self) {
-        let records = self.pool.take_records();
-        self.journal.store(&records);
+        let now = self.now();
+        if self.pool.deadline().is_some_and(|at| at <= now) {
+            self.pool.handle(now, Event::TimePassed);
+        }
+        self.journal.store(&mut self.pool);
         while let Some(action) = self.pool.poll_action(self.durable) {
             self.carry_out(action);
         }
-        while let Some((record, client, cluster, jobs)) = self.submitted.front().copied()
-            && record <= self.durable
-        {
-            self.submitted.pop_front();
-            if let Some(client) = self.clients.get_mut(&client) {
-                client.send(&ctl::Submitted { cluster, jobs });
+        while self.answers.front().is_some_and(|(record, ..)| *record <= self.durable) {
+            if let Some((_, client, bytes)) = self.answers.pop_front()
+                && let Some(client) = self.clients.get_mut(&client)
+            {
+                client.outbox.send(bytes);
                 client.done();
             }
         }
         self.store_outputs();
         self.tick();
         self.tell_clients();
+    }
+
+    /// Answers a client when what the pool has taken in so far is durable.
+    fn answer_once_durable<M: Message>(&mut self, client: u64, message: &M) {
+        let mut bytes = Vec::new();
+        write_message(0, message, &mut bytes);
+        self.answers.push_back((self.pool.sequence(), client, bytes));
     }
 
     fn deadline(&self) -> Instant {
@@ -521,6 +531,9 @@ impl Master {
         let mut deadline = now + if watched { WATCH_PACE } else { TICK };
         if let Some(at) = self.retry_at {
             deadline = deadline.min(at);
+        }
+        if let Some(at) = self.pool.deadline() {
+            deadline = deadline.min(self.begun + at.since(Time(self.begun_ms)));
         }
         deadline
     }

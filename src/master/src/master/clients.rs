@@ -123,10 +123,7 @@ impl Master {
                     let jobs = self.pool.counts(&select).unfinished();
                     let now = self.now();
                     self.pool.handle(now, Event::RemovalAsked { select });
-                    if let Some(client) = self.clients.get_mut(&id) {
-                        client.send(&ctl::Removed { jobs });
-                        client.done();
-                    }
+                    self.answer_once_durable(id, &ctl::Removed { jobs });
                 }
             }
             ctl::Watch::KIND => {
@@ -212,8 +209,8 @@ impl Master {
             .pool
             .submit(now, submit.name, submit.groups.into_iter().map(group).collect());
         self.busy_at = Instant::now();
-        self.submitted
-            .push_back((self.pool.sequence(), id, cluster, total as u32));
+        let jobs = total as u32;
+        self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
     }
 
     fn show_job(&mut self, id: u64, job: JobId) {

@@ -1,0 +1,179 @@
+//! The master's task, driven by hand: what it waits for, and what it does when nothing but time passes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use vo_core::job::{Outcome, Usage};
+use vo_wire::FrameReader;
+
+use super::*;
+
+/// A master of a local session that nobody else drives.
+struct Bench {
+    master: Master,
+    inputs: mpsc::Receiver<Input>,
+    dir: PathBuf,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Bench {
+    fn new(name: &str) -> Bench {
+        let dir = std::env::temp_dir().join(format!("vo-master-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        session::private_dir(&dir).unwrap();
+        let session = SessionFile {
+            name: name.into(),
+            id: "00000000000000aa".into(),
+            created_ms: 1,
+            program: "vo-login".into(),
+            agents: Vec::new(),
+            ssh_config: None,
+            conf: None,
+            proxies: None,
+            walltime_s: None,
+            system_ssh: false,
+        };
+        session.write(&dir).unwrap();
+        let (sender, inputs) = mpsc::channel(QUEUE);
+        let (terminal, _) = mpsc::channel(1);
+        let mut master = Master::start(&dir, sender, terminal).unwrap();
+        // Its sites stay as the test puts them.
+        master.started = true;
+        Bench { master, inputs, dir }
+    }
+
+    fn client(&mut self) -> mpsc::UnboundedReceiver<Vec<u8>> {
+        let (outbox, sent) = Outbox::new();
+        self.master.take(Input::Client(control::Told::Opened(1, outbox)));
+        let protocol = vo_wire::PROTOCOL;
+        self.ask(&ctl::Hello { protocol });
+        sent
+    }
+
+    fn ask<M: Message>(&mut self, message: &M) {
+        let frame = Frame::new(0, message);
+        self.master.take(Input::Client(control::Told::Frame(1, frame)));
+    }
+
+    fn submit(&mut self, count: u32) {
+        let program = Program {
+            cpus: 1,
+            ..Program::default()
+        };
+        let group = ctl::SubmitGroup {
+            count,
+            program,
+            log: None,
+        };
+        let name = "test".into();
+        let groups = vec![group];
+        self.ask(&ctl::Submit { groups, name });
+    }
+
+    /// Everything stored is durable, and the master knows.
+    fn settle(&mut self) {
+        self.master.turn();
+        while self.master.durable < self.master.pool.sequence() {
+            let told = self.inputs.blocking_recv().unwrap();
+            self.master.take(told);
+            self.master.turn();
+        }
+    }
+}
+
+fn kinds(sent: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Vec<u16> {
+    let mut reader = FrameReader::new();
+    while let Ok(bytes) = sent.try_recv() {
+        reader.buffer().extend(bytes);
+    }
+    std::iter::from_fn(|| reader.next_frame().unwrap())
+        .map(|frame| frame.kind)
+        .collect()
+}
+
+#[test]
+fn what_is_answered_is_durable() {
+    let mut bench = Bench::new("answers");
+    let mut sent = bench.client();
+    bench.submit(3);
+    bench.master.turn();
+    assert_eq!(kinds(&mut sent), [ctl::Welcome::KIND]);
+    bench.settle();
+    assert_eq!(kinds(&mut sent), [ctl::Submitted::KIND, ctl::Done::KIND]);
+    let picks = vec![ctl::Pick::Cluster(1)];
+    bench.ask(&ctl::Remove { picks });
+    bench.master.turn();
+    assert_eq!(kinds(&mut sent), []);
+    bench.settle();
+    assert_eq!(kinds(&mut sent), [ctl::Removed::KIND, ctl::Done::KIND]);
+}
+
+#[test]
+fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
+    const CPUS: u32 = 8;
+    let key = StarterKey(7);
+    let mut bench = Bench::new("rests");
+    let mut client = bench.client();
+    let (link, mut said) = mpsc::unbounded_channel();
+    bench.master.sites[0].link = Some(link);
+    let offer = Offer {
+        site: SiteId(0),
+        proxy: ProxyId(1),
+        host: "node".into(),
+        cpus: CPUS,
+        memory_mb: 0,
+        gpus: 0,
+        shared: Shared::Everything,
+        drain: Duration::ZERO,
+        arch: String::new(),
+        system: String::new(),
+    };
+    let now = bench.master.now();
+    let joined = Event::StarterJoined {
+        key,
+        offer,
+        time_left: None,
+    };
+    bench.master.pool.handle(now, joined);
+    let inventory = work::Inventory {
+        number: 3,
+        ..Default::default()
+    };
+    let frame = Frame::new(key.0, &inventory);
+    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
+    bench.submit(CPUS);
+    bench.settle();
+    assert_eq!(kinds(&mut client).last(), Some(&ctl::Done::KIND));
+    let mut reader = FrameReader::new();
+    while let Ok(bytes) = said.try_recv() {
+        reader.buffer().extend(bytes);
+    }
+    let frames: Vec<Frame> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+    let assign: work::Assign = frames.last().unwrap().read().unwrap();
+    assert_eq!((assign.inventory, assign.attempts.len()), (3, CPUS as usize));
+
+    // The node fails them all, and is given nothing for a while.
+    let failed = assign.attempts.iter().map(|attempt| AttemptResult {
+        id: attempt.id,
+        outcome: Outcome::SiteFailed("no space left on device".into()),
+        usage: Usage::default(),
+        outputs: Vec::new(),
+    });
+    let report = work::Report {
+        results: failed.collect(),
+        ..Default::default()
+    };
+    let frame = Frame::new(key.0, &report);
+    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
+    bench.settle();
+    assert!(!kinds(&mut said).contains(&work::Assign::KIND));
+    let until = bench.master.pool.deadline().unwrap();
+    bench.master.begun -= until.since(bench.master.now());
+    assert!(bench.master.deadline() <= Instant::now());
+    bench.settle();
+    assert!(kinds(&mut said).contains(&work::Assign::KIND));
+}

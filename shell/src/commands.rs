@@ -1,6 +1,7 @@
 //! The grid commands. Each is one function of its arguments, whatever name it was called by: `q`, `condor_q`, `vo q`, a line of
 //! the grid shell.
 
+mod exit;
 mod help;
 mod jobs;
 mod log;
@@ -51,6 +52,7 @@ commands! {
     ["log"], "JOB", log::Log => log::run;
     ["sites"], "[SITE…]", pool::Sites => pool::sites;
     ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
+    ["exit"], "[--force]", exit::Exit => exit::run;
     ["help"], "[COMMAND]", help::Help => help::run;
 }
 
@@ -71,11 +73,11 @@ pub(crate) fn find(name: &str) -> Option<&'static Command> {
     ALL.iter().find(|command| command.names.contains(&name))
 }
 
-/// Names that are put on PATH: all but `rm`, which there means files.
+/// Names that are put on PATH: all but `rm`, which there means files, and `exit`, which every shell has.
 pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
     ALL.iter()
         .flat_map(|command| command.names.iter().copied())
-        .filter(|name| *name != "rm")
+        .filter(|name| !matches!(*name, "rm" | "exit"))
         .chain(["vo"])
 }
 

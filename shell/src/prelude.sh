@@ -10,6 +10,14 @@ history() { command vo history "$@"; }
 log() { command vo log "$@"; }
 help() { command vo help "$@"; }
 
+# Of the session with --force; else of this shell.
+exit() {
+	case ${1-} in
+	--force | -force | -f) command vo exit --force ;;
+	*) builtin exit "$@" ;;
+	esac
+}
+
 # Jobs of the grid, or the shell's own background jobs where one is named (%1, a process id). Without a name: both.
 wait() {
 	case ${1-} in

@@ -289,7 +289,7 @@ pub(crate) fn end(session: &Session) -> Result<()> {
 }
 
 /// Asks the master to end, and waits until it has gone.
-fn finish(master: Master, force: bool) -> Result<()> {
+pub(crate) fn finish(master: Master, force: bool) -> Result<()> {
     /// The master's last steps after its last word are on this machine only.
     const LAST_STEPS: Duration = Duration::from_secs(10);
     let mut master = ask_end(master, force)?;

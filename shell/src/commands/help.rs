@@ -18,7 +18,6 @@ pub(crate) struct Help {
 pub(super) fn run(arguments: Help) -> Result<ExitCode> {
     let text = match arguments.command.as_deref() {
         None => overview(),
-        Some("exit") => EXIT.into(),
         Some("detach") => DETACH.into(),
         Some(name) => match find(name) {
             Some(command) => command.manual().render_long_help().to_string(),
@@ -31,13 +30,6 @@ pub(super) fn run(arguments: Help) -> Result<ExitCode> {
         .map_err(written)?;
     Ok(ExitCode::Success)
 }
-
-const EXIT: &str = "\
-exit [--force]
-
-Ends the session: removes its jobs, its proxies at every site, and its files there. Asks first when jobs
-are unfinished, unless --force is given. Ctrl-D at the prompt does the same.
-";
 
 const DETACH: &str = "\
 detach
@@ -57,7 +49,6 @@ fn overview() -> String {
         let usage = format!("{} {}", command.name(), command.operands);
         text += &format!("  {usage:<18} {about}\n");
     }
-    text += "  exit [--force]     Ends the session, with its jobs and proxies\n";
     text += "  detach             Leaves the session running and gives the terminal back\n";
     text += "\n`help COMMAND` tells all about one; each also answers to --help, and to HTCondor's name where it has one\n\
              (condor_submit, condor_status, condor_q, condor_wait, condor_rm, condor_history). `vo COMMAND` always means ours.\n\

@@ -117,7 +117,7 @@ fn job_rate(rounds: u64, count: u64) {
             let clock = Instant::now();
             home.vo(["-s", "b", "-c", "submit t.sub; wait -q"]).ok();
             measured[2] = clock.elapsed().as_secs_f64();
-            home.vo(["-s", "b", "-c", "exit"]).ok();
+            home.end("b");
             home.wait_for_no_process();
             reap();
             measured[3] = (children_cpu() - before).as_secs_f64();
@@ -182,7 +182,7 @@ fn submit(rounds: u64) {
                 .as_secs_f64(),
         );
         bytes.push((resident(master) - before) as f64 / JOBS as f64);
-        home.vo(["-s", "b", "-c", "exit --force"]).ok();
+        home.end("b");
     }
     println!(
         "submit: queue {JOBS}\n  {:.3} s, {:.1} bytes of resident memory of the master for each job",
@@ -235,7 +235,7 @@ fn latency(rounds: u64) {
         let time = |key: &str| job[key].as_f64().expect("a time");
         from_acceptance.push(time("started_ms") - time("submitted_ms"));
     }
-    home.vo(["-s", "b", "-c", "exit"]).ok();
+    home.end("b");
     println!(
         "latency: the job's program ran {:.1} ms after `submit` was started, {:.0} ms after the job was durable",
         median(&from_command),
@@ -257,7 +257,7 @@ fn agent() {
         (proxies >= 100).then_some(proxies)
     });
     let resident = resident(process(&home, " event"));
-    home.vo(["-s", "b", "-c", "exit"]).ok();
+    home.end("b");
     println!(
         "agent: {:.2} MB on disk; {:.1} MB resident with {known} proxies, all connected",
         size as f64 / 1e6,
@@ -275,7 +275,7 @@ fn idle(minutes: u64) {
     for ((name, pid), before) in parts.into_iter().zip(before) {
         println!("  {:8} {:.2} s", name.trim(), cpu(pid) - before);
     }
-    home.vo(["-s", "b", "-c", "exit"]).ok();
+    home.end("b");
 }
 
 /// Runs a command to its end; panics unless it succeeds.

@@ -53,6 +53,19 @@ fn a_script_that_does_not_wait_takes_its_session_with_it() {
 }
 
 #[test]
+fn a_session_can_be_ended_from_elsewhere() {
+    let home = Home::new();
+    home.write("slow.sub", SLOW);
+    home.vo(["-s", "t", "--keep", "-c", "submit slow.sub"]).ok();
+    let refused = home.vo(["-s", "t", "-c", "vo exit"]);
+    assert_eq!(refused.code, 9, "jobs are unfinished");
+    home.vo(["-s", "t", "-c", "exit 3; echo unreached"]).code(3);
+    home.vo(["-s", "t", "-c", "q --json | jq -e 'length == 3'"]).ok();
+    home.vo(["-s", "t", "-c", "exit --force"]).ok();
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_second_session_of_the_same_name_is_refused() {
     let home = Home::new();
     home.write("a.conf", "");

@@ -99,7 +99,7 @@ fn host_keys_that_must_not_be_trusted() {
     fails(
         &home,
         "tundra-key",
-        UNREACHABLE,
+        REFUSED_LOGIN,
         &["the host key of tundra-key is not known", "SHA256:"],
     );
 
@@ -111,7 +111,7 @@ fn host_keys_that_must_not_be_trusted() {
     fails(
         &home,
         "tundra-key",
-        UNREACHABLE,
+        REFUSED_LOGIN,
         &[
             "the host key of tundra-key is not the one in",
             "known_hosts:",
@@ -121,7 +121,7 @@ fn host_keys_that_must_not_be_trusted() {
     // Nor is it asked about.
     conf(&home, &["tundra-key"]);
     let mut terminal = home.terminal(["-H", "vo.conf"]);
-    assert_eq!(terminal.exit_code(), UNREACHABLE, "{}", terminal.shown());
+    assert_eq!(terminal.exit_code(), REFUSED_LOGIN, "{}", terminal.shown());
     assert_eq!(fs::read_to_string(home.path().join("known_hosts")).unwrap(), swapped);
 
     let revoked: String = known()
@@ -134,7 +134,7 @@ fn host_keys_that_must_not_be_trusted() {
     fails(
         &home_with("", &revoked),
         "tundra-key",
-        UNREACHABLE,
+        REFUSED_LOGIN,
         &["the host key of tundra-key is revoked in"],
     );
 }

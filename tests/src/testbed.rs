@@ -189,6 +189,8 @@ pub fn sweep(id: &str) {
                 &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user),
             );
         }
-        site.sh(&format!("rm -rf .vo-login/*-{id}"));
+        site.sh(&format!(
+            "rm -rf .vo-login/*-{id}; ls -d .vo-login/*-* >/dev/null 2>&1 || rm -rf .vo-login"
+        ));
     }
 }

@@ -8,6 +8,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+// Random worlds name the seed that failed.
+#[cfg(test)]
+extern crate std;
 
 pub mod ids;
 pub mod job;

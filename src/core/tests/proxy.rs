@@ -606,6 +606,79 @@ fn a_refusal_blocks_until_someone_acts() {
 }
 
 #[test]
+fn a_shutdown_is_complete_when_a_later_listing_is_clean() {
+    let complete = |site: &Site| site.actions.contains(&Action::ShutdownComplete);
+    let exited = || Event::TagsListed {
+        tags: BTreeSet::new(),
+        exits: [(ONE, "0".to_owned())].into(),
+    };
+    // Lets the next status call begin, if none has begun.
+    let ask = |site: &mut Site| {
+        while !site.actions.contains(&Action::QueryStatus) {
+            site.now = site.machine.deadline().unwrap();
+            site.tell(Event::DeadlinePassed);
+            assert!(!complete(site), "nobody has agreed");
+        }
+    };
+    let answer = |site: &mut Site, event| {
+        site.actions.clear();
+        site.tell(event);
+    };
+    let mut site = Site::running();
+    site.tell(Event::ShutdownAsked);
+    site.tell(Event::CancelAnswered(None));
+    site.lose(Some("the session ends"));
+    assert!(site.actions.contains(&Action::QueryStatus));
+    site.now = site.now + Duration::from_secs(1);
+    site.tell(Event::TagsFailed);
+    site.now = site.now + Duration::from_secs(1);
+    site.tell(Event::DeadlinePassed);
+    site.tell(exited());
+    assert_eq!(site.state(), State::Exit);
+    assert!(!complete(&site), "no listing came");
+    // One that began before the end proves nothing: the batch job may have been on its way into it.
+    answer(&mut site, Event::StatusListed(Vec::new()));
+    assert!(!complete(&site), "an old listing");
+    for unclean in [
+        RowStatus::Ending,
+        RowStatus::Running,
+        RowStatus::Pending("Held".into()),
+        RowStatus::Unclear("SPLENDID".into()),
+    ] {
+        ask(&mut site);
+        answer(&mut site, listed(unclean.clone()));
+        assert!(!complete(&site), "{unclean:?}");
+        // Those that don't end are cancelled once more.
+        site.tell(Event::CancelAnswered(None));
+        assert!(!complete(&site), "{unclean:?}");
+    }
+    ask(&mut site);
+    answer(&mut site, Event::StatusFailed("timed out".into()));
+    assert!(!complete(&site), "no answer");
+    ask(&mut site);
+    answer(&mut site, listed(RowStatus::Ended("cancelled".into())));
+    assert!(complete(&site));
+
+    // Nor while a cancel command runs, which may be about to fail.
+    let mut site = Site::running();
+    site.tell(Event::ShutdownAsked);
+    site.lose(Some("the session ends"));
+    site.now = site.now + Duration::from_secs(3);
+    site.tell(exited());
+    answer(&mut site, Event::StatusListed(Vec::new()));
+    ask(&mut site);
+    answer(&mut site, Event::StatusListed(Vec::new()));
+    assert!(!complete(&site), "a cancel command runs");
+    site.tell(Event::CancelAnswered(None));
+    assert!(complete(&site));
+
+    // Where nothing was ever submitted there is nobody to ask.
+    let mut site = Site::new(0);
+    site.tell(Event::ShutdownAsked);
+    assert!(complete(&site) && !site.actions.contains(&Action::QueryStatus));
+}
+
+#[test]
 fn folding_gives_the_same_state() {
     let mut site = Site::running();
     site.lose(None);

@@ -1,8 +1,6 @@
 //! Tables of cases, and a random world around a pool with a checker of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
-
-extern crate std;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
 use crate::job::{Output, OutputKind};

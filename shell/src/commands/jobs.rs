@@ -95,7 +95,8 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         return list.end().map(|()| ExitCode::Success);
     }
     let mut clusters = Vec::new();
-    master.pages(&ListClusters { picks }, |page: ClusterRows| {
+    let listed = ListClusters { picks: picks.clone() };
+    master.pages(&listed, |page: ClusterRows| {
         clusters.extend(page.rows);
         Ok(())
     })?;
@@ -118,7 +119,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
     let table = match (by_job, hold) {
         (true, true) => head.held(&rows),
         (true, false) => head.jobs(&rows),
-        (false, _) => head.clusters(&clusters),
+        (false, _) => head.clusters(&clusters, &picks),
     };
     head.write(&table, &total(&clusters), &mut stdout()).map_err(written)?;
     Ok(ExitCode::Success)
@@ -181,6 +182,29 @@ fn total(clusters: &[ClusterRow]) -> Counts {
         })
 }
 
+/// The jobs that a cluster's row counts: all of it, or those of it that were named.
+fn ids(row: &ClusterRow, picks: &[Pick]) -> String {
+    let first = JobId {
+        cluster: row.cluster,
+        proc: 0,
+    };
+    let mut named: Vec<JobId> = picks
+        .iter()
+        .filter_map(|pick| match pick {
+            Pick::Job(job) => Some(*job).filter(|job| job.cluster == row.cluster),
+            Pick::Cluster(_) => None,
+        })
+        .collect();
+    named.sort_unstable();
+    let whole = named.is_empty() || picks.contains(&Pick::Cluster(row.cluster));
+    match (whole, named.first(), named.last(), row.counts.total()) {
+        (false, Some(low), Some(high), _) if low != high => format!("{low} ... {high}"),
+        (false, Some(only), ..) => only.to_string(),
+        (.., total @ 2..) => format!("{first}-{}", total - 1),
+        _ => first.to_string(),
+    }
+}
+
 /// What all rows of a listing share.
 struct Head<'a> {
     session: &'a str,
@@ -215,7 +239,7 @@ impl Head<'_> {
     }
 
     /// The batch view of condor_q.
-    fn clusters(&self, rows: &[ClusterRow]) -> Table {
+    fn clusters(&self, rows: &[ClusterRow], picks: &[Pick]) -> Table {
         use Side::{Left, Right};
         let mut table = Table::new(&[
             ("OWNER", Left),
@@ -237,10 +261,6 @@ impl Head<'_> {
                 ..
             } = row.counts;
             let total = row.counts.total();
-            let first = JobId {
-                cluster: row.cluster,
-                proc: 0,
-            };
             table.row(vec![
                 self.owner.into(),
                 row.name.clone(),
@@ -250,11 +270,7 @@ impl Head<'_> {
                 count(idle),
                 count(held),
                 total.to_string(),
-                if total > 1 {
-                    format!("{first}-{}", total - 1)
-                } else {
-                    first.to_string()
-                },
+                ids(row, picks),
             ]);
         }
         table
@@ -505,6 +521,29 @@ mod tests {
     }
 
     #[test]
+    fn the_batch_view_names_the_jobs_that_it_counts() {
+        let job = |proc| Pick::Job(JobId { cluster: 12, proc });
+        let check = |total: u32, picks: &[Pick], expected: &str| {
+            let counts = Counts {
+                idle: total,
+                ..Counts::default()
+            };
+            let row = ClusterRow {
+                cluster: 12,
+                name: String::new(),
+                submitted_ms: 0,
+                counts,
+            };
+            assert_eq!(ids(&row, picks), expected, "{picks:?}");
+        };
+        check(1, &[], "12.0");
+        check(5, &[], "12.0-4");
+        check(5, &[Pick::Cluster(12), job(3)], "12.0-4");
+        check(1, &[job(3)], "12.3");
+        check(2, &[job(7), job(3), Pick::Cluster(9)], "12.3 ... 12.7");
+    }
+
+    #[test]
     fn the_batch_view() {
         let counts = Counts {
             idle: 4,
@@ -532,7 +571,7 @@ mod tests {
             ),
         ];
         check(
-            &HEAD.clusters(&rows),
+            &HEAD.clusters(&rows, &[]),
             &total(&rows),
             "-- Session: default @ 11/21 21:13
 OWNER BATCH_NAME   SUBMITTED DONE RUN IDLE HOLD TOTAL JOB_IDS

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use serde::Serialize;
 use vo_core::JobId;
 use vo_core::job::{Program, Transfer};
 use vo_core::template::{Piece, Template};
@@ -19,6 +20,7 @@ use vo_wire::frame::MAX_FRAME;
 
 use super::Asking;
 use crate::error::{Error, ExitCode, Result};
+use crate::table::{JsonList, stdout};
 
 /// Submits jobs described in files (condor_submit's form)
 ///
@@ -46,6 +48,13 @@ pub(crate) struct Submit {
 
 /// Jobs of one template whose files are looked for before anything is submitted; what is missing for later ones holds them.
 const CHECKED_JOBS: u32 = 10_000;
+
+/// A cluster, as `--json` tells it.
+#[derive(Serialize)]
+struct SubmittedJson {
+    cluster: u32,
+    jobs: u32,
+}
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let Submit {
@@ -79,20 +88,20 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
         .map(|file| prepare(file, &overrides, batch_name.as_deref(), &here))
         .collect::<Result<_>>()?;
     let mut master = asking.connect()?;
-    let mut lines = Vec::new();
-    for request in &requests {
+    let mut list = json.then(|| JsonList::new(stdout()));
+    let mut submit = |request: &Request| -> Result<()> {
         let Submitted { cluster, jobs } = master.ask(request)?;
-        if json {
-            lines.push(format!(" {{\"cluster\":{cluster},\"jobs\":{jobs}}}"));
-        } else if terse {
-            println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1));
-        } else {
-            println!("{jobs} job(s) submitted to cluster {cluster}.");
+        match &mut list {
+            Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
+            None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
+            None => println!("{jobs} job(s) submitted to cluster {cluster}."),
         }
-    }
-    if json {
-        println!("[\n{}\n]", lines.join(",\n"));
-    }
+        Ok(())
+    };
+    let submitted = requests.iter().try_for_each(&mut submit);
+    // What was submitted before a refusal is told all the same.
+    list.map_or(Ok(()), JsonList::end)?;
+    submitted?;
     Ok(ExitCode::Success)
 }
 

@@ -103,10 +103,10 @@ fn host_keys_that_must_not_be_trusted() {
         &["the host key of tundra-key is not known", "SHA256:"],
     );
 
-    // mesa's keys under tundra's name.
+    // grid's keys under tundra's name.
     let swapped = known()
         .replace("10.77.1.2", "10.77.9.9")
-        .replace("10.77.2.2", "10.77.1.2");
+        .replace("10.77.3.2", "10.77.1.2");
     let home = home_with("", &swapped);
     fails(
         &home,

@@ -37,7 +37,7 @@ hosts_of() {
 need_host() {
 	local host=${1:-} site
 	site=${host%-*}
-	if [[ -z $site || -z ${SITE_INDEX[$site]:-} ]] || ! hosts_of "$site" | grep -qxF -- "$host"; then
+	if [[ -z $site || -z ${SITE_INDEX[$site]:-} ]] || ! hosts_of "$site" | grep -xF -- "$host" >/dev/null; then
 		die_usage "no host '$host': hosts are named as tundra-gw, tundra-mgr, tundra-n1"
 	fi
 }

@@ -75,10 +75,7 @@ impl Place {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             let meta = std::fs::metadata(&dir)?;
             if meta.uid() != nix::unistd::geteuid().as_raw() {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "it belongs to someone else",
-                ));
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to someone else"));
             }
             if meta.mode() & 0o077 != 0 {
                 std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700))?;
@@ -123,19 +120,11 @@ fn fail(code: u8, why: &str) -> ExitCode {
 /// The running agent's stream, or a new agent's.
 fn reach(place: &Place) -> Result<UnixStream, (u8, String)> {
     // One at a time, or two bridges would each start an agent.
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open("start");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open("start");
     let file = file.and_then(|file| file.lock().map(|()| file));
     let lock: File = file.map_err(|e| {
         let path = place.dir().join("start");
-        (
-            EXIT_DIRECTORY,
-            format!("cannot lock {}: {}", path.display(), explain(&e)),
-        )
+        (EXIT_DIRECTORY, format!("cannot lock {}: {}", path.display(), explain(&e)))
     })?;
     let stream = UnixStream::connect("agent.sock").or_else(|_| {
         start(place)?;
@@ -148,17 +137,9 @@ fn reach(place: &Place) -> Result<UnixStream, (u8, String)> {
 /// Starts an event agent in a session of its own, and waits until it says `ready` on its standard output.
 fn start(place: &Place) -> Result<(), String> {
     let text = |e: io::Error| format!("cannot start the agent: {}", explain(&e));
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open("agent.log")
-        .map_err(text)?;
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open("agent.log").map_err(text)?;
     let mut command = Command::new(program().map_err(text)?);
-    command
-        .arg0("vo-agent")
-        .args(["event", "--session", &place.session, "--dir"])
-        .arg(&place.root);
+    command.arg0("vo-agent").args(["event", "--session", &place.session, "--dir"]).arg(&place.root);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     // SAFETY: setsid is async-signal-safe, and the closure touches nothing else.
     unsafe {
@@ -174,10 +155,7 @@ fn start(place: &Place) -> Result<(), String> {
                 Err(Errno::EINTR) => continue,
                 Ok(1..) => break,
                 Ok(_) => {
-                    return Err(format!(
-                        "the agent (process {}) is not ready after {READY:?}",
-                        child.id()
-                    ));
+                    return Err(format!("the agent (process {}) is not ready after {READY:?}", child.id()));
                 }
                 Err(e) => return Err(e.to_string()),
             }
@@ -187,10 +165,7 @@ fn start(place: &Place) -> Result<(), String> {
     }
     match said.trim() {
         "ready" => Ok(()),
-        "" => Err(format!(
-            "the agent ended at once; {} may say why",
-            place.dir().join("agent.log").display()
-        )),
+        "" => Err(format!("the agent ended at once; {} may say why", place.dir().join("agent.log").display())),
         why => Err(why.to_owned()),
     }
 }

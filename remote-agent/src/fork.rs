@@ -85,10 +85,7 @@ struct Id {
 impl Id {
     fn parse(text: &str) -> Option<Id> {
         let (pid, start) = text.split_once('.')?;
-        let id = Id {
-            pid: pid.parse().ok()?,
-            start: start.parse().ok()?,
-        };
+        let id = Id { pid: pid.parse().ok()?, start: start.parse().ok()? };
         (id.pid > 0 && id.to_string() == text).then_some(id)
     }
 
@@ -158,10 +155,7 @@ fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn submit(dir: &Path, name: &str, output: &Path) -> io::Result<()> {
     if name.is_empty() || name.chars().any(char::is_control) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a name is one line without tabs",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name is one line without tabs"));
     }
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut script = Vec::new();
@@ -170,9 +164,7 @@ fn submit(dir: &Path, name: &str, output: &Path) -> io::Result<()> {
 
     // The shell waits for its script's path on stdin, so that it runs nothing before it is noted; without a word it ends.
     let mut command = Command::new("/bin/sh");
-    command
-        .args(["-c", r#"IFS= read -r script && exec /bin/sh "$script" </dev/null"#])
-        .arg0("sh");
+    command.args(["-c", r#"IFS= read -r script && exec /bin/sh "$script" </dev/null"#]).arg0("sh");
     command.stdin(Stdio::piped()).stdout(open()?).stderr(open()?);
     // SAFETY: setsid is async-signal-safe, and the closure touches nothing else.
     unsafe {
@@ -180,21 +172,13 @@ fn submit(dir: &Path, name: &str, output: &Path) -> io::Result<()> {
     }
     let mut child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    let start = stat(pid)
-        .ok_or_else(|| io::Error::other("the shell ended at once"))?
-        .start;
+    let start = stat(pid).ok_or_else(|| io::Error::other("the shell ended at once"))?.start;
     let id = Id { pid, start };
     let path = dir.join(format!("{id}.sh"));
     write_durably(&path, &script)?;
-    write_durably(
-        &dir.join(id.to_string()),
-        format!("{name}\t{}\n", boot_id()?).as_bytes(),
-    )?;
+    write_durably(&dir.join(id.to_string()), format!("{name}\t{}\n", boot_id()?).as_bytes())?;
     File::open(dir)?.sync_all()?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .ok_or_else(|| io::Error::other("no pipe to the shell"))?;
+    let mut stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the shell"))?;
     let mut line = path.into_os_string().into_encoded_bytes();
     line.push(b'\n');
     stdin.write_all(&line)?;
@@ -214,14 +198,7 @@ fn status(dir: &Path) -> io::Result<()> {
                     continue;
                 }
                 Ok(_) => {}
-                Err(_) => drop(
-                    OpenOptions::new()
-                        .write(true)
-                        .create(true)
-                        .truncate(false)
-                        .mode(0o600)
-                        .open(&ended)?,
-                ),
+                Err(_) => drop(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&ended)?),
             }
         }
         listing += &format!("{id}\t{name}\t{}\t-\n", if runs { "running" } else { "done" });

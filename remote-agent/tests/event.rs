@@ -1,11 +1,6 @@
 //! The event agent as a master sees it: through `vo-agent connect`, with this machine's cores as the batch system.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that fails may panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails may panic")]
 
 use std::fs;
 use std::io::Write;
@@ -68,11 +63,7 @@ fn configure(authority: &str) -> Configure {
             missed_heartbeats: 3,
             shutdown_on_missed: true,
         },
-        marker: Marker {
-            path: b"/nonexistent".to_vec(),
-            content: String::new(),
-            host: String::new(),
-        },
+        marker: Marker { path: b"/nonexistent".to_vec(), content: String::new(), host: String::new() },
     }
 }
 
@@ -86,12 +77,7 @@ impl Bridge {
     fn open(root: &Path) -> Bridge {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vo-agent"));
         command.args(["connect", "--session", SESSION, "--dir"]).arg(root);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         let frames = FrameSource::new(child.stdout.take().unwrap());
         Bridge { child, stdin, frames }
@@ -102,9 +88,7 @@ impl Bridge {
     }
 
     async fn frame(&mut self) -> Frame {
-        let frame = tokio::time::timeout(PATIENCE, self.frames.next())
-            .await
-            .expect("a frame in time");
+        let frame = tokio::time::timeout(PATIENCE, self.frames.next()).await.expect("a frame in time");
         frame.unwrap().expect("the stream goes on")
     }
 
@@ -159,11 +143,7 @@ async fn none_left(root: &Path) {
 }
 
 fn authority() -> String {
-    SessionCa::create("00112233445566aa")
-        .unwrap()
-        .site_intermediate("here")
-        .unwrap()
-        .to_pem()
+    SessionCa::create("00112233445566aa").unwrap().site_intermediate("here").unwrap().to_pem()
 }
 
 #[tokio::test]
@@ -186,13 +166,7 @@ async fn a_proxy_runs_survives_its_agent_and_leaves_nothing() {
 
     // The agent dies; the proxy does not notice.
     kill(Pid::from_raw(hello.pid.cast_signed()), Signal::SIGKILL).unwrap();
-    assert!(
-        tokio::time::timeout(PATIENCE, bridge.child.wait())
-            .await
-            .unwrap()
-            .unwrap()
-            .success()
-    );
+    assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
     let mut bridge = Bridge::open(&root);
     bridge.say(&configure(&authority)).await;
     let hello: AgentHello = bridge.next().await;
@@ -204,13 +178,7 @@ async fn a_proxy_runs_survives_its_agent_and_leaves_nothing() {
     bridge.say(&Shutdown { patience_ms: 30_000 }).await;
     let done: ShutdownDone = bridge.next().await;
     assert_eq!(done.left, Vec::<String>::new());
-    assert!(
-        tokio::time::timeout(PATIENCE, bridge.child.wait())
-            .await
-            .unwrap()
-            .unwrap()
-            .success()
-    );
+    assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
     none_left(&root).await;
     assert!(!root.exists());
 }
@@ -229,9 +197,7 @@ impl Starter {
         let address: AgentAddress = launch::read(&dir.address())?;
         let stream = TcpStream::connect(address.addresses.first().unwrap()).await?;
         let config = tls::client_config(identity).unwrap();
-        let stream = tls::connect_agent(&config, identity.domain(), stream)
-            .await
-            .map_err(std::io::Error::other)?;
+        let stream = tls::connect_agent(&config, identity.domain(), stream).await.map_err(std::io::Error::other)?;
         let (read, mut write) = tokio::io::split(stream);
         let facts = StarterFacts {
             proxy,
@@ -250,22 +216,8 @@ impl Starter {
             pid: 1,
         };
         let key = StarterKey(key);
-        send(
-            &mut write,
-            key.0,
-            &StarterHello {
-                protocol: vo_wire::PROTOCOL,
-                key,
-                epoch: 0,
-                facts,
-            },
-        )
-        .await?;
-        Ok(Starter {
-            frames: FrameSource::new(read),
-            write,
-            key,
-        })
+        send(&mut write, key.0, &StarterHello { protocol: vo_wire::PROTOCOL, key, epoch: 0, facts }).await?;
+        Ok(Starter { frames: FrameSource::new(read), write, key })
     }
 
     async fn say<M: Message>(&mut self, message: &M) {
@@ -274,10 +226,7 @@ impl Starter {
 
     async fn next<M: Message>(&mut self) -> M {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.frames.next())
-                .await
-                .expect("a frame in time")
-                .unwrap();
+            let frame = tokio::time::timeout(PATIENCE, self.frames.next()).await.expect("a frame in time").unwrap();
             let frame = frame.expect("the stream goes on");
             if frame.kind == M::KIND {
                 assert_eq!(frame.route, self.key.0);
@@ -293,11 +242,7 @@ impl Starter {
             let chunk: BlobChunk = self.next().await;
             assert_eq!((chunk.hash, chunk.offset), (hash, content.len() as u64));
             content.extend_from_slice(&chunk.data);
-            self.say(&BlobAck {
-                hash,
-                received: content.len() as u64,
-            })
-            .await;
+            self.say(&BlobAck { hash, received: content.len() as u64 }).await;
             if content.len() as u64 == chunk.size {
                 return content;
             }
@@ -312,14 +257,7 @@ async fn provide(bridge: &mut Bridge, hash: [u8; 32], content: &[u8]) {
     let size = content.len() as u64;
     let mut offset = 0;
     for data in content.chunks(vo_wire::work::CHUNK) {
-        bridge
-            .say(&BlobChunk {
-                hash,
-                offset,
-                size,
-                data: data.to_vec(),
-            })
-            .await;
+        bridge.say(&BlobChunk { hash, offset, size, data: data.to_vec() }).await;
         offset += data.len() as u64;
         let ack: BlobAck = bridge.next().await;
         assert_eq!((ack.hash, ack.received), (hash, offset));
@@ -357,10 +295,7 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
 
     // A file is asked for once, and comes right although it came wrong at first.
     let content: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
-    let hash: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, &content)
-        .as_ref()
-        .try_into()
-        .unwrap();
+    let hash: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, &content).as_ref().try_into().unwrap();
     starter.say(&NeedBlob { hash }).await;
     starter.say(&NeedBlob { hash }).await;
     provide(&mut bridge, hash, &content[1..]).await;
@@ -371,19 +306,11 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
     let missing = [7; 32];
     starter.say(&NeedBlob { hash: missing }).await;
     assert_eq!(bridge.next::<NeedBlob>().await.hash, missing);
-    bridge
-        .say(&BlobMissing {
-            hash: missing,
-            why: "it was removed".to_owned(),
-        })
-        .await;
+    bridge.say(&BlobMissing { hash: missing, why: "it was removed".to_owned() }).await;
     assert_eq!(starter.next::<BlobMissing>().await.why, "it was removed");
 
     // Another proxy's starter, another session's, and one that has seen a newer agent get no welcome.
-    let foreign = SiteAuthority::from_pem(&self::authority())
-        .unwrap()
-        .issue_starter(proxy.0)
-        .unwrap();
+    let foreign = SiteAuthority::from_pem(&self::authority()).unwrap().issue_starter(proxy.0).unwrap();
     for (identity, proxy) in [(&identity, ProxyId(proxy.0 + 1)), (&foreign, proxy)] {
         let refused = async { Starter::call(&root, identity, proxy, 78).await?.frames.next().await };
         let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
@@ -395,13 +322,7 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
     second.say(&configure(&authority)).await;
     assert!(!starter.next::<MasterLink>().await.up);
     assert!(starter.next::<MasterLink>().await.up);
-    assert!(
-        tokio::time::timeout(PATIENCE, bridge.child.wait())
-            .await
-            .unwrap()
-            .unwrap()
-            .success()
-    );
+    assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
     starter.say(&Leaving { why: "idle".to_owned() }).await;
     let key = starter.key;
     drop(starter);
@@ -427,38 +348,17 @@ async fn two_bridges_start_one_agent_and_an_older_master_is_refused() {
     fs::create_dir_all(root.join("other-1")).unwrap();
     let authority = authority();
     let (mut one, mut two) = (Bridge::open(&root), Bridge::open(&root));
-    one.say(&Configure {
-        master_epoch: 2,
-        ..configure(&authority)
-    })
-    .await;
+    one.say(&Configure { master_epoch: 2, ..configure(&authority) }).await;
     let hello: AgentHello = one.next().await;
     two.say(&configure(&authority)).await;
     assert_eq!(two.next::<AgentRefused>().await.message, "a newer master is connected");
-    assert!(
-        tokio::time::timeout(PATIENCE, two.child.wait())
-            .await
-            .unwrap()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(
-        processes(&root)
-            .iter()
-            .filter(|(_, line)| line.contains(" event "))
-            .count(),
-        1
-    );
+    assert!(tokio::time::timeout(PATIENCE, two.child.wait()).await.unwrap().unwrap().success());
+    assert_eq!(processes(&root).iter().filter(|(_, line)| line.contains(" event ")).count(), 1);
     // Told to end by the system, it leaves everything for the next one.
     kill(Pid::from_raw(hello.pid.cast_signed()), Signal::SIGTERM).unwrap();
     tokio::time::timeout(PATIENCE, one.child.wait()).await.unwrap().unwrap();
     let mut three = Bridge::open(&root);
-    three
-        .say(&Configure {
-            master_epoch: 2,
-            ..configure(&authority)
-        })
-        .await;
+    three.say(&Configure { master_epoch: 2, ..configure(&authority) }).await;
     assert_eq!(three.next::<AgentHello>().await.epoch, 2);
     three.say(&Shutdown { patience_ms: 30_000 }).await;
     three.next::<ShutdownDone>().await;
@@ -474,27 +374,17 @@ async fn what_cannot_work_says_why() {
     let mut wrong = configure(&authority());
     wrong.proxies.batch = Some("cron".to_owned());
     bridge.say(&wrong).await;
-    assert_eq!(
-        bridge.next::<AgentRefused>().await.message,
-        "no batch system is called \"cron\": slurm, sge or fork"
-    );
+    assert_eq!(bridge.next::<AgentRefused>().await.message, "no batch system is called \"cron\": slurm, sge or fork");
     none_left(&root).await;
     assert!(!root.exists());
 
     let connect = |arguments: &[&str]| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_vo-agent"))
-            .arg("connect")
-            .args(arguments)
-            .output()
-            .unwrap()
+        std::process::Command::new(env!("CARGO_BIN_EXE_vo-agent")).arg("connect").args(arguments).output().unwrap()
     };
     let output = connect(&["--session", SESSION, "--dir", "/proc/none"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), said.lines().count()), (Some(3), 1), "{said}");
-    assert!(
-        said.starts_with("vo-agent: cannot use /proc/none/test-00112233445566aa: "),
-        "{said}"
-    );
+    assert!(said.starts_with("vo-agent: cannot use /proc/none/test-00112233445566aa: "), "{said}");
     assert_eq!(connect(&["--session", "../x"]).status.code(), Some(2));
 }
 
@@ -507,10 +397,7 @@ impl Fork {
     fn run(&self, arguments: &[&str], stdin: &str) -> String {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vo-agent"));
         let (verb, rest) = arguments.split_first().unwrap();
-        command
-            .args(["fork", verb, "--dir"])
-            .arg(self.dir.path().join("notes"))
-            .args(rest);
+        command.args(["fork", verb, "--dir"]).arg(self.dir.path().join("notes")).args(rest);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -520,12 +407,7 @@ impl Fork {
 
     fn submit(&self, name: &str, script: &str) -> String {
         let output = self.dir.path().join(name);
-        self.run(
-            &["submit", "--name", name, "--output", output.to_str().unwrap()],
-            script,
-        )
-        .trim()
-        .to_owned()
+        self.run(&["submit", "--name", name, "--output", output.to_str().unwrap()], script).trim().to_owned()
     }
 
     /// Waits for what a script wrote.
@@ -544,17 +426,13 @@ impl Fork {
 
 #[test]
 fn fork_runs_lists_and_cancels() {
-    let fork = Fork {
-        dir: tempfile::tempdir().unwrap(),
-    };
+    let fork = Fork { dir: tempfile::tempdir().unwrap() };
     assert_eq!(fork.run(&["status"], ""), "end\n");
     let start = r#"$$.$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)"#;
     let short = fork.submit("short", &format!("echo id {start}; read x || echo no input\n"));
     assert_eq!(fork.wait("short", "no input"), format!("id {short}\nno input\n"));
-    let stubborn = fork.submit(
-        "stubborn",
-        "trap '' TERM\n(trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done) &\nwait\n",
-    );
+    let stubborn = fork
+        .submit("stubborn", "trap '' TERM\n(trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done) &\nwait\n");
     let other = fork.submit("other", "echo up; sleep 600\n");
     fork.wait("stubborn", "up");
     fork.wait("other", "up");
@@ -566,27 +444,17 @@ fn fork_runs_lists_and_cancels() {
     };
     // The shell ends after its last word.
     let end = std::time::Instant::now() + PATIENCE;
-    let expected = [
-        ("other", &other, "running"),
-        ("short", &short, "done"),
-        ("stubborn", &stubborn, "running"),
-    ];
+    let expected = [("other", &other, "running"), ("short", &short, "done"), ("stubborn", &stubborn, "running")];
     let expected = expected.map(|(name, id, state)| format!("{id}\t{name}\t{state}\t-"));
     while rows(&fork.run(&["status"], "")) != expected {
         assert!(std::time::Instant::now() < end, "{}", fork.run(&["status"], ""));
     }
     let began = std::time::Instant::now();
     fork.run(&["cancel", &stubborn, &short, "1.1", "nonsense"], "");
-    assert!(
-        began.elapsed() >= Duration::from_secs(5),
-        "it was killed without being asked"
-    );
+    assert!(began.elapsed() >= Duration::from_secs(5), "it was killed without being asked");
     fork.wait("stubborn", "asked");
     let after = rows(&fork.run(&["status"], ""));
-    assert!(
-        after[2].ends_with("done\t-") && after[0].ends_with("running\t-"),
-        "{after:?}"
-    );
+    assert!(after[2].ends_with("done\t-") && after[0].ends_with("running\t-"), "{after:?}");
     fork.run(&["cancel", &other], "");
     assert!(!fork.run(&["status"], "").contains("running"));
 }

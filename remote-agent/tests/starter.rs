@@ -19,21 +19,11 @@ use vo_wire::work::{Assign, Assignment, FetchOutput, FileRole, Inventory, Kill, 
 #[tokio::test]
 async fn jobs_run_in_their_own_directory() {
     let agent = Agent::new(|_| {}).await;
-    let process = agent.start(&[
-        ("VO_NODE_CPUS", "3"),
-        ("VO_TIME_LEFT_S", "3600"),
-        ("VO_NODE_INDEX", "x"),
-    ]);
+    let process = agent.start(&[("VO_NODE_CPUS", "3"), ("VO_TIME_LEFT_S", "3600"), ("VO_NODE_INDEX", "x")]);
     let mut peer = agent.accept().await;
     let facts = peer.hello.facts.clone();
-    assert_eq!(
-        (facts.cpus, facts.shares, facts.batch_id.as_str(), facts.restarts),
-        (3, Shares::Everything, "4711", 0)
-    );
-    assert!(
-        (3_590_000..=3_600_000).contains(&facts.time_left_ms.unwrap()),
-        "{facts:?}"
-    );
+    assert_eq!((facts.cpus, facts.shares, facts.batch_id.as_str(), facts.restarts), (3, Shares::Everything, "4711", 0));
+    assert!((3_590_000..=3_600_000).contains(&facts.time_left_ms.unwrap()), "{facts:?}");
     assert!(facts.memory_mb > 0 && facts.scratch_bytes > 0 && facts.pid as i32 == process.starter());
     assert!(peer.inventory().await.queued.is_empty());
 
@@ -42,10 +32,7 @@ async fn jobs_run_in_their_own_directory() {
         "cat; pwd; echo $VO_JOB $VO_ATTEMPT $GREETING $OMP_NUM_THREADS [$SLURM_SECRET]; echo \"$1\" >&2; exit 3";
     let mut program = shell(&work, script);
     program.arguments.extend([constant("sh"), constant(b"\xff arg")]);
-    program.environment.push((
-        constant("GREETING"),
-        Template(vec![Piece::Text(b"hi-".to_vec()), Piece::Process]),
-    ));
+    program.environment.push((constant("GREETING"), Template(vec![Piece::Text(b"hi-".to_vec()), Piece::Process])));
     program.input = Some(constant("in"));
     program.output = Some(Template(vec![Piece::Text(b"out.\xfe".to_vec()), Piece::Process]));
     program.error = Some(constant("err"));
@@ -57,10 +44,7 @@ async fn jobs_run_in_their_own_directory() {
     assert_eq!(result.outcome, Outcome::Exited(3));
     assert!(result.outputs.is_empty() && result.usage.peak_kib > 0);
     let out = fs::read(work.join(Path::new(std::ffi::OsStr::from_bytes(b"out.\xfe5")))).unwrap();
-    assert_eq!(
-        String::from_utf8(out).unwrap(),
-        format!("input\n{}\n1.5 1 hi-5 2 []\n", work.display())
-    );
+    assert_eq!(String::from_utf8(out).unwrap(), format!("input\n{}\n1.5 1 hi-5 2 []\n", work.display()));
     assert_eq!(fs::read(work.join("err")).unwrap(), b"\xff arg\n");
     peer.acknowledge(&[id(5)]).await;
 
@@ -141,28 +125,11 @@ async fn what_cannot_start_says_why() {
     let cases = [
         (with("good", &|_| {}), Ok(7)),
         (with("./good", &|_| {}), Ok(7)),
-        (
-            with("missing", &|_| {}),
-            Err(format!("cannot execute {w}/missing: No such file or directory")),
-        ),
-        (
-            with("true", &|_| {}),
-            Err(format!("cannot execute {w}/true: No such file or directory")),
-        ),
-        (
-            with("plain", &|_| {}),
-            Err(format!("cannot execute {w}/plain: Permission denied")),
-        ),
-        (
-            with("headless", &|_| {}),
-            Err(format!("cannot execute {w}/headless: Exec format error")),
-        ),
-        (
-            with("odd", &|_| {}),
-            Err(format!(
-                "cannot execute {w}/odd: its interpreter: No such file or directory"
-            )),
-        ),
+        (with("missing", &|_| {}), Err(format!("cannot execute {w}/missing: No such file or directory"))),
+        (with("true", &|_| {}), Err(format!("cannot execute {w}/true: No such file or directory"))),
+        (with("plain", &|_| {}), Err(format!("cannot execute {w}/plain: Permission denied"))),
+        (with("headless", &|_| {}), Err(format!("cannot execute {w}/headless: Exec format error"))),
+        (with("odd", &|_| {}), Err(format!("cannot execute {w}/odd: its interpreter: No such file or directory"))),
         (
             with("good", &|p| p.output = Some(constant("no/such/out"))),
             Err(format!("cannot open {w}/no/such/out: No such file or directory")),
@@ -215,12 +182,7 @@ async fn a_directory_that_is_not_the_jobs_needs_files() {
         (2, Some(inode), Outcome::NeedsFiles),
     ];
     for (number, (program, directory, expected)) in (0..).zip(cases) {
-        let assignment = Assignment {
-            id: id(number),
-            program,
-            files: None,
-            directory,
-        };
+        let assignment = Assignment { id: id(number), program, files: None, directory };
         peer.give(vec![assignment]).await;
         assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
     }
@@ -278,10 +240,7 @@ exit $1";
         };
         let place = String::from_utf8(err.clone()).unwrap();
         let place = place.trim();
-        assert_eq!(
-            String::from_utf8_lossy(out),
-            format!("from stdin\n{place} {place} {place}\n")
-        );
+        assert_eq!(String::from_utf8_lossy(out), format!("from stdin\n{place} {place} {place}\n"));
         assert_eq!(
             (&big[..], zeros.len(), &data[..], &more[..]),
             (&b"big"[..], 3_000_000, &b"data"[..], &b"some\nmore\n"[..])
@@ -303,12 +262,7 @@ exit $1";
     let why = "transfer_output_files: nowhere: No such file or directory (it exited with 4)";
     assert_eq!(result.outcome, Outcome::Unrunnable(why.into()));
     assert_eq!(result.outputs.len(), 3);
-    let gone = FetchOutput {
-        id: id(3),
-        kind: OutputKind::File(b"nowhere".to_vec()),
-        offset: 0,
-        length: 1,
-    };
+    let gone = FetchOutput { id: id(3), kind: OutputKind::File(b"nowhere".to_vec()), offset: 0, length: 1 };
     peer.send(&gone).await;
     assert_eq!(peer.expect::<OutputLost>().await.kind, gone.kind);
 
@@ -319,17 +273,12 @@ exit $1";
     assert_eq!(peer.outcome(id(4)).await, Outcome::SiteFailed("nobody has it".into()));
     peer.blobs.insert([7; 32], b"something else".to_vec());
     peer.assign_files(1, id(5), lacking).await;
-    let Outcome::SiteFailed(why) = peer.outcome(id(5)).await else {
-        panic!()
-    };
+    let Outcome::SiteFailed(why) = peer.outcome(id(5)).await else { panic!() };
     assert!(why.contains("damaged"), "{why}");
     for (number, name) in (6..).zip(["../up", "/tmp/absolute", "a/../../b", ""]) {
         let astray = vec![files[0].clone(), peer.file(FileRole::Input(name.into()), b"")];
         peer.assign_files(1, id(number), astray).await;
-        assert!(
-            matches!(peer.outcome(id(number)).await, Outcome::Unrunnable(_)),
-            "{name}"
-        );
+        assert!(matches!(peer.outcome(id(number)).await, Outcome::Unrunnable(_)), "{name}");
     }
 
     // More files than a message can list.
@@ -405,11 +354,7 @@ async fn trees_die_whole() {
     let other = spreads(&agent, &mut peer, 1, forever).await;
     let killed = spreads(&agent, &mut peer, 2, forever).await;
     assert!(killed.iter().chain(&other).all(|pid| is_alive(*pid)));
-    peer.send(&Kill {
-        ids: vec![id(2)],
-        grace_ms: 100,
-    })
-    .await;
+    peer.send(&Kill { ids: vec![id(2)], grace_ms: 100 }).await;
     assert_eq!(peer.outcome(id(2)).await, Outcome::Killed);
     all_dead(&killed).await;
     // A job that ends by itself leaves nothing either.
@@ -418,15 +363,10 @@ async fn trees_die_whole() {
     all_dead(&ended).await;
     assert!(other.iter().all(|pid| is_alive(*pid)));
     // Stopped is not ended.
-    peer.define(4, shell(&agent.work(), "echo $$ >stopped; kill -STOP $$; exit 6"))
-        .await;
+    peer.define(4, shell(&agent.work(), "echo $$ >stopped; kill -STOP $$; exit 6")).await;
     peer.assign(4, &[id(4)]).await;
     let stopped = number_in(&agent.work().join("stopped")).await;
-    let state = || {
-        fs::read_to_string(format!("/proc/{stopped}/stat"))
-            .unwrap()
-            .contains(") T ")
-    };
+    let state = || fs::read_to_string(format!("/proc/{stopped}/stat")).unwrap().contains(") T ");
     until("it stops", state).await;
     kill(stopped, Signal::SIGCONT);
     assert_eq!(peer.outcome(id(4)).await, Outcome::Exited(6));
@@ -475,10 +415,7 @@ async fn the_batch_system_ends_the_proxy() {
     kill(job, Signal::SIGTERM);
     kill(process.pid(), Signal::SIGTERM);
     let result = peer.result(id(1)).await;
-    assert!(
-        matches!(&result.outcome, Outcome::SiteFailed(why) if why.contains("SIGTERM")),
-        "{result:?}"
-    );
+    assert!(matches!(&result.outcome, Outcome::SiteFailed(why) if why.contains("SIGTERM")), "{result:?}");
     peer.acknowledge(&[id(1)]).await;
     assert!(peer.expect::<Leaving>().await.why.contains("SIGTERM"));
     assert!(process.end().await.success());
@@ -492,14 +429,10 @@ async fn results_are_repeated_until_acknowledged() {
     let mut peer = agent.accept_with(false).await;
     let key = peer.hello.key;
     peer.send(&MasterLink { up: true }).await;
-    let nothing = Inventory {
-        number: 1,
-        ..Inventory::default()
-    };
+    let nothing = Inventory { number: 1, ..Inventory::default() };
     assert_eq!(peer.inventory().await, nothing);
     peer.define(1, shell(&agent.work(), "exit 9")).await;
-    peer.define(2, shell(&agent.work(), "while ! [ -e go ]; do sleep 0.01; done"))
-        .await;
+    peer.define(2, shell(&agent.work(), "while ! [ -e go ]; do sleep 0.01; done")).await;
     peer.assign(1, &[id(1)]).await;
     peer.assign(2, &[id(2), id(3), id(4), id(5)]).await;
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
@@ -513,26 +446,12 @@ async fn results_are_repeated_until_acknowledged() {
     drop(peer);
     let mut peer = agent.accept().await;
     assert_eq!(peer.hello.key, key);
-    let held = Inventory {
-        queued: vec![id(3)],
-        running: vec![id(2)],
-        finished: vec![id(1)],
-        number: 2,
-    };
+    let held = Inventory { queued: vec![id(3)], running: vec![id(2)], finished: vec![id(1)], number: 2 };
     assert_eq!(peer.inventory().await, held);
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
     // What the master gave before it had this inventory comes too late: it is given elsewhere.
-    let late = Assignment {
-        id: id(6),
-        program: 1,
-        files: None,
-        directory: None,
-    };
-    peer.send(&Assign {
-        attempts: vec![late],
-        inventory: 1,
-    })
-    .await;
+    let late = Assignment { id: id(6), program: 1, files: None, directory: None };
+    peer.send(&Assign { attempts: vec![late], inventory: 1 }).await;
     // What is known is not run again; what is acknowledged is not told again.
     peer.acknowledge(&[id(1)]).await;
     peer.assign(1, &[id(1), id(3)]).await;
@@ -543,12 +462,7 @@ async fn results_are_repeated_until_acknowledged() {
     agent.epoch = epoch;
     let mut peer = agent.accept().await;
     assert_eq!(peer.hello.epoch, epoch);
-    let held = Inventory {
-        queued: vec![id(3)],
-        running: vec![id(2)],
-        finished: vec![],
-        number: 3,
-    };
+    let held = Inventory { queued: vec![id(3)], running: vec![id(2)], finished: vec![], number: 3 };
     assert_eq!(peer.inventory().await, held);
     fs::write(agent.work().join("go"), "").unwrap();
     assert_eq!(peer.outcome(id(2)).await, Outcome::Exited(0));
@@ -596,10 +510,7 @@ async fn the_walltime_ends() {
     assert_eq!(peer.expect::<Report>().await.returned, [id(2)]);
     peer.assign(1, &[id(3)]).await;
     assert_eq!(peer.expect::<Report>().await.returned, [id(3)]);
-    assert_eq!(
-        peer.outcome(id(1)).await,
-        Outcome::SiteFailed("walltime of the proxy ended".into())
-    );
+    assert_eq!(peer.outcome(id(1)).await, Outcome::SiteFailed("walltime of the proxy ended".into()));
     assert_eq!(peer.expect::<Leaving>().await.why, "walltime of the proxy ended");
     assert!(process.end().await.success());
     nothing_left(&agent);

@@ -41,16 +41,7 @@ fn bare() -> (Duration, Duration) {
     for _ in 0..JOBS {
         let stdio = || Stdio::from(null.try_clone().unwrap());
         let mut command = Command::new("/bin/true");
-        drop(
-            command
-                .env_clear()
-                .process_group(0)
-                .stdin(stdio())
-                .stdout(stdio())
-                .stderr(stdio())
-                .spawn()
-                .unwrap(),
-        );
+        drop(command.env_clear().process_group(0).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap());
         flying += 1;
         if flying == 2 {
             waitpid(None, None).unwrap();
@@ -88,13 +79,7 @@ async fn through_the_starter() -> (Duration, Duration) {
     let wall = wall.elapsed();
     for (who, pid) in [("guardian", process.pid()), ("starter", process.starter())] {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = |name: &str| {
-            status
-                .lines()
-                .find(|line| line.starts_with(name))
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
         println!("{who}: {}, {}", line("VmHWM"), line("VmRSS"));
     }
     peer.send(&End { why: "over".into() }).await;

@@ -23,15 +23,11 @@ pub(crate) fn run(prompt: Option<OsString>) -> Result<ExitCode> {
     let Some(mut master) = Master::connect(Path::new(&dir))? else {
         return Err(Error::new(ExitCode::NoSession, "the session has ended"));
     };
-    let prompt = prompt
-        .map(|prompt| prompt.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let prompt = prompt.map(|prompt| prompt.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = env::var("SSH_ASKPASS_PROMPT").unwrap_or_default();
     let Answer { text, .. } = master.ask(&Askpass { site, prompt, kind })?;
     let Some(text) = text else { return Ok(ExitCode::Failure) };
     let mut out = std::io::stdout();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::system("cannot answer ssh", e))?;
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::system("cannot answer ssh", e))?;
     Ok(ExitCode::Success)
 }

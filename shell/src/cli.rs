@@ -87,9 +87,7 @@ pub(crate) struct Cli {
 }
 
 fn proxies(text: &str) -> Result<String, String> {
-    parse_proxies(text)
-        .map(|_| text.to_owned())
-        .map_err(|expected| format!("expected {expected}"))
+    parse_proxies(text).map(|_| text.to_owned()).map_err(|expected| format!("expected {expected}"))
 }
 
 fn walltime(text: &str) -> Result<Duration, String> {
@@ -108,14 +106,8 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<i32> {
         return list(cli.json).map(|()| ExitCode::Success.number());
     }
     // What a start meets must not leave half a session behind: from here on signals wait until they are looked at.
-    let signals = Signals::catch(&[
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGWINCH,
-        Signal::SIGCHLD,
-    ])
-    .map_err(|e| Error::system("cannot catch signals", e))?;
+    let signals = Signals::catch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH, Signal::SIGCHLD])
+        .map_err(|e| Error::system("cannot catch signals", e))?;
     if let Some(name) = &cli.resume {
         let name = name.as_deref().or(cli.session.as_deref()).unwrap_or(DEFAULT);
         return resume(&Session::named(name)?, &cli, &signals);
@@ -178,10 +170,8 @@ fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
 fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !terminal {
-        return Err(Error::usage("-r needs a terminal").hint(format!(
-            "`vo-login -s {} -c COMMANDS` talks to a session that runs",
-            session.name
-        )));
+        return Err(Error::usage("-r needs a terminal")
+            .hint(format!("`vo-login -s {} -c COMMANDS` talks to a session that runs", session.name)));
     }
     let master = match session.state()? {
         State::Running(master) => master,
@@ -258,18 +248,13 @@ fn same_configuration(session: &Session, cli: &Cli, master: &Master) -> Result<(
         let file = SessionFile::read(&session.dir)
             .map_err(|e| Error::system(format!("cannot read session {}", session.name), e))?;
         if file.conf.is_none_or(|has| has.text != wanted.text) {
-            let error = start::runs(session, master).because(format!(
-                "it was started with another configuration than {}",
-                wanted.file
-            ));
+            let error = start::runs(session, master)
+                .because(format!("it was started with another configuration than {}", wanted.file));
             return Err(error);
         }
     }
     if wishes.proxies.is_some() || wishes.walltime.is_some() || wishes.system_ssh {
-        eprintln!(
-            "warning: session {} already runs; -n, -W and -G change nothing",
-            session.name
-        );
+        eprintln!("warning: session {} already runs; -n, -W and -G change nothing", session.name);
     }
     Ok(())
 }
@@ -300,19 +285,11 @@ fn list(json: bool) -> Result<()> {
         let pid = master.as_ref().map(|master| master.welcome.pid);
         let created_ms = file.as_ref().map(|file| file.created_ms);
         let conf = file.and_then(|file| file.read_conf().ok());
-        let sites: Vec<String> = conf
-            .map(|conf| conf.sites.into_iter().map(|site| site.name).collect())
-            .unwrap_or_default();
+        let sites: Vec<String> =
+            conf.map(|conf| conf.sites.into_iter().map(|site| site.name).collect()).unwrap_or_default();
         if json {
             let directory = session.dir.to_string_lossy().into_owned();
-            list.push(&SessionJson {
-                session: &session.name,
-                state,
-                pid,
-                created_ms,
-                sites,
-                directory,
-            })?;
+            list.push(&SessionJson { session: &session.name, state, pid, created_ms, sites, directory })?;
         } else {
             let started = created_ms.map_or_else(String::new, |ms| full_date(ms, &TimeZone::system()));
             let pid = pid.map_or_else(|| "-".into(), |pid| pid.to_string());
@@ -348,15 +325,9 @@ mod tests {
         let read = |line: &str| Cli::try_parse_from(line.split(' '));
         let cli = read("vo-login -H vo.conf run.vo -x --keep a");
         let script = cli.map(|cli| (cli.script, cli.keep)).ok();
-        assert_eq!(
-            script,
-            Some((["run.vo", "-x", "--keep", "a"].map(OsString::from).to_vec(), false))
-        );
+        assert_eq!(script, Some((["run.vo", "-x", "--keep", "a"].map(OsString::from).to_vec(), false)));
         assert_eq!(read("vo-login -r").ok().map(|cli| cli.resume), Some(Some(None)));
-        assert_eq!(
-            read("vo-login -r other").ok().map(|cli| cli.resume),
-            Some(Some(Some("other".into())))
-        );
+        assert_eq!(read("vo-login -r other").ok().map(|cli| cli.resume), Some(Some(Some("other".into()))));
         for bad in [
             "vo-login -W 0",
             "vo-login -n 0:4",

@@ -36,21 +36,13 @@ impl Master {
                 return Ok(None);
             }
             Err(e) => {
-                return Err(Error::system(
-                    format!("cannot reach the session in {}", dir.display()),
-                    e,
-                ));
+                return Err(Error::system(format!("cannot reach the session in {}", dir.display()), e));
             }
         };
         let mut master = Master {
             stream,
             reader: FrameReader::new(),
-            welcome: Welcome {
-                protocol: 0,
-                session: String::new(),
-                pid: 0,
-                started_ms: 0,
-            },
+            welcome: Welcome { protocol: 0, session: String::new(), pid: 0, started_ms: 0 },
         };
         master.send(&Hello { protocol: PROTOCOL })?;
         let frame = master.frame()?;
@@ -126,9 +118,7 @@ impl Master {
         if count == 0 {
             return Err(gone(io::ErrorKind::UnexpectedEof.into()));
         }
-        self.reader
-            .buffer()
-            .extend_from_slice(chunk.get(..count).unwrap_or_default());
+        self.reader.buffer().extend_from_slice(chunk.get(..count).unwrap_or_default());
         Ok(())
     }
 

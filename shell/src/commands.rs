@@ -91,11 +91,7 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             words.push("help".into());
         }
     }
-    let called = words
-        .first()
-        .and_then(|word| word.to_str())
-        .unwrap_or_default()
-        .to_owned();
+    let called = words.first().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
     match find(&called) {
         // The shell's `rm`, which may mean files.
         None if called == "--rm" => {
@@ -121,17 +117,12 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
 /// Parses a command's words. HTCondor's long options have one dash (`-nobatch`); ours may, too.
 fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
     let manual = A::command();
-    let longs: Vec<&str> = manual
-        .get_arguments()
-        .flat_map(|a| a.get_long_and_visible_aliases().unwrap_or_default())
-        .collect();
+    let longs: Vec<&str> =
+        manual.get_arguments().flat_map(|a| a.get_long_and_visible_aliases().unwrap_or_default()).collect();
     let mut operands_only = false;
     let words = words.into_iter().map(|word| {
         operands_only |= word == "--";
-        let name = word
-            .to_str()
-            .and_then(|w| w.strip_prefix('-'))
-            .filter(|w| w.len() > 1 && !operands_only);
+        let name = word.to_str().and_then(|w| w.strip_prefix('-')).filter(|w| w.len() > 1 && !operands_only);
         match name {
             Some(name) if longs.contains(&name.split('=').next().unwrap_or(name)) => {
                 OsString::from(format!("--{name}"))

@@ -49,10 +49,7 @@ impl ExitCode {
         (ExitCode::Busy, "the session runs already, or has unfinished jobs"),
         (ExitCode::TimedOut, "a time limit given by the user passed"),
         (ExitCode::Internal, "internal error: please report it"),
-        (
-            ExitCode::Interrupted,
-            "interrupted (Ctrl-C); other signals end with 128 + number",
-        ),
+        (ExitCode::Interrupted, "interrupted (Ctrl-C); other signals end with 128 + number"),
     ];
 
     /// The number.
@@ -78,12 +75,7 @@ pub(crate) struct Error {
 
 impl Error {
     pub(crate) fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Error {
-            code,
-            message: message.into(),
-            cause: Vec::new(),
-            hint: None,
-        }
+        Error { code, message: message.into(), cause: Vec::new(), hint: None }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -139,10 +131,7 @@ mod tests {
     #[test]
     fn errors_show_cause_and_hint_without_terminal_escapes() {
         let error = Error::usage("no \x1b[2Jsite x").because("a\tb").hint("try y");
-        assert_eq!(
-            error.to_string(),
-            "error: no \u{fffd}[2Jsite x\ncaused by: a b\nhint: try y"
-        );
+        assert_eq!(error.to_string(), "error: no \u{fffd}[2Jsite x\ncaused by: a b\nhint: try y");
     }
 
     #[test]

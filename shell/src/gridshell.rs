@@ -58,10 +58,7 @@ pub(crate) fn run() -> Result<i32> {
     let (Ok(name), Some(dir)) = (env::var("VO_SESSION"), env::var_os("VO_SESSION_DIR")) else {
         return Err(Error::usage("the grid shell runs in a session only").hint("`vo-login` starts one"));
     };
-    let session = Session {
-        name,
-        dir: PathBuf::from(dir),
-    };
+    let session = Session { name, dir: PathBuf::from(dir) };
     if !io::stdin().is_terminal() {
         return Err(Error::usage("the grid shell needs a terminal"));
     }
@@ -127,10 +124,7 @@ pub(crate) fn run() -> Result<i32> {
 }
 
 fn host() -> String {
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_default();
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
@@ -191,15 +185,7 @@ mod tests {
         check("exit 3", Line::Wrong("usage: exit [--force]"));
         check("detach", Line::Detach);
         check("detach x", Line::Wrong("usage: detach"));
-        for line in [
-            "",
-            "exits",
-            "(exit 3)",
-            "exit || true",
-            "exit; ls",
-            "echo exit",
-            "detach; ls",
-        ] {
+        for line in ["", "exits", "(exit 3)", "exit || true", "exit; ls", "echo exit", "detach; ls"] {
             check(line, Line::Run(line));
         }
     }

@@ -28,12 +28,8 @@ use error::{Error, ExitCode};
 fn main() -> process::ExitCode {
     let words: Vec<OsString> = env::args_os().collect();
     let called = words.first();
-    let name = called
-        .map(Path::new)
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
-        .to_owned();
+    let name =
+        called.map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     if name == "vo-agent" {
         return vo_agent::main(words.into_iter());
     }

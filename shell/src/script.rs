@@ -56,10 +56,7 @@ pub(crate) fn prelude(session: &Session) -> Result<PathBuf> {
 /// The first of these programs that is on PATH.
 pub(crate) fn on_path(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    names
-        .iter()
-        .flat_map(|name| env::split_paths(&path).map(move |dir| dir.join(name)))
-        .find(|file| is_program(file))
+    names.iter().flat_map(|name| env::split_paths(&path).map(move |dir| dir.join(name))).find(|file| is_program(file))
 }
 
 /// Is it a file that may be executed?
@@ -74,11 +71,7 @@ pub(crate) fn run(session: &Session, source: Source, signals: &Signals) -> Resul
     let shell = on_path(&["bash", "sh"])
         .ok_or_else(|| Error::system("cannot run a script", "there is neither bash nor sh on PATH"))?;
     let mut command = Command::new(&shell);
-    command
-        .env("VO_SESSION", &session.name)
-        .env("VO_SESSION_DIR", &session.dir)
-        .env("VO_BIN", session.bin())
-        .arg("-e");
+    command.env("VO_SESSION", &session.name).env("VO_SESSION_DIR", &session.dir).env("VO_BIN", session.bin()).arg("-e");
     if shell.ends_with("bash") {
         command.env("BASH_ENV", &prelude);
         match source {
@@ -93,23 +86,15 @@ pub(crate) fn run(session: &Session, source: Source, signals: &Signals) -> Resul
         match source {
             Source::File(path, arguments) => {
                 let path = found(&path)?;
-                command
-                    .arg(format!("{START}. \"$vo__script\""))
-                    .arg(&path)
-                    .arg(&path)
-                    .args(arguments)
+                command.arg(format!("{START}. \"$vo__script\"")).arg(&path).arg(&path).args(arguments)
             }
-            Source::Text(text, arguments) => command
-                .arg(format!("{START}eval \"$vo__script\""))
-                .arg("vo-login")
-                .arg(text)
-                .args(arguments),
+            Source::Text(text, arguments) => {
+                command.arg(format!("{START}eval \"$vo__script\"")).arg("vo-login").arg(text).args(arguments)
+            }
             Source::Input => command.arg(format!("{START}. /dev/stdin")).arg("vo-login").arg(""),
         };
     }
-    let mut child = command
-        .spawn()
-        .map_err(|e| Error::system(format!("cannot run {}", shell.display()), e))?;
+    let mut child = command.spawn().map_err(|e| Error::system(format!("cannot run {}", shell.display()), e))?;
     attend(&mut child, signals).map_err(|e| Error::system("cannot wait for the script", e))
 }
 

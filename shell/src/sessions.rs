@@ -40,10 +40,7 @@ impl Session {
             return Err(error.hint("a name has up to 40 letters, digits, and - _ . and begins with a letter or digit"));
         }
         let dir = top()?.join(name);
-        Ok(Session {
-            name: name.to_owned(),
-            dir,
-        })
+        Ok(Session { name: name.to_owned(), dir })
     }
 
     /// The session that a grid command talks to: `-s`, else the one that it runs in, else the default.
@@ -60,11 +57,7 @@ impl Session {
         if let Some(master) = Master::connect(&self.dir)? {
             return Ok(State::Running(master));
         }
-        Ok(if SessionFile::path(&self.dir).exists() {
-            State::Stale
-        } else {
-            State::Absent
-        })
+        Ok(if SessionFile::path(&self.dir).exists() { State::Stale } else { State::Absent })
     }
 
     /// Connects to the session's master.
@@ -76,10 +69,8 @@ impl Session {
                 format!("session {} doesn't run: its master was killed", self.name),
             )
             .hint(format!("`vo-login -r {}` brings it back", self.name))),
-            State::Absent => Err(
-                Error::new(ExitCode::NoSession, format!("there is no session {}", self.name))
-                    .hint("`vo-login` starts one; `vo-login -l` lists those that are there"),
-            ),
+            State::Absent => Err(Error::new(ExitCode::NoSession, format!("there is no session {}", self.name))
+                .hint("`vo-login` starts one; `vo-login -l` lists those that are there")),
         }
     }
 
@@ -114,9 +105,7 @@ impl Session {
     pub(crate) fn install_commands(&self, program: &Path) -> Result<()> {
         let bin = self.bin();
         let failed = |e| Error::system(format!("cannot write to {}", bin.display()), e);
-        private_dir(&self.dir.join("shell"))
-            .and_then(|()| private_dir(&bin))
-            .map_err(failed)?;
+        private_dir(&self.dir.join("shell")).and_then(|()| private_dir(&bin)).map_err(failed)?;
         for name in commands::programs() {
             let link = bin.join(name);
             if fs::read_link(&link).is_ok_and(|to| to == program) {
@@ -124,9 +113,7 @@ impl Session {
             }
             let aside = bin.join(format!(".{name}"));
             let _ = fs::remove_file(&aside);
-            symlink(program, &aside)
-                .and_then(|()| fs::rename(&aside, &link))
-                .map_err(failed)?;
+            symlink(program, &aside).and_then(|()| fs::rename(&aside, &link)).map_err(failed)?;
         }
         Ok(())
     }
@@ -151,9 +138,7 @@ pub(crate) fn all() -> Result<Vec<(Session, Option<Master>)>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::system(format!("cannot read {}", top.display()), e)),
     };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     let mut found = Vec::new();
     for session in names.iter().filter_map(|name| Session::named(name).ok()) {

@@ -35,11 +35,7 @@ impl Signals {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
         let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
-        let mut caught = Signals {
-            reader,
-            _writer: writer,
-            before: Vec::new(),
-        };
+        let mut caught = Signals { reader, _writer: writer, before: Vec::new() };
         for &signal in signals {
             // SAFETY: the handler calls only async-signal-safe functions.
             let before = unsafe { sigaction(signal, &action) }?;

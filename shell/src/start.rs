@@ -43,14 +43,9 @@ impl Wishes {
         };
         let file = File::open(path).map_err(|e| failed(&e))?;
         let mut bytes = Vec::new();
-        file.take(vo_lang::conf::MAX_TEXT as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| failed(&e))?;
+        file.take(vo_lang::conf::MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
         let text = String::from_utf8(bytes).map_err(|e| failed(&e))?;
-        Ok(Some(ConfText {
-            file: path.to_string_lossy().into_owned(),
-            text,
-        }))
+        Ok(Some(ConfText { file: path.to_string_lossy().into_owned(), text }))
     }
 
     /// The session file of a new session.
@@ -75,19 +70,13 @@ impl Wishes {
         let findings = |found: &[vo_lang::Diagnostic]| found.iter().for_each(|finding| eprintln!("{finding}"));
         let conf = file.read_conf().map_err(|errors| {
             findings(&errors);
-            Error::new(
-                ExitCode::Configuration,
-                "the configuration is wrong; nothing was started",
-            )
+            Error::new(ExitCode::Configuration, "the configuration is wrong; nothing was started")
         })?;
         findings(&conf.warnings);
         if conf.sites.is_empty() {
             let error = Error::new(
                 ExitCode::Configuration,
-                format!(
-                    "{} names no gateway",
-                    self.conf.as_deref().unwrap_or(Path::new("")).display()
-                ),
+                format!("{} names no gateway", self.conf.as_deref().unwrap_or(Path::new("")).display()),
             );
             return Err(error.hint("write a host name a line; without -H the session is on this machine"));
         }
@@ -102,12 +91,7 @@ fn agents(program: &Path) -> Vec<PathBuf> {
     let built = format!("../{}-unknown-linux-gnu/release/vo-agent", env::consts::ARCH);
     let beside = ["vo-agent-portable", &built, "vo-agent"].map(|name| dir.join(name));
     let given = env::var_os("VO_AGENT").map(PathBuf::from);
-    given
-        .into_iter()
-        .chain(beside)
-        .filter(|path| path.is_file())
-        .chain([program.to_owned()])
-        .collect()
+    given.into_iter().chain(beside).filter(|path| path.is_file()).chain([program.to_owned()]).collect()
 }
 
 /// Starts a new session's master. The session must not exist.
@@ -120,8 +104,7 @@ pub(crate) fn create(session: &Session, wishes: &Wishes) -> Result<Master> {
         State::Stale => return Err(stale(session)),
     }
     session.install_commands(&file.program)?;
-    file.write(&session.dir)
-        .map_err(|e| Error::system(format!("cannot write to {}", session.dir.display()), e))?;
+    file.write(&session.dir).map_err(|e| Error::system(format!("cannot write to {}", session.dir.display()), e))?;
     launch(session).inspect_err(|_| {
         // It never ran, so there is nothing to bring back.
         let _ = fs::remove_file(SessionFile::path(&session.dir));
@@ -149,11 +132,7 @@ pub(crate) fn recover(session: &Session) -> Result<Master> {
 /// The refusal to start a session that runs.
 pub(crate) fn runs(session: &Session, master: &Master) -> Error {
     let name = &session.name;
-    Error::new(
-        ExitCode::Busy,
-        format!("session {name} already runs (process {})", master.welcome.pid),
-    )
-    .hint(format!(
+    Error::new(ExitCode::Busy, format!("session {name} already runs (process {})", master.welcome.pid)).hint(format!(
         "`vo-login -r {name}` attaches to it, `vo-login -s {name} -c COMMANDS` talks to it, -s OTHER starts another"
     ))
 }
@@ -161,23 +140,15 @@ pub(crate) fn runs(session: &Session, master: &Master) -> Error {
 /// The refusal to start a session that waits to be brought back.
 pub(crate) fn stale(session: &Session) -> Error {
     let name = &session.name;
-    Error::new(
-        ExitCode::Busy,
-        format!("session {name} did not end: its master was killed, and its jobs are kept"),
-    )
-    .hint(format!("`vo-login -r {name}` brings it back, -s OTHER starts another"))
+    Error::new(ExitCode::Busy, format!("session {name} did not end: its master was killed, and its jobs are kept"))
+        .hint(format!("`vo-login -r {name}` brings it back, -s OTHER starts another"))
 }
 
 /// Starts the master as a daemon and waits until it listens.
 fn launch(session: &Session) -> Result<Master> {
     let failed = |e: &dyn std::fmt::Display| Error::system("cannot start the master", e);
     let log_path = session.dir.join("master.log");
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&log_path)
-        .map_err(|e| failed(&e))?;
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|e| failed(&e))?;
     let program = env::current_exe().map_err(|e| failed(&e))?;
     let mut child = Command::new(program)
         .arg("master")
@@ -229,17 +200,18 @@ pub(crate) enum Started {
 pub(crate) fn follow(master: &mut Master, signals: &Signals, patience: Duration, verbose: bool) -> Result<Started> {
     let person = terminal::person();
     let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    master.send(&FollowStart {
-        patience_ms,
-        interactive: person.is_some(),
-    })?;
+    master.send(&FollowStart { patience_ms, interactive: person.is_some() })?;
     let mut report = Report::new(verbose, !patience.is_zero());
     let mut skipped = false;
     loop {
         while let Some(frame) = master.buffered()? {
             if frame.kind == Done::KIND {
                 report.end();
-                return report.verdict();
+                return match report.verdict() {
+                    // It was the person who gave up the last site, not the site that refused.
+                    Err(_) if skipped => Ok(Started::Signal(Signal::SIGINT)),
+                    verdict => verdict,
+                };
             }
             if frame.kind == SiteEvent::KIND {
                 report.event(read(&frame)?);
@@ -266,10 +238,8 @@ pub(crate) fn follow(master: &mut Master, signals: &Signals, patience: Duration,
             report.line_feed();
             return Ok(Started::Signal(signal));
         }
-        let mut ready = [
-            PollFd::new(master.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut ready =
+            [PollFd::new(master.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(Error::system("cannot wait for the session's start", e)),
@@ -385,10 +355,7 @@ impl Report {
             }
             SiteEvent::Uploading { site, sent, total } if self.live && total > 0 => {
                 let percent = sent.saturating_mul(100) / total;
-                self.write(&format!(
-                    "\r\x1b[KUploading the agent to {}: {percent} %",
-                    printable(&site)
-                ));
+                self.write(&format!("\r\x1b[KUploading the agent to {}: {percent} %", printable(&site)));
                 self.uploading = true;
                 return;
             }
@@ -399,15 +366,9 @@ impl Report {
                 }
                 self.sites.insert(site, Site::Up);
             }
-            SiteEvent::Failed {
-                site,
-                message,
-                hint,
-                authentication,
-            } => {
+            SiteEvent::Failed { site, message, hint, authentication } => {
                 self.note(&site, &message, hint.as_deref());
-                self.sites
-                    .insert(site, if authentication { Site::Refused } else { Site::Failed });
+                self.sites.insert(site, if authentication { Site::Refused } else { Site::Failed });
             }
             SiteEvent::Note { site, message, hint } => self.note(&site, &message, hint.as_deref()),
             SiteEvent::Participants { joined, wanted } if self.patient => self.participants = Some((joined, wanted)),
@@ -453,9 +414,7 @@ impl Report {
         if joined >= wanted {
             self.write(" Done\n");
         } else {
-            self.write(&format!(
-                " {joined} of {wanted}; the others join when their batch jobs start\n"
-            ));
+            self.write(&format!(" {joined} of {wanted}; the others join when their batch jobs start\n"));
         }
     }
 
@@ -464,10 +423,7 @@ impl Report {
             return Ok(Started::Up);
         }
         if self.sites.values().all(|site| *site == Site::Refused) {
-            return Err(Error::new(
-                ExitCode::Authentication,
-                "no site could be used: logins were refused",
-            ));
+            return Err(Error::new(ExitCode::Authentication, "no site could be used: logins were refused"));
         }
         Err(Error::new(ExitCode::Unreachable, "no site could be used"))
     }

@@ -32,8 +32,7 @@ impl Table {
 
     /// Appends a row; it has as many cells as there are columns.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows
-            .push(cells.iter().map(|cell| printable(cell).replace('\n', " ")).collect());
+        self.rows.push(cells.iter().map(|cell| printable(cell).replace('\n', " ")).collect());
     }
 
     /// Rows below the heading.
@@ -43,13 +42,7 @@ impl Table {
 
     /// Without spaces at the ends of lines.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|c| c.chars().count())
-                .max()
-        };
+        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
         let widths: Vec<usize> = (0..self.sides.len()).map(|column| width(column).unwrap_or(0)).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -89,10 +82,7 @@ impl<W: Write> JsonList<W> {
 
     pub(crate) fn end(mut self) -> Result<()> {
         let text = if self.empty { "[]\n" } else { "\n]\n" };
-        self.out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
-            .map_err(written)
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(written)
     }
 }
 
@@ -121,10 +111,7 @@ pub(crate) fn full_date(ms: u64, zone: &TimeZone) -> String {
 }
 
 fn date(ms: u64, zone: &TimeZone, format: &str) -> String {
-    match i64::try_from(ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-    {
+    match i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
         Some(at) => at.to_zoned(zone.clone()).strftime(format).to_string(),
         None => "?".into(),
     }

@@ -48,19 +48,10 @@ impl Drop for Settings<'_> {
 /// Rows and columns; 24 by 80 if the terminal doesn't say.
 pub(crate) fn size(terminal: BorrowedFd<'_>) -> (u16, u16) {
     use std::os::fd::AsRawFd;
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes a winsize to the pointer, which is valid for it.
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-    if result == 0 && size.ws_row > 0 && size.ws_col > 0 {
-        (size.ws_row, size.ws_col)
-    } else {
-        (24, 80)
-    }
+    if result == 0 && size.ws_row > 0 && size.ws_col > 0 { (size.ws_row, size.ws_col) } else { (24, 80) }
 }
 
 /// The terminal to ask on, if a person sits at it.
@@ -117,10 +108,8 @@ fn line(terminal: &File, signals: &Signals, echo: bool) -> io::Result<Reply> {
             writeln!(out)?;
             return Ok(Reply::Signal(signal));
         }
-        let mut ready = [
-            PollFd::new(terminal.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut ready =
+            [PollFd::new(terminal.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
@@ -138,13 +127,8 @@ fn line(terminal: &File, signals: &Signals, echo: bool) -> io::Result<Reply> {
             return Ok(Reply::Nothing);
         }
         if count == 0 || text.last() == Some(&b'\n') {
-            let end = text
-                .iter()
-                .position(|b| matches!(b, b'\n' | b'\r'))
-                .unwrap_or(text.len());
-            return Ok(Reply::Text(
-                String::from_utf8_lossy(text.get(..end).unwrap_or_default()).into_owned(),
-            ));
+            let end = text.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(text.len());
+            return Ok(Reply::Text(String::from_utf8_lossy(text.get(..end).unwrap_or_default()).into_owned()));
         }
         if text.len() > LONGEST_ANSWER {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));

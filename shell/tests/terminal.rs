@@ -20,9 +20,7 @@ struct Home {
 
 impl Home {
     fn new() -> Home {
-        Home {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Home { dir: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self) -> &Path {
@@ -43,24 +41,13 @@ impl Home {
     /// Runs `vo-login` without a terminal.
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command
-            .env_clear()
-            .envs(self.environment())
-            .current_dir(self.path())
-            .args(arguments)
-            .stdin(Stdio::null());
+        command.env_clear().envs(self.environment()).current_dir(self.path()).args(arguments).stdin(Stdio::null());
         command.output().unwrap()
     }
 
     fn terminal(&self, arguments: &[&str]) -> Terminal {
-        let pair = native_pty_system()
-            .openpty(PtySize {
-                rows: 24,
-                cols: 100,
-                pixel_width: 0,
-                pixel_height: 0,
-            })
-            .unwrap();
+        let pair =
+            native_pty_system().openpty(PtySize { rows: 24, cols: 100, pixel_width: 0, pixel_height: 0 }).unwrap();
         let mut command = CommandBuilder::new(PROGRAM);
         command.env_clear();
         for (name, value) in self.environment() {
@@ -80,13 +67,7 @@ impl Home {
             }
         });
         let input = pair.master.take_writer().unwrap();
-        Terminal {
-            child,
-            input,
-            output,
-            seen: String::new(),
-            _master: pair.master,
-        }
+        Terminal { child, input, output, seen: String::new(), _master: pair.master }
     }
 
     fn master(&self) -> Option<i32> {
@@ -133,10 +114,7 @@ impl Terminal {
                 let rest = self.seen.split_off(at + text.len());
                 return std::mem::replace(&mut self.seen, rest);
             }
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
                 Err(e @ (RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) => {
                     panic!("{e} while waiting for {text:?} in {:?}", self.seen)
@@ -257,16 +235,8 @@ fn a_session_is_left_and_joined_again_until_it_is_ended() {
     let home = Home::new();
     let mut terminal = home.terminal(&[]);
     terminal.expect(PROMPT);
-    std::fs::write(
-        home.path().join("long.sub"),
-        "executable = /bin/sleep\narguments = 1000\nqueue 3\n",
-    )
-    .unwrap();
-    assert!(
-        terminal
-            .run("MARK=7; submit long.sub")
-            .contains("3 job(s) submitted to cluster 1.\r\n")
-    );
+    std::fs::write(home.path().join("long.sub"), "executable = /bin/sleep\narguments = 1000\nqueue 3\n").unwrap();
+    assert!(terminal.run("MARK=7; submit long.sub").contains("3 job(s) submitted to cluster 1.\r\n"));
     // Another client neither starts a second session of the name nor disturbs this one.
     let mut second = home.terminal(&[]);
     second.expect("session default already runs");
@@ -301,11 +271,7 @@ fn a_killed_master_is_brought_back() {
     let home = Home::new();
     let mut terminal = home.terminal(&[]);
     terminal.expect(PROMPT);
-    std::fs::write(
-        home.path().join("long.sub"),
-        "executable = /bin/sleep\narguments = 1000\nqueue 3\n",
-    )
-    .unwrap();
+    std::fs::write(home.path().join("long.sub"), "executable = /bin/sleep\narguments = 1000\nqueue 3\n").unwrap();
     terminal.run("submit long.sub");
     let pid = nix::unistd::Pid::from_raw(home.master().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -324,51 +290,27 @@ fn a_killed_master_is_brought_back() {
 fn scripts_end_with_the_code_of_what_failed_first() {
     let home = Home::new();
     let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
-    write(
-        "echo.sub",
-        "executable = /bin/echo\narguments = hello $(Process)\noutput = out.$(Process)\nqueue 5\n",
-    );
+    write("echo.sub", "executable = /bin/echo\narguments = hello $(Process)\noutput = out.$(Process)\nqueue 5\n");
     write("false.sub", "executable = /bin/false\nqueue 2\n");
     write("bad.sub", "executable = /bin/true\narguments = \"a b\nqueue\n");
     write("bad.conf", "[[site]]\ngateway = \"x\"\nfoo = 1\n");
     write("script.vo", "submit $1\nwait -q\necho done $# >&2\nhistory --json\n");
     let check = |arguments: &[&str], code: i32, stdout: &str, stderr: &str| {
         let ran = home.run(arguments);
-        let (out, err) = (
-            String::from_utf8_lossy(&ran.stdout),
-            String::from_utf8_lossy(&ran.stderr),
-        );
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert_eq!(ran.status.code(), Some(code), "{arguments:?}: {out}{err}");
-        assert!(
-            out.starts_with(stdout) && err.contains(stderr),
-            "{arguments:?}: {out:?} {err:?}"
-        );
+        assert!(out.starts_with(stdout) && err.contains(stderr), "{arguments:?}: {out:?} {err:?}");
         assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "{out:?} {err:?}");
     };
-    check(
-        &["script.vo", "echo.sub", "x"],
-        0,
-        "5 job(s) submitted to cluster 1.\n[\n {\"job\":\"1.0\",",
-        "done 2",
-    );
+    check(&["script.vo", "echo.sub", "x"], 0, "5 job(s) submitted to cluster 1.\n[\n {\"job\":\"1.0\",", "done 2");
     for proc in 0..5 {
         let written = std::fs::read_to_string(home.path().join(format!("out.{proc}"))).unwrap();
         assert_eq!(written, format!("hello {proc}\n"));
     }
-    check(
-        &["-c", "submit false.sub; wait; echo never"],
-        7,
-        "2 job(s) submitted to cluster 1.\n",
-        "2 failed",
-    );
+    check(&["-c", "submit false.sub; wait; echo never"], 7, "2 job(s) submitted to cluster 1.\n", "2 failed");
     check(&["-c", "submit bad.sub; echo never"], 6, "", "bad.sub:2:13: error: ");
     check(&["-c", "exit 42"], 42, "", "");
-    check(
-        &["-H", "bad.conf", "-c", "q"],
-        3,
-        "",
-        "bad.conf:3:1: error: unknown key `foo`",
-    );
+    check(&["-H", "bad.conf", "-c", "q"], 3, "", "bad.conf:3:1: error: unknown key `foo`");
     check(&["-H", "absent.conf", "-c", "q"], 3, "", "cannot read absent.conf");
     check(&["-s", "a/b", "-c", "q"], 2, "", "can't be a session's name");
     check(&["absent.vo"], 2, "", "cannot read absent.vo");
@@ -384,11 +326,7 @@ fn scripts_end_with_the_code_of_what_failed_first() {
 #[test]
 fn an_interrupted_script_ends_its_session() {
     let home = Home::new();
-    std::fs::write(
-        home.path().join("long.sub"),
-        "executable = /bin/sleep\narguments = 1000\nqueue 3\n",
-    )
-    .unwrap();
+    std::fs::write(home.path().join("long.sub"), "executable = /bin/sleep\narguments = 1000\nqueue 3\n").unwrap();
     let mut terminal = home.terminal(&["-c", "submit long.sub; echo up; wait; echo never"]);
     terminal.expect("up\r\n");
     terminal.keys("\u{3}");

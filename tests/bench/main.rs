@@ -3,12 +3,7 @@
 //! CPU time is that of every process of ours and of the jobs together: this program is a subreaper, so whatever detaches itself
 //! becomes its child again, and the kernel's count of waited-for children holds it all once the last one has ended.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a benchmark that can't go on stops"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that can't go on stops")]
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -76,13 +71,7 @@ fn usage() -> ! {
 
 /// The bare loop: `count` times `/bin/true`, two in flight, by posix_spawn.
 fn bare(count: u64) {
-    let spawn = || {
-        Command::new("/bin/true")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-    };
+    let spawn = || Command::new("/bin/true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut flying: Vec<Child> = Vec::new();
     for _ in 0..count {
         if flying.len() == 2 {
@@ -101,10 +90,7 @@ fn job_rate(rounds: u64, count: u64) {
             let before = children_cpu();
             let clock = Instant::now();
             let me = std::env::current_exe().expect("this program has a path");
-            let status = Command::new(me)
-                .args(["--bare", &count.to_string()])
-                .status()
-                .expect("it can be run");
+            let status = Command::new(me).args(["--bare", &count.to_string()]).status().expect("it can be run");
             assert!(status.success());
             measured[0] = clock.elapsed().as_secs_f64();
             measured[1] = (children_cpu() - before).as_secs_f64();
@@ -136,31 +122,16 @@ fn job_rate(rounds: u64, count: u64) {
         }
     }
     let [bare_wall, bare_cpu, our_wall, our_cpu] = &columns;
-    let ratios = |ours: &[f64], bare: &[f64]| {
-        median(
-            &ours
-                .iter()
-                .zip(bare)
-                .map(|(ours, bare)| ours / bare)
-                .collect::<Vec<_>>(),
-        )
-    };
+    let ratios =
+        |ours: &[f64], bare: &[f64]| median(&ours.iter().zip(bare).map(|(ours, bare)| ours / bare).collect::<Vec<_>>());
     println!("jobs: {count} x /bin/true, two at a time");
-    println!(
-        "  bare loop   wall {:.2} s, CPU {:.2} s",
-        median(bare_wall),
-        median(bare_cpu)
-    );
+    println!("  bare loop   wall {:.2} s, CPU {:.2} s", median(bare_wall), median(bare_cpu));
     println!(
         "  vo-login    wall {:.2} s (submit and wait), CPU {:.2} s (session and jobs, start to end)",
         median(our_wall),
         median(our_cpu)
     );
-    println!(
-        "  ratio       wall {:.2}, CPU {:.2}",
-        ratios(our_wall, bare_wall),
-        ratios(our_cpu, bare_cpu)
-    );
+    println!("  ratio       wall {:.2}, CPU {:.2}", ratios(our_wall, bare_wall), ratios(our_cpu, bare_cpu));
 }
 
 fn submit(rounds: u64) {
@@ -168,10 +139,7 @@ fn submit(rounds: u64) {
     let (mut times, mut bytes) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let home = Home::new();
-        home.write(
-            "t.sub",
-            format!("executable = /bin/sleep\narguments = 10000\nqueue {JOBS}\n"),
-        );
+        home.write("t.sub", format!("executable = /bin/sleep\narguments = 10000\nqueue {JOBS}\n"));
         home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "true"]).ok();
         let master = process(&home, " master");
         let before = resident(master);
@@ -204,34 +172,22 @@ fn start(rounds: u64) {
             time.as_secs_f64()
         })
         .collect();
-    println!(
-        "start: {:.3} s from the start of the program to the prompt",
-        median(&times)
-    );
+    println!("start: {:.3} s from the start of the program to the prompt", median(&times));
 }
 
 fn latency(rounds: u64) {
     let home = Home::new();
-    home.write(
-        "t.sub",
-        "executable = /bin/date\narguments = +%s%N\noutput = now\nqueue\n",
-    );
+    home.write("t.sub", "executable = /bin/date\narguments = +%s%N\noutput = now\nqueue\n");
     home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "true"]).ok();
     let submit = home.session_dir("b").join("shell/bin/submit");
     let (mut from_command, mut from_acceptance) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
-        let before = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_nanos();
+        let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
         home.command(&submit).args(["-s", "b", "t.sub"]).timed();
         home.vo(["-s", "b", "-c", "wait -q"]).ok();
         let ran: u128 = home.read("now").trim().parse().expect("nanoseconds");
         from_command.push((ran.saturating_sub(before)) as f64 / 1e6);
-        let job = &home
-            .vo(["-s", "b", "-c", &format!("history --json {round}")])
-            .ok()
-            .json()[0];
+        let job = &home.vo(["-s", "b", "-c", &format!("history --json {round}")]).ok().json()[0];
         let time = |key: &str| job[key].as_f64().expect("a time");
         from_acceptance.push(time("started_ms") - time("submitted_ms"));
     }
@@ -248,12 +204,7 @@ fn agent() {
     let home = Home::new();
     home.vo(["-s", "b", "-n", "100:1", "--keep", "-c", "true"]).ok();
     let known = wait_until("100 proxies", seconds(120), || {
-        let proxies = home
-            .vo(["-s", "b", "-c", "proxies --json"])
-            .ok()
-            .json()
-            .as_array()
-            .map_or(0, Vec::len);
+        let proxies = home.vo(["-s", "b", "-c", "proxies --json"]).ok().json().as_array().map_or(0, Vec::len);
         (proxies >= 100).then_some(proxies)
     });
     let resident = resident(process(&home, " event"));
@@ -325,10 +276,7 @@ fn process(home: &Home, word: &str) -> i32 {
 /// Resident memory in bytes.
 fn resident(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("every process has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
@@ -337,11 +285,5 @@ fn cpu(pid: i32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     // Fields 14 and 15 of proc(5), in clock ticks of 1/100 s.
-    after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum::<f64>()
-        / 100.0
+    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }

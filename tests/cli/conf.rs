@@ -6,18 +6,14 @@ use vo_tests::Home;
 fn refused(content: &[u8], words: &[&str]) {
     let home = Home::new();
     home.write("vo.conf", content);
-    home.vo(["-H", "vo.conf", "-c", "q"])
-        .code(3)
-        .says(words.iter().copied());
+    home.vo(["-H", "vo.conf", "-c", "q"]).code(3).says(words.iter().copied());
     home.assert_nothing_left();
 }
 
 #[test]
 fn a_missing_vo_conf_is_named() {
     let home = Home::new();
-    home.vo(["-H", "absent.conf", "-c", "q"])
-        .code(3)
-        .says(["absent.conf", "No such file"]);
+    home.vo(["-H", "absent.conf", "-c", "q"]).code(3).says(["absent.conf", "No such file"]);
     home.assert_nothing_left();
 }
 
@@ -25,23 +21,15 @@ fn a_missing_vo_conf_is_named() {
 fn an_unreadable_vo_conf_is_named() {
     let home = Home::new();
     std::fs::create_dir(home.work("vo.conf")).unwrap();
-    home.vo(["-H", "vo.conf", "-c", "q"])
-        .code(3)
-        .says(["vo.conf", "directory"]);
+    home.vo(["-H", "vo.conf", "-c", "q"]).code(3).says(["vo.conf", "directory"]);
     home.assert_nothing_left();
 }
 
 #[test]
 fn bad_lines_are_shown_with_their_place() {
     refused(b"tundra\ntwo words\n", &["vo.conf:2:"]);
-    refused(
-        b"[[site]]\ngateway = \"tundra\"\nwalltme = \"10h\"\n",
-        &["vo.conf:3:1", "walltme", "walltime"],
-    );
-    refused(
-        b"[[site]]\ngateway = \"tundra\"\nwalltime = \"soon\"\n",
-        &["vo.conf:3:12", "soon"],
-    );
+    refused(b"[[site]]\ngateway = \"tundra\"\nwalltme = \"10h\"\n", &["vo.conf:3:1", "walltme", "walltime"]);
+    refused(b"[[site]]\ngateway = \"tundra\"\nwalltime = \"soon\"\n", &["vo.conf:3:12", "soon"]);
     refused(b"[[site]]\nuser = \"ann\"\n", &["vo.conf:", "gateway"]);
     refused(b"[[site]]\ngateway = \"tundra\n", &["vo.conf:2:"]);
     refused(b"tundra\n\xff\xfe\n", &["vo.conf"]);
@@ -50,13 +38,7 @@ fn bad_lines_are_shown_with_their_place() {
 #[test]
 fn bad_options_are_usage_errors() {
     let home = Home::new();
-    for options in [
-        &["-n", "4:x"][..],
-        &["-n", "0:4"],
-        &["-W", "soon"],
-        &["-s", "../x"],
-        &["--no-such-option"],
-    ] {
+    for options in [&["-n", "4:x"][..], &["-n", "0:4"], &["-W", "soon"], &["-s", "../x"], &["--no-such-option"]] {
         let run = home.vo(options.iter().chain(&["-c", "q"])).code(2);
         assert!(run.stdout.is_empty(), "{options:?} printed {:?}", run.stdout);
         assert!(run.stderr.starts_with("error:"), "{options:?} said {:?}", run.stderr);

@@ -9,13 +9,7 @@ const SLOW: &str = "executable = /bin/sleep\narguments = 1000\nqueue 3\n";
 /// The master of the session called `name`.
 fn master(home: &Home, name: &str) -> i32 {
     let listing = home.vo(["-l", "--json"]).ok().json();
-    let session = listing
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|session| session["session"] == name)
-        .unwrap()
-        .clone();
+    let session = listing.as_array().unwrap().iter().find(|session| session["session"] == name).unwrap().clone();
     i32::try_from(session["pid"].as_i64().unwrap()).unwrap()
 }
 
@@ -72,11 +66,7 @@ fn a_second_session_of_the_same_name_is_refused() {
     home.vo(["-s", "t", "--keep", "-c", "true"]).ok();
     let mut second = home.terminal(["-s", "t"]);
     assert_eq!(second.exit_code(), 9, "{}", second.shown());
-    assert!(
-        second.shown().contains("vo-login -r t"),
-        "it says how to come back: {}",
-        second.shown()
-    );
+    assert!(second.shown().contains("vo-login -r t"), "it says how to come back: {}", second.shown());
     home.end("t");
     home.assert_nothing_left();
 }
@@ -89,15 +79,8 @@ fn two_at_once_start_one_session() {
         [start(), start(), start()].map(|run| run.join().unwrap())
     });
     // Whoever comes too late to start it either uses it or is told that it runs already.
-    assert!(
-        runs.contains(&0) && runs.iter().all(|code| [0, 9].contains(code)),
-        "{runs:?}"
-    );
-    let masters = home
-        .processes()
-        .iter()
-        .filter(|(_, command)| command.contains(" master"))
-        .count();
+    assert!(runs.contains(&0) && runs.iter().all(|code| [0, 9].contains(code)), "{runs:?}");
+    let masters = home.processes().iter().filter(|(_, command)| command.contains(" master")).count();
     assert_eq!(masters, 1, "{:#?}", home.processes());
     home.end("t");
     home.assert_nothing_left();
@@ -134,14 +117,7 @@ fn a_closed_terminal_leaves_the_session_running() {
     terminal.prompt();
     terminal.run("submit slow.sub");
     drop(terminal);
-    assert_eq!(
-        home.vo(["-s", "t", "-c", "q --json"])
-            .ok()
-            .json()
-            .as_array()
-            .map(Vec::len),
-        Some(3)
-    );
+    assert_eq!(home.vo(["-s", "t", "-c", "q --json"]).ok().json().as_array().map(Vec::len), Some(3));
     home.end("t");
     home.assert_nothing_left();
 }

@@ -1,10 +1,5 @@
 //! The programs as a person meets them, over a local site: command line, files, terminals, exit codes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod conf;
 mod jobs;

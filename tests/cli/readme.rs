@@ -7,9 +7,7 @@ fn cargo_run_gives_a_grid_prompt() {
     let mut home = Home::new();
     home.set_cargo();
     let mut terminal = home.terminal_of("cargo".as_ref(), ["run", "--release"]);
-    terminal
-        .within(seconds(300))
-        .expect("Welcome to your grid environment.");
+    terminal.within(seconds(300)).expect("Welcome to your grid environment.");
     terminal.prompt();
     terminal.type_line("exit");
     assert_eq!(terminal.exit_code(), 0);

@@ -28,10 +28,7 @@ fn a_script_starts_a_session_runs_and_ends_it() {
     each_way("submit t.sub\nwait\ncat out.3\nq --json\n", |home, run| {
         let run = run.ok();
         assert_eq!(run.stdout, "10 job(s) submitted to cluster 1.\njob 3\n[]\n");
-        assert!(
-            !run.stdout.contains('\x1b') && !run.stderr.contains('\x1b'),
-            "no colour: {run:?}"
-        );
+        assert!(!run.stdout.contains('\x1b') && !run.stderr.contains('\x1b'), "no colour: {run:?}");
         assert!(!run.stderr.contains("(grid)%"), "no prompt: {run:?}");
         assert_eq!(home.read("out.9"), "job 9\n");
     });
@@ -57,9 +54,7 @@ fn the_first_failing_command_gives_the_exit_code() {
 fn jobs_that_fail_give_their_own_code() {
     let home = Home::new();
     home.write("t.sub", "executable = /bin/false\nqueue 3\n");
-    home.vo(["-c", "submit t.sub; wait"])
-        .code(7)
-        .says(["0 of 3 job(s) succeeded, 3 failed"]);
+    home.vo(["-c", "submit t.sub; wait"]).code(7).says(["0 of 3 job(s) succeeded, 3 failed"]);
     home.assert_nothing_left();
 }
 
@@ -72,12 +67,9 @@ fn a_script_that_is_missing_starts_nothing() {
 
 #[test]
 fn pipes_redirections_and_variables_are_the_shells() {
-    each_way(
-        "X='a b'; echo \"$X\" | tr a-z A-Z\ncd /\npwd\nhelp > /dev/null && echo yes\n",
-        |_, run| {
-            assert_eq!(run.ok().stdout, "A B\n/\nyes\n");
-        },
-    );
+    each_way("X='a b'; echo \"$X\" | tr a-z A-Z\ncd /\npwd\nhelp > /dev/null && echo yes\n", |_, run| {
+        assert_eq!(run.ok().stdout, "A B\n/\nyes\n");
+    });
 }
 
 #[test]
@@ -90,17 +82,10 @@ fn listings_are_tables_for_people_and_json_for_programs() {
         assert!(run.stderr.is_empty(), "{listing}: {}", run.stderr);
         home.vo(["-s", "t", "-c", listing]).ok();
     }
-    for (ours, theirs) in [
-        ("q", "condor_q"),
-        ("history", "condor_history"),
-        ("status --total", "condor_status -total"),
-    ] {
+    for (ours, theirs) in [("q", "condor_q"), ("history", "condor_history"), ("status --total", "condor_status -total")]
+    {
         let same = |line: &str| home.vo(["-s", "t", "-c", line]).ok().stdout;
-        assert_eq!(
-            same(ours).lines().nth(1),
-            same(theirs).lines().nth(1),
-            "{theirs} is a name for {ours}"
-        );
+        assert_eq!(same(ours).lines().nth(1), same(theirs).lines().nth(1), "{theirs} is a name for {ours}");
     }
     home.end("t");
     home.assert_nothing_left();
@@ -111,17 +96,8 @@ fn a_running_session_is_used_and_left_running() {
     let home = Home::new();
     home.write("t.sub", SUB);
     home.vo(["-s", "t", "--keep", "-c", "submit t.sub"]).ok();
-    home.vo(["-s", "t", "-c", "wait"])
-        .ok()
-        .says(["10 of 10 job(s) succeeded"]);
-    assert_eq!(
-        home.vo(["-s", "t", "-c", "history --json"])
-            .ok()
-            .json()
-            .as_array()
-            .map(Vec::len),
-        Some(10)
-    );
+    home.vo(["-s", "t", "-c", "wait"]).ok().says(["10 of 10 job(s) succeeded"]);
+    assert_eq!(home.vo(["-s", "t", "-c", "history --json"]).ok().json().as_array().map(Vec::len), Some(10));
     home.end("t");
     home.assert_nothing_left();
 }

@@ -4,21 +4,12 @@ use vo_tests::{Home, Terminal, seconds, wait_until};
 
 /// Is the command called `name` in the foreground of its terminal, and not stopped?
 fn foreground(home: &Home, name: &str) -> bool {
-    home.processes()
-        .iter()
-        .filter(|(_, command)| command.trim() == name)
-        .any(|(pid, _)| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // proc(5): state, parent, process group, session, terminal, foreground process group.
-            let fields: Vec<&str> = stat
-                .rsplit(") ")
-                .next()
-                .unwrap_or_default()
-                .split(' ')
-                .take(6)
-                .collect();
-            matches!(fields[..], [state, _, group, _, _, foreground] if state != "T" && group == foreground)
-        })
+    home.processes().iter().filter(|(_, command)| command.trim() == name).any(|(pid, _)| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // proc(5): state, parent, process group, session, terminal, foreground process group.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').take(6).collect();
+        matches!(fields[..], [state, _, group, _, _, foreground] if state != "T" && group == foreground)
+    })
 }
 
 fn start(home: &Home) -> Terminal {
@@ -46,10 +37,7 @@ fn a_session_on_this_machine_reads_as_documented() {
     terminal.prompt();
     let host = home.sh("hostname -s").ok().stdout;
     assert!(
-        terminal
-            .shown()
-            .trim_end_matches(' ')
-            .ends_with(&format!("{}(grid)%", host.trim())),
+        terminal.shown().trim_end_matches(' ').ends_with(&format!("{}(grid)%", host.trim())),
         "{}",
         terminal.shown()
     );
@@ -67,10 +55,7 @@ fn a_session_on_this_machine_reads_as_documented() {
 fn lines_run_in_the_users_own_shell() {
     let home = Home::new();
     let mut terminal = start(&home);
-    assert_eq!(
-        terminal.run("pwd").trim(),
-        home.work("").to_str().unwrap().trim_end_matches('/')
-    );
+    assert_eq!(terminal.run("pwd").trim(), home.work("").to_str().unwrap().trim_end_matches('/'));
     terminal.run("cd /usr/share");
     assert_eq!(terminal.run("pwd").trim(), "/usr/share");
     terminal.run("cd -");
@@ -96,38 +81,28 @@ fn interrupts_and_job_control_work() {
     let mut terminal = start(&home);
     let sleeping = |name: &str| home.processes().iter().any(|(_, command)| command.trim() == name);
     terminal.type_line("sleep 1001");
-    wait_until("sleep runs", seconds(10), || {
-        foreground(&home, "sleep 1001").then_some(())
-    });
+    wait_until("sleep runs", seconds(10), || foreground(&home, "sleep 1001").then_some(()));
     terminal.send(b"\x03");
     terminal.prompt();
     assert!(!sleeping("sleep 1001"));
 
     terminal.type_line("sleep 1002");
-    wait_until("sleep runs", seconds(10), || {
-        foreground(&home, "sleep 1002").then_some(())
-    });
+    wait_until("sleep runs", seconds(10), || foreground(&home, "sleep 1002").then_some(()));
     terminal.send(b"\x1a");
     terminal.prompt();
     assert!(terminal.run("jobs").contains("sleep 1002"));
     terminal.type_line("fg");
     terminal.expect("sleep 1002");
-    wait_until("sleep is back", seconds(10), || {
-        foreground(&home, "sleep 1002").then_some(())
-    });
+    wait_until("sleep is back", seconds(10), || foreground(&home, "sleep 1002").then_some(()));
     terminal.send(b"\x03");
     terminal.prompt();
-    wait_until("sleep has ended", seconds(10), || {
-        (!sleeping("sleep 1002")).then_some(())
-    });
+    wait_until("sleep has ended", seconds(10), || (!sleeping("sleep 1002")).then_some(()));
 
     // A grid command, too: what it waits for goes on.
     home.write("t.sub", "executable = /bin/sleep\narguments = 1003\nqueue\n");
     terminal.run("submit t.sub");
     terminal.type_line("wait");
-    wait_until("the job runs", seconds(20), || {
-        sleeping("/bin/sleep 1003").then_some(())
-    });
+    wait_until("the job runs", seconds(20), || sleeping("/bin/sleep 1003").then_some(()));
     terminal.expect("1 running");
     terminal.send(b"\x03");
     terminal.prompt();
@@ -168,14 +143,8 @@ fn full_screen_programs_have_the_terminal() {
 
     assert_eq!(terminal.run("stty size").trim(), "50 200");
     terminal.resize(40, 100);
-    wait_until("the new size", seconds(10), || {
-        (terminal.run("stty size").trim() == "40 100").then_some(())
-    });
-    assert_eq!(
-        terminal.run("echo fine").trim(),
-        "fine",
-        "the line editor has its terminal back"
-    );
+    wait_until("the new size", seconds(10), || (terminal.run("stty size").trim() == "40 100").then_some(()));
+    assert_eq!(terminal.run("echo fine").trim(), "fine", "the line editor has its terminal back");
     leave(&home, terminal);
 }
 
@@ -200,10 +169,7 @@ fn history_and_completion_help_typing() {
     terminal.send(b"\x12remember");
     terminal.expect("echo remember-me");
     terminal.send(b"\r");
-    assert!(
-        terminal.prompt().contains("remember-me"),
-        "history outlives the session"
-    );
+    assert!(terminal.prompt().contains("remember-me"), "history outlives the session");
     leave(&home, terminal);
 }
 
@@ -214,15 +180,8 @@ fn another_terminal_talks_to_the_same_session() {
     terminal.prompt();
     home.write("t.sub", "executable = /bin/true\nqueue 7\n");
     terminal.run("submit t.sub");
-    home.vo(["-s", "shared", "-c", "wait"])
-        .ok()
-        .says(["7 of 7 job(s) succeeded"]);
-    assert_eq!(
-        home.sh("vo-login -s shared -c 'history --json' | jq length")
-            .ok()
-            .stdout,
-        "7\n"
-    );
+    home.vo(["-s", "shared", "-c", "wait"]).ok().says(["7 of 7 job(s) succeeded"]);
+    assert_eq!(home.sh("vo-login -s shared -c 'history --json' | jq length").ok().stdout, "7\n");
     assert_eq!(terminal.run("echo still here").trim(), "still here");
     leave(&home, terminal);
 }

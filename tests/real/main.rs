@@ -1,10 +1,5 @@
 //! The programs against real batch systems behind real SSH gateways: the sites of contrib/testbed. One test at a time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod faults;
 mod readme;
@@ -50,12 +45,7 @@ fn log_in(terminal: &mut Terminal) {
 /// `exit`, and nothing of ours is left here or at `sites`.
 fn leave(home: &Home, mut terminal: Terminal, sites: &[&Site]) {
     terminal.type_line("exit --force");
-    assert_eq!(
-        terminal.within(vo_tests::seconds(90)).exit_code(),
-        0,
-        "{}",
-        terminal.shown()
-    );
+    assert_eq!(terminal.within(vo_tests::seconds(90)).exit_code(), 0, "{}", terminal.shown());
     nothing_left(home, sites);
 }
 

@@ -59,10 +59,7 @@ queue {JOBS}
         ),
     );
     home.sh("mkdir out err").ok();
-    assert_eq!(
-        terminal.run("submit work.sub").trim(),
-        format!("{JOBS} job(s) submitted to cluster 1.")
-    );
+    assert_eq!(terminal.run("submit work.sub").trim(), format!("{JOBS} job(s) submitted to cluster 1."));
 
     // Meanwhile the pool is visible, from here and from another terminal.
     let pool = wait_until("jobs that run at every site at once", seconds(60), || {
@@ -78,23 +75,15 @@ queue {JOBS}
     assert_eq!(pool.as_array().map(Vec::len), Some(6), "{pool:#}");
     for starter in pool.as_array().unwrap() {
         assert_eq!(starter["cpus"], 4, "{starter}");
-        assert!(
-            starter["busy_cpus"].as_u64() <= Some(4),
-            "no slot is oversubscribed: {starter}"
-        );
-        assert!(
-            starter["time_left_ms"].as_u64().is_some_and(|ms| ms <= 30 * 60_000),
-            "{starter}"
-        );
+        assert!(starter["busy_cpus"].as_u64() <= Some(4), "no slot is oversubscribed: {starter}");
+        assert!(starter["time_left_ms"].as_u64().is_some_and(|ms| ms <= 30 * 60_000), "{starter}");
     }
     let table = terminal.run("status");
     for site in sites {
         assert!(table.contains(site.name), "{table}");
     }
     assert!(
-        table
-            .lines()
-            .any(|line| line.trim_start().starts_with("Total") && line.contains(" 24 ")),
+        table.lines().any(|line| line.trim_start().starts_with("Total") && line.contains(" 24 ")),
         "totals:\n{table}"
     );
 
@@ -107,40 +96,24 @@ queue {JOBS}
     assert_eq!(jobs.len(), JOBS);
     let mut at = std::collections::BTreeMap::<&str, usize>::new();
     for job in jobs {
-        assert_eq!(
-            (&job["state"], job["exit_code"].as_u64()),
-            (&"completed".into(), Some(0)),
-            "{job}"
-        );
+        assert_eq!((&job["state"], job["exit_code"].as_u64()), (&"completed".into(), Some(0)), "{job}");
         *at.entry(job["site"].as_str().unwrap()).or_default() += 1;
     }
     assert_eq!(at.len(), 3, "jobs ran at all sites: {at:?}");
-    assert!(
-        at.values().all(|&count| count >= JOBS / 20),
-        "and no site was idle: {at:?}"
-    );
+    assert!(at.values().all(|&count| count >= JOBS / 20), "and no site was idle: {at:?}");
 
     for process in 0..JOBS {
         let said = home.read(format!("out/job.{process}"));
-        let host = said
-            .strip_prefix(&format!("job {process} says hello on "))
-            .map(str::trim);
+        let host = said.strip_prefix(&format!("job {process} says hello on ")).map(str::trim);
         assert!(
             host.is_some_and(|host| sites.iter().flat_map(|site| site.nodes()).any(|node| node == host)),
             "{said:?}"
         );
-        assert_eq!(
-            home.read(format!("err/job.{process}")),
-            format!("to stderr {process}\n")
-        );
+        assert_eq!(home.read(format!("err/job.{process}")), format!("to stderr {process}\n"));
         assert_eq!(home.read(format!("result.{process}")), format!("{process}\n"));
     }
     let files = std::fs::read_dir(home.work("")).unwrap().count();
-    assert_eq!(
-        files,
-        JOBS + 6,
-        "the results, the six things that the test made, and nothing else"
-    );
+    assert_eq!(files, JOBS + 6, "the results, the six things that the test made, and nothing else");
 
     println!("jobs at each site: {at:?}");
     leave(&home, terminal, &sites);
@@ -153,10 +126,7 @@ fn outputs_come_home_whole() {
     let home = Home::on_testbed();
     conf(&home, &["tundra-key", "grid-key"]);
     home.write("big.sub", format!("executable = /bin/sh\ntransfer_executable = false\narguments = \"-c 'head -c {LENGTH} /dev/zero | tr ''\\0'' x'\"\noutput = big\nqueue\n"));
-    home.script(
-        std::ffi::OsStr::from_bytes(b"pr\xf6gram"),
-        "#!/bin/sh\nprintf %s \"$1\"; exit 3\n",
-    );
+    home.script(std::ffi::OsStr::from_bytes(b"pr\xf6gram"), "#!/bin/sh\nprintf %s \"$1\"; exit 3\n");
     home.write(
         "bytes.sub",
         b"executable = pr\xf6gram\narguments = \"'\xff\xfe \xe9'\"\noutput = out.\xfc$(Process)\nqueue 8\n",
@@ -166,17 +136,11 @@ fn outputs_come_home_whole() {
         "executable = /bin/sh\ntransfer_executable = false\narguments = \"-c 'kill -SEGV $$'\"\nqueue\n",
     );
     let script = "submit big.sub; submit bytes.sub; submit signal.sub; wait";
-    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:4", "-c", script])
-        .code(7);
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:4", "-c", script]).code(7);
     let history = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
     home.end("t");
     let end = |job: &str| {
-        history
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|row| row["job"] == job)
-            .unwrap_or_else(|| panic!("{job}: {history:#}"))
+        history.as_array().unwrap().iter().find(|row| row["job"] == job).unwrap_or_else(|| panic!("{job}: {history:#}"))
     };
     assert_eq!(end("1.0")["exit_code"], 0);
     assert_eq!(end("2.7")["exit_code"], 3);
@@ -186,10 +150,7 @@ fn outputs_come_home_whole() {
     assert!(bytes.iter().all(|&byte| byte == b'x'));
     for process in b'0'..b'8' {
         let name = [b"out.\xfc", &[process][..]].concat();
-        assert_eq!(
-            std::fs::read(home.work(std::ffi::OsStr::from_bytes(&name))).unwrap(),
-            b"\xff\xfe \xe9"
-        );
+        assert_eq!(std::fs::read(home.work(std::ffi::OsStr::from_bytes(&name))).unwrap(), b"\xff\xfe \xe9");
     }
     crate::nothing_left(&home, &[&TUNDRA, &GRID]);
 }
@@ -199,19 +160,14 @@ fn the_agent_is_uploaded_once() {
     let home = Home::on_testbed();
     conf(&home, &["tundra-key"]);
     let agent = || TUNDRA.sh("stat -c '%n %i %Y' .vo-login/bin/*/*");
-    home.vo(["-H", "vo.conf", "-s", "one", "--keep", "-n", "1:1", "-c", "true"])
-        .ok();
+    home.vo(["-H", "vo.conf", "-s", "one", "--keep", "-n", "1:1", "-c", "true"]).ok();
     let first = agent();
     assert_eq!(first.lines().count(), 1, "{first}");
-    home.vo(["-H", "vo.conf", "-s", "two", "--keep", "-n", "1:1", "-c", "true"])
-        .ok();
+    home.vo(["-H", "vo.conf", "-s", "two", "--keep", "-n", "1:1", "-c", "true"]).ok();
     assert_eq!(agent(), first, "the second session found it there");
     home.end("one");
     assert_eq!(agent(), first, "the first session's end left the second one its agent");
-    home.write(
-        "t.sub",
-        "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n",
-    );
+    home.write("t.sub", "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n");
     home.vo(["-s", "two", "-c", "submit t.sub; wait"]).ok();
     home.end("two");
     assert!(home.read("where").starts_with("tundra-n"));

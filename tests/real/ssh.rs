@@ -18,10 +18,8 @@ fn home_with(extra: &str, known: &str) -> Home {
     fs::write(&known_hosts, known).unwrap();
     let theirs = fs::read_to_string(testbed::ssh_config()).unwrap();
     let config = home.path().join("ssh_config");
-    let ours = format!(
-        "{extra}\nHost *\n\tUserKnownHostsFile {}\n\tStrictHostKeyChecking ask\n",
-        known_hosts.display()
-    );
+    let ours =
+        format!("{extra}\nHost *\n\tUserKnownHostsFile {}\n\tStrictHostKeyChecking ask\n", known_hosts.display());
     fs::write(&config, ours + &theirs).unwrap();
     home.set("VO_SSH_CONFIG", &config);
     home
@@ -34,29 +32,16 @@ fn known() -> String {
 /// A session over `gateway` without a terminal must end with `code` and these words, and leave nothing.
 fn fails(home: &Home, gateway: &str, code: i32, words: &[&str]) {
     conf(home, &[gateway]);
-    home.vo(["-H", "vo.conf", "-n", "1:1", "-c", "true"])
-        .code(code)
-        .says(words.iter().copied())
-        .says(["hint: "]);
+    home.vo(["-H", "vo.conf", "-n", "1:1", "-c", "true"]).code(code).says(words.iter().copied()).says(["hint: "]);
     home.assert_nothing_left();
 }
 
 /// A session over `gateway` without a terminal must do.
 fn works(home: &Home, options: &[&str], gateway: &str) {
     conf(home, &[gateway]);
-    home.write(
-        "t.sub",
-        "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n",
-    );
-    home.vo(options
-        .iter()
-        .chain(&["-H", "vo.conf", "-n", "1:1", "-c", "submit t.sub; wait"]))
-        .ok();
-    assert!(
-        home.read("where").contains("-n"),
-        "it ran on a node: {}",
-        home.read("where")
-    );
+    home.write("t.sub", "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n");
+    home.vo(options.iter().chain(&["-H", "vo.conf", "-n", "1:1", "-c", "submit t.sub; wait"])).ok();
+    assert!(home.read("where").contains("-n"), "it ran on a node: {}", home.read("where"));
 }
 
 #[test]
@@ -96,27 +81,16 @@ fn an_unknown_host_key_can_be_declined() {
 #[test]
 fn host_keys_that_must_not_be_trusted() {
     let home = home_with("", "");
-    fails(
-        &home,
-        "tundra-key",
-        REFUSED_LOGIN,
-        &["the host key of tundra-key is not known", "SHA256:"],
-    );
+    fails(&home, "tundra-key", REFUSED_LOGIN, &["the host key of tundra-key is not known", "SHA256:"]);
 
     // grid's keys under tundra's name.
-    let swapped = known()
-        .replace("10.77.1.2", "10.77.9.9")
-        .replace("10.77.3.2", "10.77.1.2");
+    let swapped = known().replace("10.77.1.2", "10.77.9.9").replace("10.77.3.2", "10.77.1.2");
     let home = home_with("", &swapped);
     fails(
         &home,
         "tundra-key",
         REFUSED_LOGIN,
-        &[
-            "the host key of tundra-key is not the one in",
-            "known_hosts:",
-            "ssh-keygen",
-        ],
+        &["the host key of tundra-key is not the one in", "known_hosts:", "ssh-keygen"],
     );
     // Nor is it asked about.
     conf(&home, &["tundra-key"]);
@@ -131,12 +105,7 @@ fn host_keys_that_must_not_be_trusted() {
             None => String::new(),
         })
         .collect();
-    fails(
-        &home_with("", &revoked),
-        "tundra-key",
-        REFUSED_LOGIN,
-        &["the host key of tundra-key is revoked in"],
-    );
+    fails(&home_with("", &revoked), "tundra-key", REFUSED_LOGIN, &["the host key of tundra-key is revoked in"]);
 }
 
 #[test]
@@ -162,10 +131,7 @@ fn passphrases_are_asked_for_and_not_shown() {
     terminal.type_line(testbed::PASSPHRASE);
     terminal.within(seconds(90)).prompt();
     let shown = terminal.shown();
-    assert!(
-        !shown.contains("a wrong one") && !shown.contains(testbed::PASSPHRASE),
-        "{shown}"
-    );
+    assert!(!shown.contains("a wrong one") && !shown.contains(testbed::PASSPHRASE), "{shown}");
     leave(&home, terminal, &[&MESA]);
 }
 
@@ -182,12 +148,7 @@ fn wrong_passphrases_end_with_a_refusal() {
     assert!(terminal.shown().contains("passphrase"), "{}", terminal.shown());
     nothing_left(&home, &[&MESA]);
 
-    fails(
-        &Home::on_testbed(),
-        "mesa",
-        REFUSED_LOGIN,
-        &["refuses the login of bob", "needs an answer"],
-    );
+    fails(&Home::on_testbed(), "mesa", REFUSED_LOGIN, &["refuses the login of bob", "needs an answer"]);
 }
 
 #[test]
@@ -251,23 +212,13 @@ fn a_refused_key_says_whose_login_and_what_was_tried() {
         ),
         &known(),
     );
-    fails(
-        &home,
-        "stranger",
-        REFUSED_LOGIN,
-        &["stranger refuses the login of alice", "publickey"],
-    );
+    fails(&home, "stranger", REFUSED_LOGIN, &["stranger refuses the login of alice", "publickey"]);
 }
 
 #[test]
 fn gateways_that_are_not_there() {
     let home = home_with("Host closed\n\tHostName 10.77.1.2\n\tPort 9", &known());
-    fails(
-        &home,
-        "no-such-host.invalid",
-        UNREACHABLE,
-        &["cannot find the host no-such-host.invalid"],
-    );
+    fails(&home, "no-such-host.invalid", UNREACHABLE, &["cannot find the host no-such-host.invalid"]);
     fails(&home, "closed", UNREACHABLE, &["closed port 9 refuses connections"]);
 }
 
@@ -283,10 +234,11 @@ fn a_gateway_that_is_cut_off_stops_no_other() {
         "t.sub",
         "executable = /bin/hostname\ntransfer_executable = false\noutput = where.$(Process)\nqueue 8\n",
     );
-    let run = home
-        .vo(["-H", "vo.conf", "-n", "1:2", "-c", "submit t.sub; wait"])
-        .ok()
-        .says(["tundra-key", "no answer from", "hint: "]);
+    let run = home.vo(["-H", "vo.conf", "-n", "1:2", "-c", "submit t.sub; wait"]).ok().says([
+        "tundra-key",
+        "no answer from",
+        "hint: ",
+    ]);
     assert!(run.stderr.contains("8 of 8 job(s) succeeded"), "{run:?}");
     assert!((0..8).all(|n| home.read(format!("where.{n}")).starts_with("mesa-n")));
     home.assert_nothing_left();
@@ -298,8 +250,7 @@ fn a_gateway_that_is_cut_off_stops_no_other() {
 fn a_gateway_that_falls_silent_is_noticed() {
     let home = home_with("Host *\n\tServerAliveInterval 2\n\tServerAliveCountMax 2", &known());
     conf(&home, &["tundra-key"]);
-    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"])
-        .ok();
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
     testbed(&["cut", "tundra"]);
     let heal = Undo(|| {
         testbed(&["heal", "tundra"]);
@@ -308,10 +259,7 @@ fn a_gateway_that_falls_silent_is_noticed() {
     wait_until("the site is lost", seconds(60), || (state() == "lost").then_some(()));
     drop(heal);
     wait_until("the site is back", seconds(120), || (state() == "up").then_some(()));
-    home.write(
-        "t.sub",
-        "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n",
-    );
+    home.write("t.sub", "executable = /bin/hostname\ntransfer_executable = false\noutput = where\nqueue\n");
     home.vo(["-s", "t", "-c", "submit t.sub; wait"]).ok();
     home.end("t");
     nothing_left(&home, &[&TUNDRA]);

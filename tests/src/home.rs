@@ -36,10 +36,7 @@ impl Default for Home {
 impl Home {
     /// A home without any configuration; its `work` directory is where commands run, unless the test says otherwise.
     pub fn new() -> Home {
-        let dir = tempfile::Builder::new()
-            .prefix("vo-")
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("vo-").tempdir().expect("a temporary directory");
         let path = |name: &str| OsString::from(dir.path().join(name));
         let mut environment: Vec<(OsString, OsString)> = vec![
             ("HOME".into(), dir.path().into()),
@@ -57,12 +54,7 @@ impl Home {
         environment.push(("PATH".into(), search));
         fs::create_dir(dir.path().join("work")).expect("a directory of our own");
         let start = dir.path().join("work");
-        Home {
-            dir,
-            environment,
-            start,
-            on_testbed: false,
-        }
+        Home { dir, environment, start, on_testbed: false }
     }
 
     /// A home whose SSH configuration knows the testbed's sites, and nothing of this machine's. Panics if the testbed is down.
@@ -134,10 +126,7 @@ impl Home {
     /// A command in this home's environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command
-            .env_clear()
-            .envs(self.environment.iter().map(|(n, v)| (n, v)))
-            .current_dir(&self.start);
+        command.env_clear().envs(self.environment.iter().map(|(n, v)| (n, v))).current_dir(&self.start);
         command
     }
 
@@ -201,10 +190,7 @@ impl Home {
             let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let command = read("cmdline");
             let directory = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            let zombie = read("stat")
-                .rsplit(|&b| b == b')')
-                .next()
-                .is_some_and(|rest| rest.starts_with(b" Z"));
+            let zombie = read("stat").rsplit(|&b| b == b')').next().is_some_and(|rest| rest.starts_with(b" Z"));
             if !zombie
                 && (mentions(&command) || mentions(&read("environ")) || mentions(directory.as_os_str().as_bytes()))
             {
@@ -228,16 +214,10 @@ impl Home {
     pub fn assert_nothing_left(&self) {
         self.wait_for_no_process();
         let mut left = walk(&self.path().join(".vo-login"));
-        for session in fs::read_dir(self.path().join("state/vo-login"))
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-        {
+        for session in fs::read_dir(self.path().join("state/vo-login")).into_iter().flatten().filter_map(Result::ok) {
             let stays = ["master.log", "shell", "start.lock"].map(|name| session.path().join(name));
             left.extend(
-                walk(&session.path())
-                    .into_iter()
-                    .filter(|path| !stays.iter().any(|kept| path.starts_with(kept))),
+                walk(&session.path()).into_iter().filter(|path| !stays.iter().any(|kept| path.starts_with(kept))),
             );
         }
         assert!(left.is_empty(), "files are left: {left:#?}");
@@ -254,17 +234,11 @@ impl Drop for Home {
                 std::thread::sleep(Duration::from_millis(20));
             }
         } else {
-            for name in fs::read_dir(self.path().join("state/vo-login"))
-                .into_iter()
-                .flatten()
-                .filter_map(Result::ok)
-            {
+            for name in fs::read_dir(self.path().join("state/vo-login")).into_iter().flatten().filter_map(Result::ok) {
                 let read = |file: &str| fs::read_to_string(name.path().join(file)).unwrap_or_default();
                 eprintln!("--- the log of {}\n{}", name.path().display(), read("master.log"));
                 let file = read("session.toml");
-                let id = file
-                    .lines()
-                    .find_map(|line| line.strip_prefix("id = \"")?.strip_suffix('"'));
+                let id = file.lines().find_map(|line| line.strip_prefix("id = \"")?.strip_suffix('"'));
                 left_at_sites.extend(id.filter(|_| self.on_testbed).map(str::to_owned));
             }
         }
@@ -350,21 +324,12 @@ impl Run {
         });
         let _ = feed.join();
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        Run {
-            stdout: out.join().expect("read"),
-            stderr: err.join().expect("read"),
-            code,
-            time,
-        }
+        Run { stdout: out.join().expect("read"), stderr: err.join().expect("read"), code, time }
     }
 
     /// Panics unless the exit code was `code`.
     pub fn code(self, code: i32) -> Run {
-        assert_eq!(
-            self.code, code,
-            "the exit code; stdout:\n{}\nstderr:\n{}",
-            self.stdout, self.stderr
-        );
+        assert_eq!(self.code, code, "the exit code; stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
@@ -376,12 +341,7 @@ impl Run {
     /// Panics unless standard error holds each of `texts`.
     pub fn says<'a>(self, texts: impl IntoIterator<Item = &'a str>) -> Run {
         for text in texts {
-            assert!(
-                self.stderr.contains(text),
-                "stderr lacks {text:?}:\n{}\nstdout:\n{}",
-                self.stderr,
-                self.stdout
-            );
+            assert!(self.stderr.contains(text), "stderr lacks {text:?}:\n{}\nstdout:\n{}", self.stderr, self.stdout);
         }
         self
     }

@@ -4,12 +4,7 @@
 //! These tests see the release binaries (`VO_BIN_DIR`) as a person does: by their arguments, terminals, files and exit codes.
 //! They must not link to what they test.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod home;
 mod terminal;
@@ -47,11 +42,7 @@ pub fn skip(why: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("skipped: {name}: {why}");
     if let Some(file) = std::env::var_os("VO_TEST_SKIPS") {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(file)
-            .expect("VO_TEST_SKIPS can be written");
+        let mut file = OpenOptions::new().append(true).create(true).open(file).expect("VO_TEST_SKIPS can be written");
         writeln!(file, "{name}: {why}").expect("VO_TEST_SKIPS can be written");
     }
 }
@@ -60,10 +51,7 @@ pub fn skip(why: &str) {
 pub fn binary(name: &str) -> PathBuf {
     let dir = std::env::var_os("VO_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
         let test = std::env::current_exe().expect("this test has a path");
-        let target = test
-            .ancestors()
-            .nth(3)
-            .expect("a test is built below target/debug/deps");
+        let target = test.ancestors().nth(3).expect("a test is built below target/debug/deps");
         target.join("release")
     });
     let path = dir.join(name);

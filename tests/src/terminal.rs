@@ -28,12 +28,7 @@ pub struct Terminal {
 
 impl Terminal {
     pub(crate) fn start(command: CommandBuilder) -> Terminal {
-        let size = PtySize {
-            rows: 50,
-            cols: 200,
-            pixel_width: 0,
-            pixel_height: 0,
-        };
+        let size = PtySize { rows: 50, cols: 200, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
         let child = pair.slave.spawn_command(command).expect("the program starts");
         drop(pair.slave);
@@ -57,14 +52,7 @@ impl Terminal {
             }
         });
         let keyboard = pair.master.take_writer().expect("the terminal's only writer");
-        Terminal {
-            child,
-            pty: pair.master,
-            keyboard,
-            seen,
-            mark: (0, 0),
-            limit: LIMIT,
-        }
+        Terminal { child, pty: pair.master, keyboard, seen, mark: (0, 0), limit: LIMIT }
     }
 
     /// Changes how long what follows may take.
@@ -85,11 +73,7 @@ impl Terminal {
         });
         let (row, end) = self.mark;
         let screen = self.seen.0.lock().expect("no one panics holding it");
-        let line = screen
-            .lines
-            .get(row)
-            .and_then(|line| line.get(..end))
-            .unwrap_or_default();
+        let line = screen.lines.get(row).and_then(|line| line.get(..end)).unwrap_or_default();
         let which = texts.iter().position(|text| line.ends_with(text.as_bytes()));
         (before, which.expect("the mark is behind one of them"))
     }
@@ -114,10 +98,7 @@ impl Terminal {
         self.type_line(command);
         let printed = self.prompt();
         // The first line is the command itself.
-        printed
-            .split_once('\n')
-            .map(|(_, rest)| rest.to_owned())
-            .unwrap_or_default()
+        printed.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
     }
 
     /// Types a line and the Enter key.
@@ -127,22 +108,12 @@ impl Terminal {
 
     /// Sends bytes as they are: `b"\x03"` is Ctrl-C.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.keyboard
-            .write_all(bytes)
-            .and_then(|()| self.keyboard.flush())
-            .expect("the terminal takes input");
+        self.keyboard.write_all(bytes).and_then(|()| self.keyboard.flush()).expect("the terminal takes input");
     }
 
     /// Changes the size of the window.
     pub fn resize(&self, rows: u16, cols: u16) {
-        self.pty
-            .resize(PtySize {
-                rows,
-                cols,
-                pixel_width: 0,
-                pixel_height: 0,
-            })
-            .expect("the terminal has a size");
+        self.pty.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("the terminal has a size");
     }
 
     /// Waits for the program's end and for the last of its output; returns its exit code.
@@ -172,10 +143,7 @@ impl Terminal {
 
     /// The program's process.
     pub fn pid(&self) -> i32 {
-        self.child
-            .process_id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .expect("a process that runs has an id")
+        self.child.process_id().and_then(|pid| i32::try_from(pid).ok()).expect("a process that runs has an id")
     }
 
     /// Waits until `look` finds a place, from and to; moves the mark behind it, and returns what was before it.
@@ -191,15 +159,8 @@ impl Terminal {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || screen.closed {
-                let why = if screen.closed {
-                    "the program ended"
-                } else {
-                    "it did not come in time"
-                };
-                panic!(
-                    "waiting for {what}: {why}; the terminal shows:\n{}",
-                    screen.since((0, 0))
-                );
+                let why = if screen.closed { "the program ended" } else { "it did not come in time" };
+                panic!("waiting for {what}: {why}; the terminal shows:\n{}", screen.since((0, 0)));
             }
             screen = changed.wait_timeout(screen, left).expect("no one panics holding it").0;
         }
@@ -239,13 +200,7 @@ enum Escape {
 
 impl Screen {
     fn new() -> Screen {
-        Screen {
-            lines: vec![Vec::new()],
-            row: 0,
-            column: 0,
-            escape: Escape::None,
-            closed: false,
-        }
+        Screen { lines: vec![Vec::new()], row: 0, column: 0, escape: Escape::None, closed: false }
     }
 
     fn put(&mut self, byte: u8) {
@@ -283,9 +238,7 @@ impl Screen {
     }
 
     fn control(&mut self, parameters: &[u8], end: u8) {
-        let number = std::str::from_utf8(parameters)
-            .ok()
-            .and_then(|text| text.parse::<usize>().ok());
+        let number = std::str::from_utf8(parameters).ok().and_then(|text| text.parse::<usize>().ok());
         let count = number.unwrap_or(1);
         match end {
             b'A' => self.row = self.row.saturating_sub(count),
@@ -327,11 +280,7 @@ impl Screen {
     fn find(&self, mark: Place, text: &str) -> Option<(Place, Place)> {
         self.lines.iter().enumerate().skip(mark.0).find_map(|(row, line)| {
             let skip = if row == mark.0 { mark.1.min(line.len()) } else { 0 };
-            let at = line
-                .get(skip..)?
-                .windows(text.len())
-                .position(|window| window == text.as_bytes())?
-                + skip;
+            let at = line.get(skip..)?.windows(text.len()).position(|window| window == text.as_bytes())? + skip;
             Some(((row, at), (row, at + text.len())))
         })
     }

@@ -20,33 +20,13 @@ pub struct Site {
 }
 
 /// Slurm, with a plain key.
-pub const TUNDRA: Site = Site {
-    name: "tundra",
-    user: "alice",
-    batch: "slurm",
-    hosts: &["gw", "mgr", "n1", "n2"],
-};
+pub const TUNDRA: Site = Site { name: "tundra", user: "alice", batch: "slurm", hosts: &["gw", "mgr", "n1", "n2"] };
 /// Slurm, with a key that has a passphrase.
-pub const MESA: Site = Site {
-    name: "mesa",
-    user: "bob",
-    batch: "slurm",
-    hosts: &["gw", "mgr", "n1", "n2"],
-};
+pub const MESA: Site = Site { name: "mesa", user: "bob", batch: "slurm", hosts: &["gw", "mgr", "n1", "n2"] };
 /// Grid Engine, with a password and a one-time code.
-pub const GRID: Site = Site {
-    name: "grid",
-    user: "carol",
-    batch: "sge",
-    hosts: &["gw", "mgr", "n1", "n2"],
-};
+pub const GRID: Site = Site { name: "grid", user: "carol", batch: "sge", hosts: &["gw", "mgr", "n1", "n2"] };
 /// A gateway without a batch system.
-pub const BARE: Site = Site {
-    name: "bare",
-    user: "dave",
-    batch: "none",
-    hosts: &["gw"],
-};
+pub const BARE: Site = Site { name: "bare", user: "dave", batch: "none", hosts: &["gw"] };
 
 /// The passphrase of mesa's key.
 pub const PASSPHRASE: &str = "mesa-passphrase";
@@ -55,16 +35,10 @@ pub const PASSWORD: &str = "grid-password";
 
 /// `contrib/testbed` with `arguments`; panics with its words if it fails.
 pub fn testbed(arguments: &[&str]) -> String {
-    let output = Command::new(project().join("contrib/testbed"))
-        .args(arguments)
-        .output()
-        .expect("contrib/testbed can be run");
+    let output =
+        Command::new(project().join("contrib/testbed")).args(arguments).output().expect("contrib/testbed can be run");
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "testbed {arguments:?}: {}\n{words}",
-        output.status
-    );
+    assert!(output.status.success(), "testbed {arguments:?}: {}\n{words}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -114,8 +88,7 @@ impl Site {
 
     /// Its nodes.
     pub fn nodes(&self) -> impl Iterator<Item = String> {
-        self.hosts()
-            .filter(|host| host.rsplit('-').next().is_some_and(|role| role.starts_with('n')))
+        self.hosts().filter(|host| host.rsplit('-').next().is_some_and(|role| role.starts_with('n')))
     }
 
     /// Runs a line of shell as the user, on the gateway.
@@ -148,10 +121,7 @@ impl Site {
 
     /// Files below the user's `.vo-login`.
     pub fn files(&self) -> Vec<String> {
-        self.sh("find .vo-login 2>/dev/null || true")
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        self.sh("find .vo-login 2>/dev/null || true").lines().map(str::to_owned).collect()
     }
 
     /// Waits until nothing of ours is at the site: batch jobs, processes, files. A batch system takes some seconds to see that a
@@ -163,11 +133,7 @@ impl Site {
             if left.is_empty() {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "at {}: batch jobs, processes or files are left: {left:#?}",
-                self.name
-            );
+            assert!(Instant::now() < deadline, "at {}: batch jobs, processes or files are left: {left:#?}", self.name);
         }
     }
 }
@@ -177,20 +143,13 @@ impl Site {
 pub fn sweep(id: &str) {
     for site in [TUNDRA, MESA, GRID, BARE] {
         match site.batch {
-            "slurm" => drop(site.sh(&format!(
-                "squeue -h -o '%i %j' | grep {id} | cut -d' ' -f1 | xargs -r scancel"
-            ))),
+            "slurm" => drop(site.sh(&format!("squeue -h -o '%i %j' | grep {id} | cut -d' ' -f1 | xargs -r scancel"))),
             "sge" => drop(site.sh(&format!("qdel 'vo-{id}*' >/dev/null 2>&1; true"))),
             _ => {}
         }
         for host in site.hosts() {
-            root(
-                &host,
-                &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user),
-            );
+            root(&host, &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user));
         }
-        site.sh(&format!(
-            "rm -rf .vo-login/*-{id}; ls -d .vo-login/*-* >/dev/null 2>&1 || rm -rf .vo-login"
-        ));
+        site.sh(&format!("rm -rf .vo-login/*-{id}; ls -d .vo-login/*-* >/dev/null 2>&1 || rm -rf .vo-login"));
     }
 }

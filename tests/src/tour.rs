@@ -10,10 +10,7 @@ use crate::{Home, Terminal, project};
 /// in this order; `…` in it stands for anything.
 pub fn take_tour(home: &mut Home, number: usize) {
     let readme = fs::read_to_string(project().join("README.md")).expect("the README is there");
-    let block = readme
-        .split("```console\n")
-        .nth(number + 1)
-        .and_then(|rest| rest.split("\n```").next());
+    let block = readme.split("```console\n").nth(number + 1).and_then(|rest| rest.split("\n```").next());
     // The prompt shows a `!` after a command that failed.
     home.set("PS1", "$(test $? = 0 || echo '!')$ ");
     let mut terminal = home.terminal_of("/bin/bash".as_ref(), ["--norc", "--noprofile", "-i"]);

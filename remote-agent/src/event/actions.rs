@@ -152,19 +152,14 @@ impl Agent {
             *count += 1;
         }
         self.calls.set(calls);
+        self.called.notify_one();
         tracing::info!(?call, "{}", argv.first().map_or("", String::as_str));
         run_argv(argv, &setup.environment, stdin, limit).await
     }
 
     pub(super) fn nodes(&self) -> u32 {
         let setup = self.setup.borrow();
-        setup.as_ref().map_or(1, |s| {
-            if s.system.kind() == Kind::Fork {
-                1
-            } else {
-                s.configure.proxies.nodes.max(1)
-            }
-        })
+        setup.as_ref().map_or(1, |s| if s.system.kind() == Kind::Fork { 1 } else { s.configure.proxies.nodes.max(1) })
     }
 
     async fn submit(&self, setup: &Setup, proxy: ProxyId, token: &str) -> SubmitAnswer {
@@ -199,15 +194,7 @@ impl Agent {
         }
         let workdir = self.dir.proxy(proxy).to_string_lossy().into_owned();
         let session = self.dir.0.to_string_lossy();
-        let starter = [
-            &self.program,
-            "starter",
-            "--dir",
-            &session,
-            "--proxy",
-            &proxy.to_string(),
-        ]
-        .map(str::to_owned);
+        let starter = [&self.program, "starter", "--dir", &session, "--proxy", &proxy.to_string()].map(str::to_owned);
         let submission = setup.system.render(&ProxyRequest {
             name: token,
             nodes,
@@ -222,15 +209,7 @@ impl Agent {
             starter: &starter,
             exit_file: &self.dir.exit_file(proxy).to_string_lossy(),
         });
-        let output = self
-            .call(
-                Call::Submit,
-                setup,
-                &submission.argv,
-                submission.script.as_bytes(),
-                SUBMIT,
-            )
-            .await;
+        let output = self.call(Call::Submit, setup, &submission.argv, submission.script.as_bytes(), SUBMIT).await;
         match setup.system.parse_submit(&output.raw()) {
             SubmitReply::Accepted(id) => SubmitAnswer::Accepted(id.0),
             SubmitReply::Rejected { message, class } => {
@@ -247,12 +226,7 @@ impl Agent {
     async fn accounting(&self, setup: &Setup) -> Event {
         let since = {
             let machine = self.machine.borrow();
-            let oldest = machine
-                .iter()
-                .flat_map(Proxies::views)
-                .filter(|v| v.state != State::Exit)
-                .map(|v| v.id)
-                .min();
+            let oldest = machine.iter().flat_map(Proxies::views).filter(|v| v.state != State::Exit).map(|v| v.id).min();
             let submitted = oldest.and_then(|id| fs::metadata(self.dir.proxy(id)).ok()?.created().ok()?.elapsed().ok());
             // A day more, for clocks that differ: the gateway's and the accounting host's.
             submitted.unwrap_or_default() + Duration::from_secs(86_400)
@@ -265,27 +239,17 @@ impl Agent {
             Ok(rows) => Event::AccountingListed(rows.into_iter().map(row).collect()),
             Err(e) => {
                 tracing::warn!("accounting: {e}");
-                Event::AccountingFailed {
-                    never: matches!(e, StatusError::Disabled),
-                }
+                Event::AccountingFailed { never: matches!(e, StatusError::Disabled) }
             }
         }
     }
 
     pub(super) async fn site_note(&self, note: &Note) -> SiteNote {
-        let hint = self
-            .setup
-            .borrow()
-            .as_ref()
-            .and_then(|setup| setup.system.hint(&note.message))
-            .map(str::to_owned);
+        let hint = self.setup.borrow().as_ref().and_then(|setup| setup.system.hint(&note.message)).map(str::to_owned);
         let mut message = note.message.clone();
         if let Some(proxy) = note.proxy.filter(|_| !note.resolved) {
             let path = self.dir.proxy(proxy).join("output");
-            let tail = tokio::task::spawn_blocking(move || tail(&path))
-                .await
-                .ok()
-                .and_then(Result::ok);
+            let tail = tokio::task::spawn_blocking(move || tail(&path)).await.ok().and_then(Result::ok);
             match tail.as_deref().map(str::trim) {
                 Some(text) if !text.is_empty() => message += &format!("; its output ends: {text}"),
                 _ => message += "; it has no output",
@@ -296,12 +260,7 @@ impl Agent {
             Topic::Limited => None,
             Topic::Barren => Some("can the nodes reach this gateway, and see its home directory?"),
         };
-        SiteNote {
-            resolved: note.resolved,
-            message,
-            hint: hint.or(own.map(str::to_owned)),
-            blocks: note.blocks(),
-        }
+        SiteNote { resolved: note.resolved, message, hint: hint.or(own.map(str::to_owned)), blocks: note.blocks() }
     }
 }
 

@@ -35,8 +35,8 @@ use super::table::{Notice, Table};
 /// For status, accounting and cancel commands.
 pub(super) const COMMAND: Duration = Duration::from_secs(60);
 
-/// Wait between two reports of what the agent used.
-const STATS: Duration = Duration::from_secs(60);
+/// Batch commands are told to the master this long after the first that it doesn't know of: several share a word.
+const STATS: Duration = Duration::from_secs(1);
 
 /// How long the starters may take to leave after the batch system has agreed that nothing runs.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ pub(super) struct Agent {
     pub(super) heard: Cell<Instant>,
     pub(super) serial: Cell<u64>,
     pub(super) calls: Cell<[u64; 4]>,
-    pub(super) said_calls: Cell<[u64; 4]>,
+    pub(super) called: Notify,
     pub(super) status_answered: Cell<Option<Instant>>,
     pub(super) disk_full: Cell<bool>,
     pub(super) closing: Cell<bool>,
@@ -115,10 +115,7 @@ impl Agent {
         let program = text(program)?;
         text(dir.clone())?;
         let uid = nix::unistd::geteuid();
-        let user = nix::unistd::User::from_uid(uid)
-            .ok()
-            .flatten()
-            .map_or_else(|| uid.to_string(), |user| user.name);
+        let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
         Ok(Agent {
             root: place.root.clone(),
             dir: SiteDir(dir),
@@ -139,7 +136,7 @@ impl Agent {
             heard: Cell::new(Instant::now()),
             serial: Cell::default(),
             calls: Cell::default(),
-            said_calls: Cell::default(),
+            called: Notify::new(),
             status_answered: Cell::default(),
             disk_full: Cell::default(),
             closing: Cell::default(),
@@ -187,9 +184,10 @@ impl Agent {
     }
 
     pub(super) fn lease_time(&self) -> Duration {
-        self.setup.borrow().as_ref().map_or(Duration::from_secs(600), |s| {
-            Duration::from_millis(s.configure.limits.lease_ms)
-        })
+        self.setup
+            .borrow()
+            .as_ref()
+            .map_or(Duration::from_secs(600), |s| Duration::from_millis(s.configure.limits.lease_ms))
     }
 
     // ---- the machine and its records
@@ -256,12 +254,7 @@ impl Agent {
                 Notice::Full(why) => {
                     if !self.disk_full.replace(true) {
                         tracing::error!("{why}");
-                        self.note(
-                            &why,
-                            Some("remove files at the site; nothing is submitted until then"),
-                            false,
-                            true,
-                        );
+                        self.note(&why, Some("remove files at the site; nothing is submitted until then"), false, true);
                     }
                 }
                 Notice::Failed(e) => {
@@ -278,15 +271,9 @@ impl Agent {
 
     pub(super) fn note(&self, message: &str, hint: Option<&str>, resolved: bool, blocks: bool) {
         if let Some(master) = &*self.master.borrow() {
-            master.out.say(
-                0,
-                &SiteNote {
-                    resolved,
-                    message: message.to_owned(),
-                    hint: hint.map(str::to_owned),
-                    blocks,
-                },
-            );
+            master
+                .out
+                .say(0, &SiteNote { resolved, message: message.to_owned(), hint: hint.map(str::to_owned), blocks });
         }
     }
 
@@ -316,13 +303,8 @@ impl Agent {
         let setup = self.setup.borrow();
         let limits = &setup.as_ref()?.configure.limits;
         let enough = limits.shutdown_on_missed && limits.heartbeat_ms > 0 && !self.is_closing();
-        enough.then(|| {
-            Duration::from_millis(
-                limits
-                    .heartbeat_ms
-                    .saturating_mul(limits.missed_heartbeats.max(1).into()),
-            )
-        })
+        enough
+            .then(|| Duration::from_millis(limits.heartbeat_ms.saturating_mul(limits.missed_heartbeats.max(1).into())))
     }
 
     // ---- the master
@@ -347,13 +329,7 @@ impl Agent {
         );
         self.report(|_| true);
         for (&key, line) in self.starters.borrow().iter().filter(|(_, line)| line.welcomed) {
-            out.say(
-                0,
-                &StarterUp {
-                    key,
-                    facts: line.facts.clone(),
-                },
-            );
+            out.say(0, &StarterUp { key, facts: line.facts.clone() });
         }
         if let Some(machine) = &*self.machine.borrow() {
             for (_, key, link) in machine.starters() {
@@ -362,14 +338,7 @@ impl Agent {
                     Link::Silent(_, why) => (false, why),
                     Link::Gone(why) => (true, why),
                 };
-                out.say(
-                    0,
-                    &StarterDown {
-                        key,
-                        gone,
-                        why: why.clone(),
-                    },
-                );
+                out.say(0, &StarterDown { key, gone, why: why.clone() });
             }
             let (agent, out) = (Rc::clone(self), out.clone());
             let notes: Vec<Note> = machine.notes().cloned().collect();
@@ -421,7 +390,6 @@ impl Agent {
     }
 
     pub(super) fn stats(&self) -> AgentStats {
-        self.said_calls.set(self.calls.get());
         let cpu_ms = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
             let part = |time: nix::sys::time::TimeVal| {
                 u64::try_from(time.tv_sec() * 1000 + time.tv_usec() / 1000).unwrap_or(0)
@@ -429,14 +397,8 @@ impl Agent {
             part(usage.user_time()) + part(usage.system_time())
         });
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let rss = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse()
-                .ok()
-        });
+        let rss =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
         AgentStats {
             calls: self.calls.get(),
             cpu_ms,
@@ -447,10 +409,9 @@ impl Agent {
 
     pub(super) async fn say_stats(self: Rc<Self>) {
         loop {
+            self.called.notified().await;
             tokio::time::sleep(STATS).await;
-            if self.calls.get() != self.said_calls.get()
-                && let Some(master) = &*self.master.borrow()
-            {
+            if let Some(master) = &*self.master.borrow() {
                 master.out.say(0, &self.stats());
             }
         }
@@ -465,22 +426,9 @@ impl Agent {
         };
         let master = self.master.borrow();
         line.welcomed = true;
-        line.out.say(
-            key.0,
-            &Welcome {
-                protocol: vo_wire::PROTOCOL,
-                epoch: self.epoch(),
-                master: master.is_some(),
-            },
-        );
+        line.out.say(key.0, &Welcome { protocol: vo_wire::PROTOCOL, epoch: self.epoch(), master: master.is_some() });
         if let Some(master) = &*master {
-            master.out.say(
-                0,
-                &StarterUp {
-                    key,
-                    facts: line.facts.clone(),
-                },
-            );
+            master.out.say(0, &StarterUp { key, facts: line.facts.clone() });
         }
     }
 
@@ -497,12 +445,7 @@ impl Agent {
         }
         let patience = Duration::from_millis(order.patience_ms);
         for (key, line) in &*self.starters.borrow() {
-            line.out.say(
-                key.0,
-                &End {
-                    why: "the session ends".to_owned(),
-                },
-            );
+            line.out.say(key.0, &End { why: "the session ends".to_owned() });
         }
         self.tell(Event::ShutdownAsked);
         let agreed = tokio::time::timeout(patience, self.closed.notified()).await.is_ok();
@@ -517,26 +460,13 @@ impl Agent {
             let (ids, tokens) = machine.remains();
             if !ids.is_empty() {
                 let ids: Vec<BatchId> = ids.into_iter().map(BatchId).collect();
-                let said = machine
-                    .cancel_refusal()
-                    .map(|why| format!(" ({why})"))
-                    .unwrap_or_default();
-                left.push(format!(
-                    "batch jobs that did not end{said}: {}",
-                    setup.system.cancel_by_hand(&ids)
-                ));
+                let said = machine.cancel_refusal().map(|why| format!(" ({why})")).unwrap_or_default();
+                left.push(format!("batch jobs that did not end{said}: {}", setup.system.cancel_by_hand(&ids)));
             }
-            left.extend(
-                tokens
-                    .into_iter()
-                    .map(|token| format!("a batch job named {token}, if it was accepted")),
-            );
+            left.extend(tokens.into_iter().map(|token| format!("a batch job named {token}, if it was accepted")));
         }
         if !quiet {
-            left.push(format!(
-                "{} starters that did not close their connections",
-                self.starters.borrow().len()
-            ));
+            left.push(format!("{} starters that did not close their connections", self.starters.borrow().len()));
         }
         self.close_table();
         let (root, dir) = (self.root.clone(), self.dir.0.clone());

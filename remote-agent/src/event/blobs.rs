@@ -159,30 +159,18 @@ impl Blobs {
             }
             Ok(part) => {
                 if let Some(master) = &*agent.master.borrow() {
-                    master.out.say(
-                        0,
-                        &BlobAck {
-                            hash,
-                            received: part.received,
-                        },
-                    );
+                    master.out.say(0, &BlobAck { hash, received: part.received });
                 }
                 self.complete(agent, hash, part).await;
             }
-            Err(e) => self.take_missing(
-                agent,
-                &BlobMissing {
-                    hash,
-                    why: format!("the site can't keep it: {}", explain(&e)),
-                },
-            ),
+            Err(e) => {
+                self.take_missing(agent, &BlobMissing { hash, why: format!("the site can't keep it: {}", explain(&e)) })
+            }
         }
     }
 
     async fn complete(&self, agent: &Rc<Agent>, hash: Hash, part: Part) {
-        let Part {
-            mut file, path, digest, ..
-        } = part;
+        let Part { mut file, path, digest, .. } = part;
         let right = digest.finish().as_ref() == hash;
         let result = async {
             file.flush().await?;
@@ -194,13 +182,8 @@ impl Blobs {
             }
         };
         if let Err(e) = result.await {
-            return self.take_missing(
-                agent,
-                &BlobMissing {
-                    hash,
-                    why: format!("the site can't keep it: {}", explain(&e)),
-                },
-            );
+            return self
+                .take_missing(agent, &BlobMissing { hash, why: format!("the site can't keep it: {}", explain(&e)) });
         }
         if right {
             let incoming = self.incoming.borrow_mut().remove(&hash);
@@ -245,12 +228,7 @@ async fn write(agent: &Agent, part: Option<Part>, chunk: &BlobChunk) -> io::Resu
         Some(part) => part,
         None => {
             let path = agent.dir.blobs().join(format!("{}.part", name(&chunk.hash)));
-            Part {
-                file: File::create(&path).await?,
-                path,
-                received: 0,
-                digest: digest::Context::new(&digest::SHA256),
-            }
+            Part { file: File::create(&path).await?, path, received: 0, digest: digest::Context::new(&digest::SHA256) }
         }
     };
     let received = part.received.saturating_add(chunk.data.len() as u64);
@@ -278,12 +256,7 @@ async fn send(agent: &Agent, key: StarterKey, hash: Hash, mut file: File, outgoi
         let wanted = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
         let mut data = vec![0; wanted];
         file.read_exact(&mut data).await?;
-        let chunk = BlobChunk {
-            hash,
-            offset,
-            size,
-            data,
-        };
+        let chunk = BlobChunk { hash, offset, size, data };
         offset += wanted as u64;
         let mut bytes = Vec::with_capacity(wanted + 128);
         vo_wire::frame::write_message(key.0, &chunk, &mut bytes);

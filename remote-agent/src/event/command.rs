@@ -33,12 +33,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn raw(&self) -> RawOutput<'_> {
-        RawOutput {
-            code: self.code,
-            stdout: &self.stdout,
-            stderr: &self.stderr,
-            timed_out: self.timed_out,
-        }
+        RawOutput { code: self.code, stdout: &self.stdout, stderr: &self.stderr, timed_out: self.timed_out }
     }
 }
 
@@ -53,17 +48,13 @@ impl Environment {
     pub(super) async fn login() -> Environment {
         let own = Environment::own();
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-        let shell = user
-            .map(|user| user.shell.into_os_string())
-            .filter(|shell| !shell.is_empty());
+        let shell = user.map(|user| user.shell.into_os_string()).filter(|shell| !shell.is_empty());
         let shell = shell.unwrap_or_else(|| "/bin/sh".into());
         // A dash before its name makes any shell a login shell, also those where -l and -c don't go together.
         let mut name = OsString::from("-");
         name.push(std::path::Path::new(&shell).file_name().unwrap_or_default());
         let mut command = Command::new(&shell);
-        command
-            .arg0(name)
-            .args(["-c", "echo; echo vo-login-environment; env -0"]);
+        command.arg0(name).args(["-c", "echo; echo vo-login-environment; env -0"]);
         let output = run(command, &own, b"", LOGIN).await;
         let mark = b"\nvo-login-environment\n";
         let Some(at) = output.stdout.windows(mark.len()).position(|bytes| bytes == mark) else {
@@ -74,25 +65,17 @@ impl Environment {
             );
             return own;
         };
-        let variables = output
-            .stdout
-            .get(at + mark.len()..)
-            .unwrap_or_default()
-            .split(|&byte| byte == 0);
+        let variables = output.stdout.get(at + mark.len()..).unwrap_or_default().split(|&byte| byte == 0);
         let pair = |text: &[u8]| {
             let at = text.iter().position(|&byte| byte == b'=')?;
-            Some((
-                OsString::from_vec(text.get(..at)?.to_vec()),
-                OsStr::from_bytes(text.get(at + 1..)?).to_owned(),
-            ))
+            Some((OsString::from_vec(text.get(..at)?.to_vec()), OsStr::from_bytes(text.get(at + 1..)?).to_owned()))
         };
         Environment(variables.filter_map(pair).collect()).plain()
     }
 
     /// Messages are read by programs, so they come in English.
     fn plain(mut self) -> Environment {
-        self.0
-            .retain(|(name, _)| !matches!(name.to_str(), Some("LC_ALL" | "LANGUAGE")));
+        self.0.retain(|(name, _)| !matches!(name.to_str(), Some("LC_ALL" | "LANGUAGE")));
         self.0.push(("LC_ALL".into(), "C".into()));
         self
     }
@@ -112,15 +95,9 @@ pub(super) async fn run_argv(argv: &[String], env: &Environment, stdin: &[u8], l
 
 /// Runs a command in a process group of its own, which dies with the agent: what it was about is looked up then.
 pub(super) async fn run(mut command: Command, env: &Environment, stdin: &[u8], limit: Duration) -> Output {
-    command
-        .env_clear()
-        .envs(env.0.iter().map(|(name, value)| (name, value)));
+    command.env_clear().envs(env.0.iter().map(|(name, value)| (name, value)));
     // The child looks its program up in its own PATH.
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     // SAFETY: prctl is async-signal-safe, and the closure touches nothing else.
     unsafe {
         command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));

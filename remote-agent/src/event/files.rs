@@ -18,12 +18,7 @@ const TAIL: usize = 1000;
 pub(super) fn write_file<T: Encode<()>>(path: &Path, content: &T) -> io::Result<()> {
     let bytes = minicbor::to_vec(content).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
     let aside = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&aside)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(&bytes)?;
     fs::rename(&aside, path)
 }
@@ -32,12 +27,7 @@ pub(super) fn write_file<T: Encode<()>>(path: &Path, content: &T) -> io::Result<
 pub(super) fn make_tags(dir: &SiteDir, proxy: ProxyId, nodes: u32) -> io::Result<()> {
     absent_is_fine(fs::remove_file(dir.exit_file(proxy)))?;
     for node in 0..nodes {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.tag(proxy, node))?;
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.tag(proxy, node))?;
     }
     Ok(())
 }

@@ -19,11 +19,7 @@ impl Log {
     fn open(path: &Path) -> io::Result<Log> {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Log {
-            path: path.to_owned(),
-            file,
-            bytes,
-        })
+        Ok(Log { path: path.to_owned(), file, bytes })
     }
 }
 
@@ -51,11 +47,7 @@ impl Write for Log {
 /// When it can't be opened.
 pub(super) fn start(path: &Path) -> io::Result<()> {
     let log = Mutex::new(Log::open(path)?);
-    let lines = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_target(false)
-        .with_writer(log)
-        .finish();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(log).finish();
     // Fails if there is one already: then that one serves.
     let _ = tracing::subscriber::set_global_default(lines);
     Ok(())

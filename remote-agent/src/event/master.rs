@@ -54,9 +54,7 @@ pub(super) async fn listen(agent: Rc<Agent>, listener: UnixListener) {
 }
 
 async fn serve(agent: Rc<Agent>, stream: UnixStream) {
-    let ours = stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
+    let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
     if !ours {
         return tracing::warn!("a stream of another user was refused");
     }
@@ -68,9 +66,7 @@ async fn serve(agent: Rc<Agent>, stream: UnixStream) {
 async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
     let (read, write) = stream.into_split();
     let mut frames = FrameSource::new(read);
-    let first = tokio::time::timeout(FIRST_WORD, frames.next())
-        .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
+    let first = tokio::time::timeout(FIRST_WORD, frames.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(first) = first else {
         return Ok(());
     };
@@ -81,20 +77,14 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
 
     let newest = agent.master.borrow().as_ref().map_or(0, |master| master.epoch);
     let result = if !vo_wire::compatible(vo_wire::PROTOCOL, configure.protocol) {
-        let versions = format!(
-            "the agent speaks protocol {}, the master {}",
-            vo_wire::PROTOCOL >> 16,
-            configure.protocol >> 16
-        );
+        let versions =
+            format!("the agent speaks protocol {}, the master {}", vo_wire::PROTOCOL >> 16, configure.protocol >> 16);
         Err(Refusal {
             message: versions,
             hint: Some("end the session's agent with the vo-login that started it".to_owned()),
         })
     } else if epoch < newest {
-        Err(Refusal {
-            message: "a newer master is connected".to_owned(),
-            hint: None,
-        })
+        Err(Refusal { message: "a newer master is connected".to_owned(), hint: None })
     } else {
         agent.configure(configure).await
     };
@@ -147,11 +137,7 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
             }
         }
     };
-    let current = agent
-        .master
-        .borrow()
-        .as_ref()
-        .is_some_and(|master| master.serial == serial);
+    let current = agent.master.borrow().as_ref().is_some_and(|master| master.serial == serial);
     if current {
         agent.master.take();
         tracing::info!("the master is gone");
@@ -176,9 +162,7 @@ async fn take(agent: &Rc<Agent>, frame: Frame) -> io::Result<()> {
     };
     match frame.kind {
         SetTarget::KIND => agent.tell(Event::TargetSet(frame.read::<SetTarget>().map_err(invalid)?.proxies)),
-        RemoveProxies::KIND => agent.tell(Event::RemovalAsked(
-            frame.read::<RemoveProxies>().map_err(invalid)?.proxies,
-        )),
+        RemoveProxies::KIND => agent.tell(Event::RemovalAsked(frame.read::<RemoveProxies>().map_err(invalid)?.proxies)),
         Shutdown::KIND => {
             let order = frame.read().map_err(invalid)?;
             tokio::task::spawn_local(Rc::clone(agent).shut_down(order));
@@ -207,12 +191,8 @@ async fn take(agent: &Rc<Agent>, frame: Frame) -> io::Result<()> {
 /// Passes a frame on to its starter, unread; waits for room, so that the master waits too.
 async fn relay(agent: &Agent, frame: &Frame) {
     let key = StarterKey(frame.route);
-    let Some((out, close)) = agent
-        .starters
-        .borrow()
-        .get(&key)
-        .filter(|l| l.welcomed)
-        .map(|l| (l.out.clone(), Rc::clone(&l.close)))
+    let Some((out, close)) =
+        agent.starters.borrow().get(&key).filter(|l| l.welcomed).map(|l| (l.out.clone(), Rc::clone(&l.close)))
     else {
         // The master has been told that it is not connected, or is being told.
         return;

@@ -1,7 +1,7 @@
 //! The event agent: one for each session on a site's gateway.
 //!
 //! It drives [`vo_core::proxy`] with real files, processes and connections, and relays between the master and the starters. Everything
-//! runs on one thread around [`agent::Agent`]; only the table ([`table`]) and file accesses have others.
+//! runs on one thread around `agent::Agent`; only the table (`table`) and file accesses have others.
 
 mod actions;
 mod agent;
@@ -52,10 +52,7 @@ fn run(place: &Place) -> Result<(), String> {
     let lease = lease()?;
     let text = |what: &'static str| move |e: io::Error| format!("cannot {what}: {}", explain(&e));
     log::start(&place.dir().join("agent.log")).map_err(text("open agent.log"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(8)
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = runtime.map_err(text("start"))?;
     let listener = {
         let _guard = runtime.enter();
@@ -68,11 +65,7 @@ fn run(place: &Place) -> Result<(), String> {
     let signals = {
         let _guard = runtime.enter();
         let take = |kind| signal(kind).map_err(text("take signals"));
-        [
-            take(SignalKind::terminate())?,
-            take(SignalKind::interrupt())?,
-            take(SignalKind::hangup())?,
-        ]
+        [take(SignalKind::terminate())?, take(SignalKind::interrupt())?, take(SignalKind::hangup())?]
     };
     let agent = Rc::new(Agent::new(place, lease).map_err(text("start"))?);
     println!("ready");
@@ -102,13 +95,7 @@ fn run(place: &Place) -> Result<(), String> {
 
 /// Takes the lock that makes this the only agent of the session on this host, and wherever the file system's locks reach.
 fn lease() -> Result<File, String> {
-    let open = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open("lease");
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open("lease");
     let file = open.map_err(|e| format!("cannot open the lease: {}", explain(&e)))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -118,9 +105,7 @@ fn lease() -> Result<File, String> {
             // It only helps the message.
             let _ = (&file).take(1024).read_to_string(&mut holder);
             let holder = holder.lines().next().unwrap_or("another process").to_owned();
-            Err(format!(
-                "the session's agent runs already, and its socket is not reached from here: {holder}"
-            ))
+            Err(format!("the session's agent runs already, and its socket is not reached from here: {holder}"))
         }
     }
 }

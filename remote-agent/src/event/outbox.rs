@@ -33,14 +33,7 @@ pub(super) struct Closed;
 pub(super) fn outbox(capacity: usize) -> (Outbox, Drain) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(capacity));
-    (
-        Outbox {
-            queue: sender,
-            room: Arc::clone(&room),
-            capacity,
-        },
-        Drain { queue: receiver, room },
-    )
+    (Outbox { queue: sender, room: Arc::clone(&room), capacity }, Drain { queue: receiver, room })
 }
 
 impl Outbox {
@@ -55,10 +48,7 @@ impl Outbox {
     /// Whole frames; waits for room.
     pub(super) async fn pass(&self, bytes: Vec<u8>) -> Result<(), Closed> {
         let size = u32::try_from(bytes.len().min(self.capacity)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room)
-            .acquire_many_owned(size)
-            .await
-            .map_err(|_| Closed)?;
+        let permit = Arc::clone(&self.room).acquire_many_owned(size).await.map_err(|_| Closed)?;
         self.queue.send((bytes, Some(permit))).map_err(|_| Closed)
     }
 }

@@ -42,42 +42,27 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(message: impl ToString) -> Refusal {
-        Refusal {
-            message: message.to_string(),
-            hint: None,
-        }
+        Refusal { message: message.to_string(), hint: None }
     }
 
     pub(super) fn frame(&self) -> AgentRefused {
-        AgentRefused {
-            message: self.message.clone(),
-            hint: self.hint.clone(),
-        }
+        AgentRefused { message: self.message.clone(), hint: self.hint.clone() }
     }
 }
 
 fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| io::Error::other("no random numbers"))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The batch jobs of this session and site, and no others, have names that begin so.
 fn prefix(configure: &Configure) -> String {
-    let id: String = configure
-        .session_id
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
+    let id: String = configure.session_id.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
     let site = ring::digest::digest(&ring::digest::SHA256, configure.site.as_bytes());
     let site: String = site.as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect();
     format!("vo-{id}-{site}-")
@@ -104,15 +89,9 @@ impl Agent {
                 authority,
             },
             Some(_)
-                if self
-                    .machine
-                    .borrow()
-                    .as_ref()
-                    .is_some_and(|m| m.views().any(|view| view.state != State::Exit)) =>
+                if self.machine.borrow().as_ref().is_some_and(|m| m.views().any(|view| view.state != State::Exit)) =>
             {
-                return Err(Refusal::new(
-                    "the batch system can't be changed while proxies of the old one are there",
-                ));
+                return Err(Refusal::new("the batch system can't be changed while proxies of the old one are there"));
             }
             _ => {
                 let (system, version, environment) = self.detect(configure.proxies.batch.as_deref()).await?;
@@ -127,11 +106,7 @@ impl Agent {
             }
         };
         let limits = setup.configure.limits.clone();
-        let nodes = if setup.system.kind() == Kind::Fork {
-            1
-        } else {
-            setup.configure.proxies.nodes.max(1)
-        };
+        let nodes = if setup.system.kind() == Kind::Fork { 1 } else { setup.configure.proxies.nodes.max(1) };
         let setup = Rc::new(setup);
         *self.setup.borrow_mut() = Some(Rc::clone(&setup));
         if self.life.get().is_none() {
@@ -153,11 +128,7 @@ impl Agent {
         let system = |kind| System::new(kind, &self.program, &self.dir.0.join("fork").to_string_lossy());
         let wanted = wanted.map(str::parse::<Kind>).transpose().map_err(Refusal::new)?;
         if wanted == Some(Kind::Fork) {
-            return Ok((
-                system(Kind::Fork),
-                env!("CARGO_PKG_VERSION").to_owned(),
-                Environment::own(),
-            ));
+            return Ok((system(Kind::Fork), env!("CARGO_PKG_VERSION").to_owned(), Environment::own()));
         }
         let environment = Environment::login().await;
         let probe = ["/bin/sh", "-c", vo_batch::PROBE].map(str::to_owned);
@@ -174,11 +145,7 @@ impl Agent {
                 ),
             })?,
         };
-        let version = found
-            .systems
-            .into_iter()
-            .find(|found| found.kind == kind)
-            .map(|found| found.version);
+        let version = found.systems.into_iter().find(|found| found.kind == kind).map(|found| found.version);
         let version = version.ok_or_else(|| Refusal {
             message: format!("the commands of {kind} are not on the PATH of a login shell"),
             hint: Some("set `batch` to what this gateway has, or leave it out".to_owned()),
@@ -214,36 +181,19 @@ impl Agent {
         let latest = machine.views().map(|view| view.since.0).max().unwrap_or(0);
         let now = Time(unix_ms().saturating_sub(base).max(latest));
         let old: Option<AgentAddress> = crate::launch::read(&self.dir.address()).ok();
-        let old_port = old
-            .as_ref()
-            .and_then(|old| old.addresses.first()?.rsplit(':').next()?.parse().ok());
+        let old_port = old.as_ref().and_then(|old| old.addresses.first()?.rsplit(':').next()?.parse().ok());
         let listener = starters::bind(setup.configure.limits.ports, old_port).await;
         let listener = listener.map_err(|e| failed("listen for starters", &e))?;
-        let port = listener
-            .local_addr()
-            .map_err(|e| failed("listen for starters", &e))?
-            .port();
+        let port = listener.local_addr().map_err(|e| failed("listen for starters", &e))?.port();
         let address = AgentAddress {
             epoch: found.epoch,
             addresses: starters::addresses(port, setup.system.kind() == Kind::Fork),
         };
         write_file(&self.dir.address(), &address).map_err(|e| failed("write agent.addr", &e))?;
-        self.write_lease(found.epoch)
-            .map_err(|e| failed("write the lease", &e))?;
+        self.write_lease(found.epoch).map_err(|e| failed("write the lease", &e))?;
 
-        let life = Life {
-            epoch: found.epoch,
-            base,
-            began: (now, Instant::now()),
-            port,
-        };
-        tracing::info!(
-            epoch = life.epoch,
-            port,
-            batch = setup.system.kind().name(),
-            version = setup.version,
-            "begins"
-        );
+        let life = Life { epoch: found.epoch, base, began: (now, Instant::now()), port };
+        tracing::info!(epoch = life.epoch, port, batch = setup.system.kind().name(), version = setup.version, "begins");
         // Set once: `configuring` is held.
         let _ = self.life.set(life);
         *self.machine.borrow_mut() = Some(machine);
@@ -258,12 +208,7 @@ impl Agent {
 
     fn write_lease(&self, epoch: u64) -> io::Result<()> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let text = format!(
-            "process {} on {}, boot {}, epoch {epoch}\n",
-            std::process::id(),
-            host(),
-            boot.trim()
-        );
+        let text = format!("process {} on {}, boot {}, epoch {epoch}\n", std::process::id(), host(), boot.trim());
         let mut file = self.lease.borrow_mut();
         file.set_len(0)?;
         file.rewind()?;

@@ -75,13 +75,7 @@ pub(super) fn addresses(port: u16, local: bool) -> Vec<String> {
             continue;
         };
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        let v6 = || {
-            address
-                .as_sockaddr_in6()
-                .map(|a| a.ip())
-                .filter(|ip| !ip.is_unicast_link_local())
-                .map(IpAddr::V6)
-        };
+        let v6 = || address.as_sockaddr_in6().map(|a| a.ip()).filter(|ip| !ip.is_unicast_link_local()).map(IpAddr::V6);
         ips.extend(v4.or_else(v6).filter(|ip| !ip.is_loopback()));
     }
     ips.sort();
@@ -137,28 +131,16 @@ async fn greet(agent: &Agent, stream: TcpStream) -> Result<(Reader, Writer, Star
     let shown = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
     let (read, write) = tokio::io::split(stream);
     let mut frames = FrameSource::new(read);
-    let first = frames
-        .next()
-        .await
-        .map_err(|e| e.to_string())?
-        .ok_or("it said nothing")?;
+    let first = frames.next().await.map_err(|e| e.to_string())?.ok_or("it said nothing")?;
     let hello: StarterHello = first.read().map_err(|e| e.to_string())?;
-    let domain = agent
-        .setup
-        .borrow()
-        .as_ref()
-        .map(|setup| setup.authority.domain().clone())
-        .ok_or("not configured yet")?;
+    let domain =
+        agent.setup.borrow().as_ref().map(|setup| setup.authority.domain().clone()).ok_or("not configured yet")?;
     tls::expect_starter(shown.as_deref(), &domain, hello.facts.proxy.0).map_err(|e| text(&e))?;
     if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
         return Err(format!("protocol {:#x}", hello.protocol));
     }
     if hello.epoch > agent.epoch() {
-        return Err(format!(
-            "it has seen an agent of epoch {}, ours is {}",
-            hello.epoch,
-            agent.epoch()
-        ));
+        return Err(format!("it has seen an agent of epoch {}, ours is {}", hello.epoch, agent.epoch()));
     }
     Ok((frames, write, hello))
 }
@@ -177,13 +159,7 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
         batch_id: hello.facts.batch_id.clone(),
         restarts: hello.facts.restarts,
     };
-    let line = Line {
-        facts: hello.facts,
-        out,
-        welcomed: false,
-        close: Rc::clone(&close),
-        serial,
-    };
+    let line = Line { facts: hello.facts, out, welcomed: false, close: Rc::clone(&close), serial };
     let old = agent.starters.borrow_mut().insert(key, line);
     if let Some(old) = old {
         // It calls again over another connection, and the one before is dead.
@@ -191,11 +167,7 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
     }
     agent.tell(connected);
     let mut writer = tokio::task::spawn_local(drain.run(write));
-    let mut conversation = Conversation {
-        agent: Rc::clone(agent),
-        key,
-        left: None,
-    };
+    let mut conversation = Conversation { agent: Rc::clone(agent), key, left: None };
     let mut heard = Instant::now();
     let mut asked = false;
     let why = loop {
@@ -227,22 +199,12 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
             }
         }
     };
-    let current = agent
-        .starters
-        .borrow()
-        .get(&key)
-        .is_some_and(|line| line.serial == serial);
+    let current = agent.starters.borrow().get(&key).is_some_and(|line| line.serial == serial);
     if current {
         agent.starters.borrow_mut().remove(&key);
         agent.blobs.starter_gone(key);
         let (left, heard) = (conversation.left, agent.at(heard));
-        agent.tell(Event::StarterLost {
-            proxy,
-            key,
-            left,
-            heard,
-            why,
-        });
+        agent.tell(Event::StarterLost { proxy, key, left, heard, why });
         agent.line_closed();
     }
 }
@@ -285,19 +247,8 @@ impl Conversation {
 
     /// Passes frames on to the master, and waits for room; without a master they are dropped, as the starter was told.
     async fn relay(&self, bytes: Vec<u8>) {
-        let welcomed = self
-            .agent
-            .starters
-            .borrow()
-            .get(&self.key)
-            .is_some_and(|line| line.welcomed);
-        let out = self
-            .agent
-            .master
-            .borrow()
-            .as_ref()
-            .filter(|_| welcomed)
-            .map(|master| master.out.clone());
+        let welcomed = self.agent.starters.borrow().get(&self.key).is_some_and(|line| line.welcomed);
+        let out = self.agent.master.borrow().as_ref().filter(|_| welcomed).map(|master| master.out.clone());
         if let Some(out) = out {
             // A stream that closed meanwhile is one without a master.
             let _ = out.pass(bytes).await;
@@ -306,14 +257,9 @@ impl Conversation {
 
     fn control(&mut self, frame: &Frame) -> Result<(), vo_wire::WireError> {
         match frame.kind {
-            NeedBlob::KIND => self
-                .agent
-                .blobs
-                .need(&self.agent, self.key, frame.read::<NeedBlob>()?.hash),
+            NeedBlob::KIND => self.agent.blobs.need(&self.agent, self.key, frame.read::<NeedBlob>()?.hash),
             BlobAck::KIND => self.agent.blobs.acknowledged(self.key, &frame.read()?),
-            Ping::KIND => self.say(&Pong {
-                nonce: frame.read::<Ping>()?.nonce,
-            }),
+            Ping::KIND => self.say(&Pong { nonce: frame.read::<Ping>()?.nonce }),
             Leaving::KIND => self.left = Some(frame.read::<Leaving>()?.why),
             Pong::KIND => {}
             kind => tracing::debug!(kind, "skipped"),

@@ -79,17 +79,13 @@ pub(super) fn open(dir: &Path, now: u64) -> Result<(Table, Found, notices::Unbou
         Entry::Epoch(epoch) => found.epoch = epoch,
         Entry::Proxy(record) => found.records.push(record),
     };
-    let opened = Log::open(
-        dir,
-        Options::default(),
-        |replay| -> Result<(), minicbor::decode::Error> {
-            match replay {
-                Replay::Record(bytes) => take(minicbor::decode(bytes)?),
-                Replay::Snapshot(bytes) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
-            }
-            Ok(())
-        },
-    )?;
+    let opened = Log::open(dir, Options::default(), |replay| -> Result<(), minicbor::decode::Error> {
+        match replay {
+            Replay::Record(bytes) => take(minicbor::decode(bytes)?),
+            Replay::Snapshot(bytes) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
+        }
+        Ok(())
+    })?;
     if let Some(cut) = opened.cut {
         tracing::warn!("{cut}");
     }
@@ -103,24 +99,16 @@ pub(super) fn open(dir: &Path, now: u64) -> Result<(Table, Found, notices::Unbou
     log.commit()?;
     let (orders, receiver) = mpsc::channel();
     let (sender, said) = notices::unbounded_channel();
-    let thread = thread::Builder::new()
-        .name("table".to_owned())
-        .spawn(move || write(&mut log, &receiver, &sender));
-    let thread = thread.map_err(|source| StoreError::Io {
-        action: "start a thread for",
-        file: dir.to_owned(),
-        source,
-    })?;
+    let thread = thread::Builder::new().name("table".to_owned()).spawn(move || write(&mut log, &receiver, &sender));
+    let thread =
+        thread.map_err(|source| StoreError::Io { action: "start a thread for", file: dir.to_owned(), source })?;
     Ok((Table { orders, thread }, found, said))
 }
 
 impl Table {
     /// These follow on all before.
     pub(super) fn append(&self, records: Vec<Record>) {
-        let bytes = records
-            .into_iter()
-            .map(|record| encode(&Entry::Proxy(record)))
-            .collect();
+        let bytes = records.into_iter().map(|record| encode(&Entry::Proxy(record))).collect();
         // A thread that ended has said why.
         let _ = self.orders.send(Order::Append(bytes));
     }

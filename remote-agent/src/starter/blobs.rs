@@ -140,10 +140,7 @@ impl Blobs {
         };
         match append(slot, &part, chunk) {
             Ok(received) => {
-                let ack = BlobAck {
-                    hash: chunk.hash,
-                    received,
-                };
+                let ack = BlobAck { hash: chunk.hash, received };
                 if received < chunk.size {
                     return Progress::More(ack);
                 }
@@ -162,11 +159,7 @@ impl Blobs {
 
     fn keep(&mut self, chunk: &BlobChunk, part: &Path) -> Result<(), String> {
         let name = hex(&chunk.hash);
-        let digest = self
-            .asked
-            .remove(&chunk.hash)
-            .flatten()
-            .map(|incoming| incoming.digest.finish());
+        let digest = self.asked.remove(&chunk.hash).flatten().map(|incoming| incoming.digest.finish());
         if digest.is_none_or(|digest| digest.as_ref() != chunk.hash) {
             let _ = fs::remove_file(part);
             return Err(format!("input file {name} arrived damaged"));
@@ -193,10 +186,7 @@ fn append(slot: &mut Option<Incoming>, part: &Path, chunk: &BlobChunk) -> Result
     };
     let received = incoming.received.saturating_add(chunk.data.len() as u64);
     if chunk.offset != incoming.received || received > chunk.size || (chunk.data.is_empty() && chunk.size > 0) {
-        return Err(format!(
-            "the pieces of input file {} don't fit together",
-            hex(&chunk.hash)
-        ));
+        return Err(format!("the pieces of input file {} don't fit together", hex(&chunk.hash)));
     }
     incoming.file.write_all(&chunk.data).map_err(failed)?;
     incoming.digest.update(&chunk.data);

@@ -47,24 +47,11 @@ const MEASURE: Duration = Duration::from_secs(1);
 /// A try, from its start to its end.
 enum Job {
     /// Input files are on the way.
-    Fetching {
-        assignment: Assignment,
-        program: Arc<Prepared>,
-        missing: HashSet<Hash>,
-    },
+    Fetching { assignment: Assignment, program: Arc<Prepared>, missing: HashSet<Hash> },
     /// Its scratch directory is being made.
-    Placing {
-        program: Arc<Prepared>,
-        hashes: HashSet<Hash>,
-        killed: bool,
-    },
+    Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, killed: bool },
     /// Its program runs, in its own directory or in `place`.
-    Running {
-        program: Arc<Prepared>,
-        place: Option<Place>,
-        pid: i32,
-        since: Instant,
-    },
+    Running { program: Arc<Prepared>, place: Option<Place>, pid: i32, since: Instant },
     /// Its outputs are being read.
     Collecting,
 }
@@ -110,15 +97,10 @@ enum Word {
 
 /// The starter's life, from the check of the node to its last word. `guarded` tells whether the guardian is there.
 pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::Result<ExitCode> {
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).try_init();
     let began = Instant::now();
     let scratch = &settings.scratch;
-    let usable = scratch
-        .make()
-        .map_err(|e| format!("cannot write in {}: {e}", scratch.0.display()));
+    let usable = scratch.make().map_err(|e| format!("cannot write in {}: {e}", scratch.0.display()));
     let facts = facts::collect(&settings);
     let limits = settings.launch.limits.clone();
     let lease = Duration::from_millis(limits.lease_ms).max(Duration::from_secs(1));
@@ -136,9 +118,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         Box::pin(async move {
             let facts = || StarterFacts {
                 scratch_bytes: facts::free_bytes(&settings.scratch.0),
-                time_left_ms: settings
-                    .time_left
-                    .map(|left| millis(left.saturating_sub(began.elapsed()))),
+                time_left_ms: settings.time_left.map(|left| millis(left.saturating_sub(began.elapsed()))),
                 ..facts.clone()
             };
             caller.call(&settings.site.address(), facts).await
@@ -156,17 +136,11 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         Ok(()) => Node::new(facts.shares, &settings.launch.marker, &settings.scratch)?,
         Err(why) => return unusable(why, call(StarterFacts { cpus: 0, ..facts })).await,
     };
-    let offer = Offer {
-        cpus: facts.cpus,
-        memory_mb: facts.memory_mb,
-        ends: settings.time_left.map(|left| Time(0) + left),
-    };
+    let offer =
+        Offer { cpus: facts.cpus, memory_mb: facts.memory_mb, ends: settings.time_left.map(|left| Time(0) + left) };
     let captures = (limits.capture_bytes, limits.inline_bytes);
-    let limits = Limits {
-        idle: Duration::from_millis(limits.idle_ms),
-        lease,
-        drain: Duration::from_millis(limits.drain_ms),
-    };
+    let limits =
+        Limits { idle: Duration::from_millis(limits.idle_ms), lease, drain: Duration::from_millis(limits.drain_ms) };
     let (done, mut finished) = mpsc::unbounded_channel();
     let mut driver = Driver {
         key,
@@ -313,35 +287,11 @@ impl Driver {
             Action::Start { task, program } => self.start(task.body, program),
             Action::Terminate(id) => self.signal_tree(id, Signal::SIGTERM),
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
-            Action::SendInventory {
-                number,
-                queued,
-                running,
-                finished,
-            } => {
-                link.put(
-                    route,
-                    &Inventory {
-                        queued,
-                        running,
-                        finished,
-                        number,
-                    },
-                );
+            Action::SendInventory { number, queued, running, finished } => {
+                link.put(route, &Inventory { queued, running, finished, number });
             }
-            Action::SendReport {
-                started,
-                results,
-                returned,
-            } => {
-                link.put(
-                    route,
-                    &Report {
-                        started,
-                        results,
-                        returned,
-                    },
-                );
+            Action::SendReport { started, results, returned } => {
+                link.put(route, &Report { started, results, returned });
             }
             Action::Forget(ids) => self.forget(ids),
             Action::Leave { why } => self.left = Some(why),
@@ -366,27 +316,13 @@ impl Driver {
         let event = match frame.kind {
             DefineProgram::KIND => {
                 let DefineProgram { program, body } = frame.read()?;
-                let demand = Demand {
-                    cpus: body.cpus,
-                    memory_mb: body.memory_mb,
-                };
-                Event::ProgramDefined {
-                    program,
-                    demand,
-                    body: Arc::new(Prepared::new(body)),
-                }
+                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb };
+                Event::ProgramDefined { program, demand, body: Arc::new(Prepared::new(body)) }
             }
             Assign::KIND => {
                 let Assign { attempts, inventory } = frame.read()?;
-                let task = |body: Assignment| Task {
-                    id: body.id,
-                    program: body.program,
-                    body,
-                };
-                Event::Assigned {
-                    inventory,
-                    tasks: attempts.into_iter().map(task).collect(),
-                }
+                let task = |body: Assignment| Task { id: body.id, program: body.program, body };
+                Event::Assigned { inventory, tasks: attempts.into_iter().map(task).collect() }
             }
             Acknowledge::KIND => Event::Acknowledged(frame.read::<Acknowledge>()?.ids),
             Recall::KIND => {
@@ -396,17 +332,10 @@ impl Driver {
             }
             Kill::KIND => {
                 let Kill { ids, grace_ms } = frame.read()?;
-                Event::KillAsked {
-                    ids,
-                    grace: Duration::from_millis(grace_ms),
-                }
+                Event::KillAsked { ids, grace: Duration::from_millis(grace_ms) }
             }
-            MasterLink::KIND => Event::MasterLinkChanged {
-                up: frame.read::<MasterLink>()?.up,
-            },
-            End::KIND => Event::EndAsked {
-                why: frame.read::<End>()?.why,
-            },
+            MasterLink::KIND => Event::MasterLinkChanged { up: frame.read::<MasterLink>()?.up },
+            End::KIND => Event::EndAsked { why: frame.read::<End>()?.why },
             Ping::KIND => {
                 let Ping { nonce } = frame.read()?;
                 link.put(0, &Pong { nonce });
@@ -443,28 +372,13 @@ impl Driver {
         if missing.is_empty() {
             return self.place(assignment, program);
         }
-        self.jobs.insert(
-            id,
-            Job::Fetching {
-                assignment,
-                program,
-                missing,
-            },
-        );
+        self.jobs.insert(id, Job::Fetching { assignment, program, missing });
     }
 
     fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
         match started {
             Ok(pid) => {
-                self.jobs.insert(
-                    id,
-                    Job::Running {
-                        program,
-                        place,
-                        pid,
-                        since: Instant::now(),
-                    },
-                );
+                self.jobs.insert(id, Job::Running { program, place, pid, since: Instant::now() });
                 self.pids.insert(pid, id);
                 self.happened.push(Event::JobStarted { id });
             }
@@ -473,12 +387,7 @@ impl Driver {
     }
 
     fn not_started(&mut self, id: AttemptId, outcome: Outcome) {
-        let result = AttemptResult {
-            id,
-            outcome,
-            usage: Usage::default(),
-            outputs: Vec::new(),
-        };
+        let result = AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new() };
         self.happened.push(Event::JobEnded(result));
     }
 
@@ -495,10 +404,7 @@ impl Driver {
                 }
                 let complete = |job: &Job| matches!(job, Job::Fetching { missing, .. } if missing.is_empty());
                 for (id, job) in self.take_jobs(complete) {
-                    if let Job::Fetching {
-                        assignment, program, ..
-                    } = job
-                    {
+                    if let Job::Fetching { assignment, program, .. } = job {
                         debug_assert_eq!(assignment.id, id);
                         self.place(assignment, program);
                     }
@@ -512,8 +418,7 @@ impl Driver {
     fn fetch_failed(&mut self, hash: &Hash, why: &str) {
         for (id, job) in self.take_jobs(|job| matches!(job, Job::Fetching { missing, .. } if missing.contains(hash))) {
             if let Job::Fetching { assignment, .. } = job {
-                self.blobs
-                    .release(&hashes(assignment.files.as_deref().unwrap_or_default()));
+                self.blobs.release(&hashes(assignment.files.as_deref().unwrap_or_default()));
                 self.not_started(id, Outcome::SiteFailed(why.to_owned()));
             }
         }
@@ -526,19 +431,9 @@ impl Driver {
     /// Makes a job's scratch directory, from files that are here.
     fn place(&mut self, assignment: Assignment, program: Arc<Prepared>) {
         let (id, files) = (assignment.id, assignment.files.unwrap_or_default());
-        let paths: HashMap<Hash, PathBuf> = files
-            .iter()
-            .map(|file| (file.hash, self.blobs.path(&file.hash)))
-            .collect();
+        let paths: HashMap<Hash, PathBuf> = files.iter().map(|file| (file.hash, self.blobs.path(&file.hash))).collect();
         let (directory, done, prepared) = (self.scratch.job(id), self.done.clone(), Arc::clone(&program));
-        self.jobs.insert(
-            id,
-            Job::Placing {
-                program,
-                hashes: hashes(&files),
-                killed: false,
-            },
-        );
+        self.jobs.insert(id, Job::Placing { program, hashes: hashes(&files), killed: false });
         tokio::task::spawn_blocking(move || {
             let blob = |file: &FileRef| paths.get(&file.hash).cloned().unwrap_or_default();
             let placed = Place::make(directory, &prepared.program, id, &files, blob);
@@ -550,12 +445,7 @@ impl Driver {
     fn done(&mut self, done: Done) {
         match done {
             Done::Placed(id, placed) => {
-                let Some(Job::Placing {
-                    program,
-                    hashes,
-                    killed,
-                }) = self.jobs.remove(&id)
-                else {
+                let Some(Job::Placing { program, hashes, killed }) = self.jobs.remove(&id) else {
                     return;
                 };
                 self.kept.insert(id, BTreeMap::new());
@@ -596,11 +486,7 @@ impl Driver {
     /// Answers with the pieces asked for.
     fn send_output(&mut self, asked: &FetchOutput, link: &mut Link) {
         let (route, id) = (self.key.0, asked.id);
-        let lost = |why: String| OutputLost {
-            id,
-            kind: asked.kind.clone(),
-            why,
-        };
+        let lost = |why: String| OutputLost { id, kind: asked.kind.clone(), why };
         let Some(path) = self.kept.get(&id).and_then(|kept| kept.get(&asked.kind)) else {
             return link.put(route, &lost("the starter doesn't hold it".into()));
         };
@@ -609,15 +495,7 @@ impl Driver {
         while offset < end {
             let length = usize::try_from(end - offset).map_or(CHUNK, |left| left.min(CHUNK));
             match scratch::piece(path, offset, length) {
-                Ok(data) => link.put(
-                    route,
-                    &OutputChunk {
-                        id,
-                        kind: asked.kind.clone(),
-                        offset,
-                        data,
-                    },
-                ),
+                Ok(data) => link.put(route, &OutputChunk { id, kind: asked.kind.clone(), offset, data }),
                 Err(e) => return link.put(route, &lost(reason(&e))),
             }
             offset += length as u64;
@@ -652,10 +530,7 @@ impl Driver {
     }
 
     fn ended(&mut self, id: AttemptId, ended: &tree::Ended) {
-        let Some(Job::Running {
-            program, place, since, ..
-        }) = self.jobs.remove(&id)
-        else {
+        let Some(Job::Running { program, place, since, .. }) = self.jobs.remove(&id) else {
             return;
         };
         let code = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -666,17 +541,8 @@ impl Driver {
                 (Outcome::Signaled(code(number)), format!("signal {number} ended it"))
             }
         };
-        let usage = Usage {
-            wall_ms: millis(since.elapsed()),
-            cpu_ms: millis(ended.cpu),
-            peak_kib: ended.peak_kib,
-        };
-        let mut result = AttemptResult {
-            id,
-            outcome,
-            usage,
-            outputs: Vec::new(),
-        };
+        let usage = Usage { wall_ms: millis(since.elapsed()), cpu_ms: millis(ended.cpu), peak_kib: ended.peak_kib };
+        let mut result = AttemptResult { id, outcome, usage, outputs: Vec::new() };
         let Some(place) = place else {
             return self.happened.push(Event::JobEnded(result));
         };

@@ -47,11 +47,7 @@ fn uname() -> Uname {
         raw
     };
     let text = |field: &[libc::c_char]| {
-        let bytes: Vec<u8> = field
-            .iter()
-            .map(|c| c.to_ne_bytes()[0])
-            .take_while(|c| *c != 0)
-            .collect();
+        let bytes: Vec<u8> = field.iter().map(|c| c.to_ne_bytes()[0]).take_while(|c| *c != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
     Uname {
@@ -72,11 +68,7 @@ fn memory_mb(launch: &Launch) -> u64 {
     let total = || {
         let text = fs::read_to_string("/proc/meminfo").ok()?;
         let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        kib.split_ascii_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib >> 10)
+        kib.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib >> 10)
     };
     let asked = launch.memory_mb.filter(|mb| *mb > 0).map(u64::from);
     [total(), cgroup_mb(), asked].into_iter().flatten().min().unwrap_or(0)
@@ -110,23 +102,17 @@ fn cgroup_mb() -> Option<u64> {
 fn gpus() -> u32 {
     let listed = |name: &str| {
         let list = env::var(name).ok()?;
-        let given = list
-            .split(',')
-            .map(str::trim)
-            .filter(|gpu| !matches!(*gpu, "" | "-1" | "NoDevFiles"));
+        let given = list.split(',').map(str::trim).filter(|gpu| !matches!(*gpu, "" | "-1" | "NoDevFiles"));
         u32::try_from(given.count()).ok()
     };
     let present = || {
         let devices = fs::read_dir("/dev").into_iter().flatten().flatten();
         let is_gpu = |name: &str| {
-            name.strip_prefix("nvidia")
-                .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
         };
         u32::try_from(devices.filter(|d| d.file_name().to_str().is_some_and(is_gpu)).count()).unwrap_or(0)
     };
-    listed("CUDA_VISIBLE_DEVICES")
-        .or_else(|| listed("SLURM_JOB_GPUS"))
-        .unwrap_or_else(present)
+    listed("CUDA_VISIBLE_DEVICES").or_else(|| listed("SLURM_JOB_GPUS")).unwrap_or_else(present)
 }
 
 /// Free bytes of the file system of the nearest directory above `path` that is there.
@@ -149,14 +135,9 @@ fn shares(marker: &Marker) -> Shares {
 /// `host` names a boot id and a mount namespace; does it name both of ours?
 fn is_workstation(host: &str) -> bool {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::metadata("/proc/self/ns/mnt")
-        .map(|meta| meta.ino().to_string())
-        .unwrap_or_default();
+    let namespace = fs::metadata("/proc/self/ns/mnt").map(|meta| meta.ino().to_string()).unwrap_or_default();
     let says = |what: &str| {
-        !what.is_empty()
-            && host
-                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-                .any(|word| word == what)
+        !what.is_empty() && host.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == what)
     };
     says(boot.trim()) && says(&namespace)
 }

@@ -17,13 +17,11 @@ use super::{ENDING_SIGNALS, scratch, tree};
 pub(super) fn show(tag: &Path, exit_file: &Path) -> io::Result<()> {
     let mut open = OpenOptions::new();
     open.append(true).create(true).mode(0o600);
-    open.open(tag)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot make {}: {e}", tag.display())))?;
+    open.open(tag).map_err(|e| io::Error::new(e.kind(), format!("cannot make {}: {e}", tag.display())))?;
     match std::fs::remove_file(exit_file) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
-            e.kind(),
-            format!("cannot remove {}: {e}", exit_file.display()),
-        )),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(e.kind(), format!("cannot remove {}: {e}", exit_file.display())))
+        }
         _ => Ok(()),
     }
 }

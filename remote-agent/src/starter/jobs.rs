@@ -43,16 +43,8 @@ const THREAD_VARIABLES: [&str; 12] = [
 ];
 
 /// What of the starter's environment jobs get too: the node's, and the GPUs given to the proxy; none of the batch system's.
-const INHERITED: [&str; 8] = [
-    "LANG",
-    "TZ",
-    "SHELL",
-    "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "GPU_DEVICE_ORDINAL",
-    "HOME",
-    "PATH",
-];
+const INHERITED: [&str; 8] =
+    ["LANG", "TZ", "SHELL", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOME", "PATH"];
 
 /// What all jobs on the node start with.
 #[derive(Debug)]
@@ -87,10 +79,8 @@ pub(super) struct Standard {
 impl Node {
     /// `scratch` is the starter's own.
     pub(super) fn new(shares: Shares, marker: &Marker, scratch: &Scratch) -> io::Result<Node> {
-        let mut environment: Vec<(OsString, OsString)> = INHERITED
-            .iter()
-            .filter_map(|name| Some(((*name).into(), env::var_os(name)?)))
-            .collect();
+        let mut environment: Vec<(OsString, OsString)> =
+            INHERITED.iter().filter_map(|name| Some(((*name).into(), env::var_os(name)?))).collect();
         let mut default = |name: &str, value: OsString| {
             if !environment.iter().any(|(known, set)| known == name && !set.is_empty()) {
                 environment.push((name.into(), value));
@@ -106,12 +96,7 @@ impl Node {
         environment.push(("TMPDIR".into(), shared.clone()));
         environment.push(("_CONDOR_SCRATCH_DIR".into(), shared));
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        Ok(Node {
-            environment,
-            null,
-            shares,
-            marker_device: facts::marker_device(marker),
-        })
+        Ok(Node { environment, null, shares, marker_device: facts::marker_device(marker) })
     }
 
     fn null(&self) -> io::Result<OwnedFd> {
@@ -127,16 +112,11 @@ impl Node {
         error: Option<&'a Path>,
     ) -> Result<Standard, (io::Error, &'a Path)> {
         let null = || self.null().map_err(|e| (e, Path::new("/dev/null")));
-        let create = |path: &'a Path| match OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(path)
-        {
-            Ok(file) => Ok(OwnedFd::from(file)),
-            Err(e) => Err((e, path)),
-        };
+        let create =
+            |path: &'a Path| match OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path) {
+                Ok(file) => Ok(OwnedFd::from(file)),
+                Err(e) => Err((e, path)),
+            };
         let stdin = match input {
             Some(path) => File::open(path).map_err(|e| (e, path))?.into(),
             None => null()?,
@@ -172,9 +152,7 @@ impl Node {
     /// Starts a job in its scratch directory, and says its process id; or why it has none.
     pub(super) fn start_in_scratch(&self, prepared: &Prepared, id: AttemptId, place: &Place) -> Result<i32, Outcome> {
         let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
-        let standard = self
-            .standard(input, output, error)
-            .map_err(|(e, path)| verdict(&e, "open", path))?;
+        let standard = self.standard(input, output, error).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
         self.spawn(prepared, id, &place.executable, &work, Some(&work), standard)
             .map_err(|e| verdict(&e, "execute", &place.executable))
@@ -236,12 +214,7 @@ impl Node {
             command.env("TMPDIR", scratch).env("_CONDOR_SCRATCH_DIR", scratch);
         }
         command
-            .envs(
-                program
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (text(name, id.job), text(value, id.job))),
-            )
+            .envs(program.environment.iter().map(|(name, value)| (text(name, id.job), text(value, id.job))))
             .env("VO_JOB", id.job.to_string())
             .env("VO_ATTEMPT", id.attempt.to_string());
         Ok(command.spawn()?.id().cast_signed())
@@ -257,19 +230,12 @@ fn verdict(e: &io::Error, what: &str, path: &Path) -> Outcome {
     let interpreter = what == "execute" && is_absent(e) && path.exists();
     let of = if interpreter { "its interpreter: " } else { "" };
     let text = format!("cannot {what} {}: {of}{}", path.display(), reason(e));
-    if is_the_users(e) {
-        Outcome::Unrunnable(text)
-    } else {
-        Outcome::SiteFailed(text)
-    }
+    if is_the_users(e) { Outcome::Unrunnable(text) } else { Outcome::SiteFailed(text) }
 }
 
 /// The system's words, without std's `(os error 2)`.
 pub(super) fn reason(e: &io::Error) -> String {
-    e.raw_os_error().map_or_else(
-        || e.to_string(),
-        |code| nix::errno::Errno::from_raw(code).desc().to_owned(),
-    )
+    e.raw_os_error().map_or_else(|| e.to_string(), |code| nix::errno::Errno::from_raw(code).desc().to_owned())
 }
 
 /// Would it fail anywhere? Otherwise the node is to blame: full disks, exhausted tables, broken file systems.

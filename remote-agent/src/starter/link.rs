@@ -105,33 +105,15 @@ impl Caller {
         let stream = TcpStream::connect(place).await?;
         stream.set_nodelay(true)?;
         let config = tls::client_config(&self.identity).map_err(io::Error::other)?;
-        let stream = tls::connect_agent(&config, self.identity.domain(), stream)
-            .await
-            .map_err(io::Error::other)?;
+        let stream = tls::connect_agent(&config, self.identity.domain(), stream).await.map_err(io::Error::other)?;
         let (read, mut write) = tokio::io::split(stream);
         let epoch = self.epoch.get();
-        send(
-            &mut write,
-            0,
-            &StarterHello {
-                protocol: PROTOCOL,
-                key: self.key,
-                epoch,
-                facts,
-            },
-        )
-        .await?;
+        send(&mut write, 0, &StarterHello { protocol: PROTOCOL, key: self.key, epoch, facts }).await?;
         let mut source = FrameSource::new(Box::new(read) as Box<dyn AsyncRead + Unpin>);
-        let answer = source
-            .next()
-            .await?
-            .ok_or_else(|| io::Error::other("the agent closed without a word"))?;
+        let answer = source.next().await?.ok_or_else(|| io::Error::other("the agent closed without a word"))?;
         let welcome: Welcome = answer.read().map_err(io::Error::other)?;
         if welcome.epoch < epoch {
-            return Err(io::Error::other(format!(
-                "an old agent answered (epoch {}, now {epoch})",
-                welcome.epoch
-            )));
+            return Err(io::Error::other(format!("an old agent answered (epoch {}, now {epoch})", welcome.epoch)));
         }
         let now = Instant::now();
         let connection = Connection {
@@ -160,9 +142,7 @@ fn jittered(span: Duration) -> Duration {
 }
 
 fn chain(e: &dyn std::error::Error) -> String {
-    let reasons: Vec<String> = std::iter::successors(Some(e), |e| e.source())
-        .map(ToString::to_string)
-        .collect();
+    let reasons: Vec<String> = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect();
     reasons.join(": ")
 }
 
@@ -209,11 +189,7 @@ impl Connection {
 
     /// A frame that came with the last one.
     pub(super) fn buffered(&mut self) -> io::Result<Option<Frame>> {
-        if self.out.len() < OUT_MAX {
-            self.source.buffered()
-        } else {
-            Ok(None)
-        }
+        if self.out.len() < OUT_MAX { self.source.buffered() } else { Ok(None) }
     }
 
     /// Writes all that waits, and closes.

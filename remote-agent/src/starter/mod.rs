@@ -34,13 +34,7 @@ use crate::launch::{self, Launch, SiteDir};
 pub const EXIT_UNUSABLE: u8 = 2;
 
 /// What batch systems send before they kill.
-const ENDING_SIGNALS: [Signal; 5] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGXCPU,
-    Signal::SIGUSR2,
-];
+const ENDING_SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGXCPU, Signal::SIGUSR2];
 
 /// What the proxy script says, in arguments and environment, and the launch file.
 #[derive(Debug)]
@@ -77,11 +71,7 @@ impl Arguments {
                 _ => return None,
             }
         }
-        Some(Arguments {
-            dir: dir?,
-            proxy: proxy?,
-            child: guardian.zip(scratch),
-        })
+        Some(Arguments { dir: dir?, proxy: proxy?, child: guardian.zip(scratch) })
     }
 }
 
@@ -134,15 +124,8 @@ fn guard(arguments: &Arguments) -> io::Result<ExitCode> {
         let mut starter = Command::new("/proc/self/exe");
         // Its name says what it is where one file is two programs.
         starter.arg0(env::args_os().next().unwrap_or_else(|| "vo-agent".into()));
-        starter
-            .arg("starter")
-            .arg("--dir")
-            .arg(&arguments.dir)
-            .args(["--proxy", &arguments.proxy.to_string()]);
-        starter
-            .args(["--child", &std::process::id().to_string()])
-            .arg("--scratch")
-            .arg(&scratch);
+        starter.arg("starter").arg("--dir").arg(&arguments.dir).args(["--proxy", &arguments.proxy.to_string()]);
+        starter.args(["--child", &std::process::id().to_string()]).arg("--scratch").arg(&scratch);
         Ok((guardian::watch(&mut starter), scratch))
     });
     let (status, scratch) = match watched {
@@ -158,28 +141,15 @@ fn guard(arguments: &Arguments) -> io::Result<ExitCode> {
 
 /// A name that no other starter has, so that a second life on the node never meets the files of the first.
 fn scratch_dir(launch: &Launch, node: u32) -> io::Result<PathBuf> {
-    let base = launch
-        .scratch
-        .clone()
-        .map(OsString::from)
-        .or_else(|| env::var_os("VO_SCRATCH"));
-    let base = base
-        .filter(|base| base.as_os_str() != OsStr::new(""))
-        .unwrap_or_else(|| "/tmp".into());
-    let name = format!(
-        "vo-{}-{}.{node}-{:08x}",
-        launch.session_id,
-        launch.proxy,
-        random()? >> 32
-    );
+    let base = launch.scratch.clone().map(OsString::from).or_else(|| env::var_os("VO_SCRATCH"));
+    let base = base.filter(|base| base.as_os_str() != OsStr::new("")).unwrap_or_else(|| "/tmp".into());
+    let name = format!("vo-{}-{}.{node}-{:08x}", launch.session_id, launch.proxy, random()? >> 32);
     Ok(PathBuf::from(base).join(name.replace('/', "_")))
 }
 
 fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| io::Error::other("no random numbers"))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
@@ -193,9 +163,7 @@ fn work(arguments: &Arguments, guardian: u32, scratch: &std::path::Path) -> io::
     let launch = read_launch(&site, arguments.proxy)?;
     let tag = site.tag(arguments.proxy, node_index());
     let asked = Duration::from_secs(launch.walltime_s);
-    let time_left = number("VO_TIME_LEFT_S")
-        .map(Duration::from_secs)
-        .or_else(|| (!asked.is_zero()).then_some(asked));
+    let time_left = number("VO_TIME_LEFT_S").map(Duration::from_secs).or_else(|| (!asked.is_zero()).then_some(asked));
     let settings = Settings {
         node_index: node_index(),
         batch_id: env::var("VO_BATCH_ID").unwrap_or_default(),
@@ -207,11 +175,7 @@ fn work(arguments: &Arguments, guardian: u32, scratch: &std::path::Path) -> io::
         launch,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = if guarded() {
-        runtime.block_on(driver::run(settings, &guarded))
-    } else {
-        Ok(ExitCode::SUCCESS)
-    };
+    let result = if guarded() { runtime.block_on(driver::run(settings, &guarded)) } else { Ok(ExitCode::SUCCESS) };
     runtime.shutdown_background();
     if !guarded() {
         // The guardian was killed: its last duties are ours.

@@ -92,11 +92,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(meta: &fs::Metadata) -> Stamp {
-        Stamp {
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        }
+        Stamp { inode: meta.ino(), size: meta.size(), modified: (meta.mtime(), meta.mtime_nsec()) }
     }
 }
 
@@ -150,11 +146,7 @@ impl Place {
         let work = place.work();
         let failed =
             |what: &Path, e: &io::Error| Outcome::SiteFailed(format!("cannot make {}: {}", what.display(), reason(e)));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&work)
-            .map_err(|e| failed(&work, &e))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&work).map_err(|e| failed(&work, &e))?;
         for file in files {
             let (target, mode) = match &file.role {
                 FileRole::Stdin => {
@@ -162,9 +154,8 @@ impl Place {
                     continue;
                 }
                 FileRole::Executable => {
-                    let name = named
-                        .file_name()
-                        .ok_or_else(|| Outcome::Unrunnable("the executable has no name".into()))?;
+                    let name =
+                        named.file_name().ok_or_else(|| Outcome::Unrunnable("the executable has no name".into()))?;
                     place.executable = work.join(name);
                     (place.executable.clone(), 0o755)
                 }
@@ -194,31 +185,19 @@ impl Place {
     }
 
     fn captures(&self) -> impl Iterator<Item = &PathBuf> {
-        self.stdout.iter().chain(
-            self.stderr
-                .iter()
-                .filter(|stderr| Some(*stderr) != self.stdout.as_ref()),
-        )
+        self.stdout.iter().chain(self.stderr.iter().filter(|stderr| Some(*stderr) != self.stdout.as_ref()))
     }
 
     /// Looks through what the job left. `ended` tells how, for messages. Reads all of it: not for the event loop.
     pub(super) fn collect(&self, program: &Program, id: AttemptId, ended: &str, limits: (u64, u32)) -> Collected {
-        let mut left = Collected {
-            fault: None,
-            outputs: Vec::new(),
-            paths: BTreeMap::new(),
-        };
+        let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new() };
         for capture in self.captures() {
             let _ = cut(capture, limits.0);
         }
         if let Some(stdout) = &self.stdout {
             left.paths.insert(OutputKind::Stdout, stdout.clone());
         }
-        if let Some(stderr) = self
-            .stderr
-            .as_ref()
-            .filter(|stderr| Some(*stderr) != self.stdout.as_ref())
-        {
+        if let Some(stderr) = self.stderr.as_ref().filter(|stderr| Some(*stderr) != self.stdout.as_ref()) {
             left.paths.insert(OutputKind::Stderr, stderr.clone());
         }
         match &program.transfer_output {
@@ -303,10 +282,7 @@ fn within(name: &Path) -> Result<PathBuf, Outcome> {
             Component::Normal(part) => clean.push(part),
             Component::CurDir => {}
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(Outcome::Unrunnable(format!(
-                    "{} is not within the scratch directory",
-                    name.display()
-                )));
+                return Err(Outcome::Unrunnable(format!("{} is not within the scratch directory", name.display())));
             }
         }
     }
@@ -360,13 +336,7 @@ fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output>
     }
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.finish().as_ref());
-    Ok(Output {
-        kind: kind.clone(),
-        size,
-        hash,
-        mode,
-        inline: kept,
-    })
+    Ok(Output { kind: kind.clone(), size, hash, mode, inline: kept })
 }
 
 /// A piece of a file, exactly as long as asked.

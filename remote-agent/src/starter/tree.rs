@@ -78,10 +78,7 @@ pub(super) fn attempt_of(pid: i32) -> Option<AttemptId> {
         let mut entries = environ.split(|b| *b == 0);
         entries.find_map(|entry| std::str::from_utf8(entry.strip_prefix(name)?).ok())
     };
-    Some(AttemptId {
-        job: value(b"VO_JOB=")?.parse().ok()?,
-        attempt: value(b"VO_ATTEMPT=")?.parse().ok()?,
-    })
+    Some(AttemptId { job: value(b"VO_JOB=")?.parse().ok()?, attempt: value(b"VO_ATTEMPT=")?.parse().ok()? })
 }
 
 /// Sends a signal to a process, or to the group of a negative number; one that is gone is no error.

@@ -1,12 +1,5 @@
 //! An event agent played by a test, and the real starter that calls it.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests"
-)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -40,9 +33,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Waits, but not for ever.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// Looks until it is so.
@@ -58,11 +49,7 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
 pub fn this_host() -> String {
     use std::os::unix::fs::MetadataExt;
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    format!(
-        "{} {}",
-        boot.trim(),
-        std::fs::metadata("/proc/self/ns/mnt").unwrap().ino()
-    )
+    format!("{} {}", boot.trim(), std::fs::metadata("/proc/self/ns/mnt").unwrap().ino())
 }
 
 pub struct Agent {
@@ -109,11 +96,7 @@ impl Agent {
                 missed_heartbeats: 3,
                 shutdown_on_missed: true,
             },
-            marker: Marker {
-                path: Vec::new(),
-                content: String::new(),
-                host: this_host(),
-            },
+            marker: Marker { path: Vec::new(), content: String::new(), host: this_host() },
             cpus: 2,
             memory_mb: None,
             walltime_s: 0,
@@ -122,18 +105,8 @@ impl Agent {
         adjust(&mut launch);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let identity = authority.issue_agent().unwrap();
-        let agent = Agent {
-            root,
-            launch,
-            identity,
-            listener,
-            epoch: 1,
-        };
-        std::fs::write(
-            agent.site().launch(ProxyId(7)),
-            minicbor::to_vec(&agent.launch).unwrap(),
-        )
-        .unwrap();
+        let agent = Agent { root, launch, identity, listener, epoch: 1 };
+        std::fs::write(agent.site().launch(ProxyId(7)), minicbor::to_vec(&agent.launch).unwrap()).unwrap();
         agent.write_address();
         agent
     }
@@ -152,10 +125,7 @@ impl Agent {
 
     fn write_address(&self) {
         let address = self.listener.local_addr().unwrap().to_string();
-        let file = AgentAddress {
-            epoch: self.epoch,
-            addresses: vec!["127.0.0.1:1".into(), address],
-        };
+        let file = AgentAddress { epoch: self.epoch, addresses: vec!["127.0.0.1:1".into(), address] };
         let aside = self.root.join("agent.addr.new");
         std::fs::write(&aside, minicbor::to_vec(&file).unwrap()).unwrap();
         std::fs::rename(aside, self.site().address()).unwrap();
@@ -171,22 +141,10 @@ impl Agent {
     /// Starts the real starter, as a proxy script does.
     pub fn start(&self, variables: &[(&str, &str)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vo-agent"));
-        command
-            .arg("starter")
-            .arg("--dir")
-            .arg(self.site().0)
-            .args(["--proxy", "7"]);
-        command
-            .env("SLURM_SECRET", "not for jobs")
-            .env("VO_BATCH_ID", "4711")
-            .env("VO_BATCH_RESTARTS", "garbage");
-        command
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .process_group(0);
-        Process {
-            child: command.spawn().unwrap(),
-        }
+        command.arg("starter").arg("--dir").arg(self.site().0).args(["--proxy", "7"]);
+        command.env("SLURM_SECRET", "not for jobs").env("VO_BATCH_ID", "4711").env("VO_BATCH_RESTARTS", "garbage");
+        command.envs(variables.iter().copied()).stdin(Stdio::null()).process_group(0);
+        Process { child: command.spawn().unwrap() }
     }
 
     /// Takes the starter in.
@@ -214,12 +172,7 @@ impl Agent {
                 blobs: Files::new(),
                 served: Vec::new(),
             };
-            peer.send(&Welcome {
-                protocol: PROTOCOL,
-                epoch: self.epoch,
-                master,
-            })
-            .await;
+            peer.send(&Welcome { protocol: PROTOCOL, epoch: self.epoch, master }).await;
             peer
         })
         .await
@@ -255,10 +208,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(self.pid()),
-                nix::sys::signal::Signal::SIGTERM,
-            );
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM);
             let _ = self.child.wait();
         }
     }
@@ -299,11 +249,7 @@ pub struct Peer {
 
 impl Peer {
     pub async fn send<M: Message>(&mut self, message: &M) {
-        let route = if vo_wire::work::is_relayed(M::KIND) {
-            self.hello.key.0
-        } else {
-            0
-        };
+        let route = if vo_wire::work::is_relayed(M::KIND) { self.hello.key.0 } else { 0 };
         let mut bytes = Vec::new();
         write_message(route, message, &mut bytes);
         self.sink.write_all(&bytes).await.unwrap();
@@ -326,14 +272,7 @@ impl Peer {
                         if kind == Inventory::KIND {
                             self.told = frame.read::<Inventory>().unwrap().number;
                         }
-                        assert_eq!(
-                            frame.route,
-                            if vo_wire::work::is_relayed(kind) {
-                                self.hello.key.0
-                            } else {
-                                0
-                            }
-                        );
+                        assert_eq!(frame.route, if vo_wire::work::is_relayed(kind) { self.hello.key.0 } else { 0 });
                         return Some(frame);
                     }
                 }
@@ -345,23 +284,12 @@ impl Peer {
     async fn serve(&mut self, hash: [u8; 32]) {
         self.served.push(hash);
         let Some(content) = self.blobs.get(&hash).cloned() else {
-            return self
-                .send(&BlobMissing {
-                    hash,
-                    why: "nobody has it".into(),
-                })
-                .await;
+            return self.send(&BlobMissing { hash, why: "nobody has it".into() }).await;
         };
         let size = content.len() as u64;
         let mut offset = 0;
         for piece in content.chunks(CHUNK).chain(content.is_empty().then_some(&[][..])) {
-            self.send(&BlobChunk {
-                hash,
-                offset,
-                size,
-                data: piece.to_vec(),
-            })
-            .await;
+            self.send(&BlobChunk { hash, offset, size, data: piece.to_vec() }).await;
             offset += piece.len() as u64;
         }
     }
@@ -370,12 +298,7 @@ impl Peer {
     pub fn file(&mut self, role: FileRole, content: &[u8]) -> FileRef {
         let hash: [u8; 32] = sha256(content);
         self.blobs.insert(hash, content.to_vec());
-        FileRef {
-            role,
-            hash,
-            size: content.len() as u64,
-            mode: 0o644,
-        }
+        FileRef { role, hash, size: content.len() as u64, mode: 0o644 }
     }
 
     /// All of an output, fetched in windows.
@@ -387,20 +310,11 @@ impl Peer {
         while (content.len() as u64) < output.size {
             let left = output.size - content.len() as u64;
             let length = left.min(WINDOW);
-            self.send(&FetchOutput {
-                id,
-                kind: output.kind.clone(),
-                offset: content.len() as u64,
-                length,
-            })
-            .await;
+            self.send(&FetchOutput { id, kind: output.kind.clone(), offset: content.len() as u64, length }).await;
             let end = content.len() as u64 + length;
             while (content.len() as u64) < end {
                 let chunk: OutputChunk = self.expect().await;
-                assert_eq!(
-                    (chunk.id, &chunk.kind, chunk.offset),
-                    (id, &output.kind, content.len() as u64)
-                );
+                assert_eq!((chunk.id, &chunk.kind, chunk.offset), (id, &output.kind, content.len() as u64));
                 assert!(chunk.data.len() <= CHUNK && !chunk.data.is_empty());
                 content.extend(chunk.data);
             }
@@ -411,10 +325,7 @@ impl Peer {
     /// The next message of this kind; others are dropped, but results are kept for [`Peer::result`].
     pub async fn expect<M: Message>(&mut self) -> M {
         loop {
-            let frame = self
-                .next()
-                .await
-                .unwrap_or_else(|| panic!("closed before {:#06x}", M::KIND));
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed before {:#06x}", M::KIND));
             if frame.kind == M::KIND {
                 return frame.read().unwrap();
             }
@@ -433,15 +344,7 @@ impl Peer {
     }
 
     pub async fn assign(&mut self, program: u64, ids: &[AttemptId]) {
-        let attempts = ids
-            .iter()
-            .map(|id| Assignment {
-                id: *id,
-                program,
-                files: None,
-                directory: None,
-            })
-            .collect();
+        let attempts = ids.iter().map(|id| Assignment { id: *id, program, files: None, directory: None }).collect();
         self.give(attempts).await;
     }
 
@@ -455,12 +358,7 @@ impl Peer {
     }
 
     pub async fn assign_files(&mut self, program: u64, id: AttemptId, files: Vec<FileRef>) {
-        let attempts = vec![Assignment {
-            id,
-            program,
-            files: Some(files),
-            directory: None,
-        }];
+        let attempts = vec![Assignment { id, program, files: Some(files), directory: None }];
         self.give(attempts).await;
     }
 
@@ -501,18 +399,12 @@ impl Peer {
 }
 
 pub fn sha256(content: &[u8]) -> [u8; 32] {
-    ring::digest::digest(&ring::digest::SHA256, content)
-        .as_ref()
-        .try_into()
-        .unwrap()
+    ring::digest::digest(&ring::digest::SHA256, content).as_ref().try_into().unwrap()
 }
 
 /// First try of job 1.`proc`.
 pub fn id(proc: u32) -> AttemptId {
-    AttemptId {
-        job: JobId { cluster: 1, proc },
-        attempt: 1,
-    }
+    AttemptId { job: JobId { cluster: 1, proc }, attempt: 1 }
 }
 
 pub fn constant(text: impl AsRef<[u8]>) -> Template {
@@ -521,10 +413,7 @@ pub fn constant(text: impl AsRef<[u8]>) -> Template {
 
 /// `sh -c SCRIPT` in `directory`.
 pub fn shell(directory: &Path, script: &str) -> Program {
-    Program {
-        arguments: vec![constant("-c"), constant(script)],
-        ..plain(directory, "/bin/sh")
-    }
+    Program { arguments: vec![constant("-c"), constant(script)], ..plain(directory, "/bin/sh") }
 }
 
 pub fn plain(directory: &Path, executable: &str) -> Program {

@@ -25,9 +25,7 @@ pub(super) fn run(arguments: Help) -> Result<ExitCode> {
         },
     };
     let mut out = stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -41,11 +39,7 @@ Leaves the session running and gives the terminal back. `vo-login -r NAME` comes
 fn overview() -> String {
     let mut text = String::from("Grid commands:\n");
     for command in ALL {
-        let about = command
-            .manual()
-            .get_about()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let about = command.manual().get_about().map(ToString::to_string).unwrap_or_default();
         let usage = format!("{} {}", command.name(), command.operands);
         text += &format!("  {usage:<18} {about}\n");
     }

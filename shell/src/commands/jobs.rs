@@ -54,27 +54,13 @@ pub(crate) struct History {
 }
 
 /// States of jobs that are not finished.
-const UNFINISHED: [JobState; 6] = [
-    JobState::Idle,
-    JobState::Matched,
-    JobState::Running,
-    JobState::Unknown,
-    JobState::Transferring,
-    JobState::Held,
-];
+const UNFINISHED: [JobState; 6] =
+    [JobState::Idle, JobState::Matched, JobState::Running, JobState::Unknown, JobState::Transferring, JobState::Held];
 const RUNNING: [JobState; 3] = [JobState::Running, JobState::Unknown, JobState::Transferring];
 const FINISHED: [JobState; 2] = [JobState::Completed, JobState::Removed];
 
 pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
-    let Queue {
-        asking,
-        nobatch,
-        hold,
-        run,
-        all,
-        json,
-        picks,
-    } = arguments;
+    let Queue { asking, nobatch, hold, run, all, json, picks } = arguments;
     let mut master = asking.connect()?;
     let states = match (hold, run, all) {
         (true, ..) => vec![JobState::Held],
@@ -82,16 +68,10 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         (.., true) => Vec::new(),
         _ => UNFINISHED.to_vec(),
     };
-    let jobs = ListJobs {
-        picks: picks.clone(),
-        states,
-        last: None,
-    };
+    let jobs = ListJobs { picks: picks.clone(), states, last: None };
     if json {
         let mut list = JsonList::new(stdout());
-        master.pages(&jobs, |page: JobRows| {
-            page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row)))
-        })?;
+        master.pages(&jobs, |page: JobRows| page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row))))?;
         return list.end().map(|()| ExitCode::Success);
     }
     let mut clusters = Vec::new();
@@ -110,12 +90,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
     } else if !all {
         clusters.retain(|cluster| cluster.counts.unfinished() > 0);
     }
-    let head = Head {
-        session: &master.welcome.session,
-        owner: &owner(),
-        now: now_ms(),
-        zone: TimeZone::system(),
-    };
+    let head = Head { session: &master.welcome.session, owner: &owner(), now: now_ms(), zone: TimeZone::system() };
     let table = match (by_job, hold) {
         (true, true) => head.held(&rows),
         (true, false) => head.jobs(&rows),
@@ -126,23 +101,12 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
 }
 
 pub(super) fn history(arguments: History) -> Result<ExitCode> {
-    let History {
-        asking,
-        limit,
-        json,
-        picks,
-    } = arguments;
-    let request = ListJobs {
-        picks,
-        states: FINISHED.to_vec(),
-        last: limit,
-    };
+    let History { asking, limit, json, picks } = arguments;
+    let request = ListJobs { picks, states: FINISHED.to_vec(), last: limit };
     let mut master = asking.connect()?;
     if json {
         let mut list = JsonList::new(stdout());
-        master.pages(&request, |page: JobRows| {
-            page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row)))
-        })?;
+        master.pages(&request, |page: JobRows| page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row))))?;
         return list.end().map(|()| ExitCode::Success);
     }
     let mut rows = Vec::new();
@@ -150,17 +114,9 @@ pub(super) fn history(arguments: History) -> Result<ExitCode> {
         rows.extend(page.rows);
         Ok(())
     })?;
-    let head = Head {
-        session: "",
-        owner: &owner(),
-        now: now_ms(),
-        zone: TimeZone::system(),
-    };
+    let head = Head { session: "", owner: &owner(), now: now_ms(), zone: TimeZone::system() };
     let mut out = stdout();
-    head.finished(&rows)
-        .write(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    head.finished(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -170,24 +126,19 @@ fn owner() -> String {
 }
 
 fn total(clusters: &[ClusterRow]) -> Counts {
-    clusters
-        .iter()
-        .fold(Counts::default(), |sum, ClusterRow { counts, .. }| Counts {
-            idle: sum.idle + counts.idle,
-            running: sum.running + counts.running,
-            held: sum.held + counts.held,
-            completed: sum.completed + counts.completed,
-            removed: sum.removed + counts.removed,
-            failed: sum.failed + counts.failed,
-        })
+    clusters.iter().fold(Counts::default(), |sum, ClusterRow { counts, .. }| Counts {
+        idle: sum.idle + counts.idle,
+        running: sum.running + counts.running,
+        held: sum.held + counts.held,
+        completed: sum.completed + counts.completed,
+        removed: sum.removed + counts.removed,
+        failed: sum.failed + counts.failed,
+    })
 }
 
 /// The jobs that a cluster's row counts: all of it, or those of it that were named.
 fn ids(row: &ClusterRow, picks: &[Pick]) -> String {
-    let first = JobId {
-        cluster: row.cluster,
-        proc: 0,
-    };
+    let first = JobId { cluster: row.cluster, proc: 0 };
     let mut named: Vec<JobId> = picks
         .iter()
         .filter_map(|pick| match pick {
@@ -218,14 +169,7 @@ impl Head<'_> {
         let date = short_date(self.now, &self.zone);
         writeln!(out, "-- Session: {} @ {date}", self.session)?;
         table.write(out)?;
-        let Counts {
-            idle,
-            running,
-            held,
-            completed,
-            removed,
-            failed,
-        } = *total;
+        let Counts { idle, running, held, completed, removed, failed } = *total;
         writeln!(
             out,
             "\nTotal: {} jobs; {completed} completed ({failed} failed), {removed} removed, {idle} idle, {running} running, {held} held",
@@ -253,13 +197,7 @@ impl Head<'_> {
             ("JOB_IDS", Left),
         ]);
         for row in rows {
-            let Counts {
-                idle,
-                running,
-                held,
-                completed,
-                ..
-            } = row.counts;
+            let Counts { idle, running, held, completed, .. } = row.counts;
             let total = row.counts.total();
             table.row(vec![
                 self.owner.into(),
@@ -312,12 +250,7 @@ impl Head<'_> {
         ]);
         for row in rows {
             let why = row.reason.clone().unwrap_or_default();
-            table.row(vec![
-                row.id.to_string(),
-                self.owner.into(),
-                self.date(row.submitted_ms),
-                why,
-            ]);
+            table.row(vec![row.id.to_string(), self.owner.into(), self.date(row.submitted_ms), why]);
         }
         table
     }
@@ -418,15 +351,9 @@ pub(super) fn state_name(state: JobState) -> &'static str {
 /// A command without its directory, cut where a line would be too long.
 fn short(command: &str) -> String {
     const WIDTH: usize = 60;
-    let (program, rest) = command
-        .split_once(' ')
-        .map_or((command, ""), |(program, rest)| (program, rest));
+    let (program, rest) = command.split_once(' ').map_or((command, ""), |(program, rest)| (program, rest));
     let name = program.rsplit('/').next().unwrap_or(program);
-    let text = if rest.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name} {rest}")
-    };
+    let text = if rest.is_empty() { name.to_owned() } else { format!("{name} {rest}") };
     match text.char_indices().nth(WIDTH) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
         None => text,
@@ -485,12 +412,7 @@ mod tests {
     use super::*;
     use vo_core::job::Usage;
 
-    const HEAD: Head<'_> = Head {
-        session: "default",
-        owner: "ann",
-        now: 1_795_295_600_000,
-        zone: TimeZone::UTC,
-    };
+    const HEAD: Head<'_> = Head { session: "default", owner: "ann", now: 1_795_295_600_000, zone: TimeZone::UTC };
 
     fn row(proc: u32, state: JobState) -> JobRow {
         JobRow {
@@ -502,11 +424,7 @@ mod tests {
             ended_ms: None,
             exit_code: None,
             signal: None,
-            usage: Usage {
-                wall_ms: 61_000,
-                cpu_ms: 5,
-                peak_kib: 3 << 10,
-            },
+            usage: Usage { wall_ms: 61_000, cpu_ms: 5, peak_kib: 3 << 10 },
             site: Some("tundra".into()),
             host: Some("n1".into()),
             reason: None,
@@ -524,16 +442,8 @@ mod tests {
     fn the_batch_view_names_the_jobs_that_it_counts() {
         let job = |proc| Pick::Job(JobId { cluster: 12, proc });
         let check = |total: u32, picks: &[Pick], expected: &str| {
-            let counts = Counts {
-                idle: total,
-                ..Counts::default()
-            };
-            let row = ClusterRow {
-                cluster: 12,
-                name: String::new(),
-                submitted_ms: 0,
-                counts,
-            };
+            let counts = Counts { idle: total, ..Counts::default() };
+            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts };
             assert_eq!(ids(&row, picks), expected, "{picks:?}");
         };
         check(1, &[], "12.0");
@@ -545,31 +455,14 @@ mod tests {
 
     #[test]
     fn the_batch_view() {
-        let counts = Counts {
-            idle: 4,
-            running: 2,
-            held: 0,
-            completed: 994,
-            removed: 0,
-            failed: 1,
-        };
+        let counts = Counts { idle: 4, running: 2, held: 0, completed: 994, removed: 0, failed: 1 };
         let cluster = |cluster, name: &str, counts| ClusterRow {
             cluster,
             name: name.into(),
             submitted_ms: 1_795_295_589_000,
             counts,
         };
-        let rows = [
-            cluster(12, "sim", counts),
-            cluster(
-                13,
-                "one",
-                Counts {
-                    held: 1,
-                    ..Counts::default()
-                },
-            ),
-        ];
+        let rows = [cluster(12, "sim", counts), cluster(13, "one", Counts { held: 1, ..Counts::default() })];
         check(
             &HEAD.clusters(&rows, &[]),
             &total(&rows),
@@ -585,21 +478,10 @@ Total: 1001 jobs; 994 completed (1 failed), 0 removed, 4 idle, 2 running, 1 held
 
     #[test]
     fn the_job_view() {
-        let rows = [
-            row(3, JobState::Running),
-            JobRow {
-                site: None,
-                host: None,
-                ..row(14, JobState::Idle)
-            },
-        ];
+        let rows = [row(3, JobState::Running), JobRow { site: None, host: None, ..row(14, JobState::Idle) }];
         check(
             &HEAD.jobs(&rows),
-            &Counts {
-                idle: 1,
-                running: 1,
-                ..Counts::default()
-            },
+            &Counts { idle: 1, running: 1, ..Counts::default() },
             "-- Session: default @ 11/21 21:13
    ID OWNER   SUBMITTED   RUN_TIME ST SITE   HOST CMD
  12.3 ann   11/21 21:13 0+00:00:10 R  tundra n1   sim --seed 7
@@ -612,20 +494,10 @@ Total: 2 jobs; 0 completed (0 failed), 0 removed, 1 idle, 1 running, 0 held
 
     #[test]
     fn history_shows_how_jobs_ended() {
-        let killed = JobRow {
-            ended_ms: Some(1_795_295_651_000),
-            signal: Some(9),
-            ..row(0, JobState::Completed)
-        };
-        let done = JobRow {
-            exit_code: Some(3),
-            signal: None,
-            ..killed.clone()
-        };
+        let killed = JobRow { ended_ms: Some(1_795_295_651_000), signal: Some(9), ..row(0, JobState::Completed) };
+        let done = JobRow { exit_code: Some(3), signal: None, ..killed.clone() };
         let mut out = Vec::new();
-        HEAD.finished(&[killed, done, row(2, JobState::Removed)])
-            .write(&mut out)
-            .unwrap();
+        HEAD.finished(&[killed, done, row(2, JobState::Removed)]).write(&mut out).unwrap();
         let expected = "  ID OWNER   SUBMITTED   RUN_TIME ST   COMPLETED    EXIT MEM SITE   CMD
 12.0 ann   11/21 21:13 0+00:01:01 C  11/21 21:14 SIGKILL  3M tundra sim --seed 7
 12.0 ann   11/21 21:13 0+00:01:01 C  11/21 21:14       3  3M tundra sim --seed 7

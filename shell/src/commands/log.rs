@@ -44,11 +44,7 @@ pub(super) fn run(arguments: Log) -> Result<ExitCode> {
     let show = ShowJob { job: arguments.job };
     let mut detail: JobDetail = session.connect()?.ask(&show)?;
     if arguments.output || arguments.error {
-        let (path, what) = if arguments.output {
-            (&detail.output, "output")
-        } else {
-            (&detail.error, "error")
-        };
+        let (path, what) = if arguments.output { (&detail.output, "output") } else { (&detail.error, "error") };
         return copy(path.as_deref(), what, &detail);
     }
     let mut out = stdout();
@@ -59,22 +55,16 @@ pub(super) fn run(arguments: Log) -> Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     let zone = TimeZone::system();
-    write_detail(&detail, &zone, &mut out)
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    write_detail(&detail, &zone, &mut out).and_then(|()| out.flush()).map_err(written)?;
     if arguments.follow {
         let mut watch = session.connect()?;
-        watch.send(&Watch {
-            picks: vec![Pick::Job(arguments.job)],
-        })?;
+        watch.send(&Watch { picks: vec![Pick::Job(arguments.job)] })?;
         let mut shown = detail.events.len();
         loop {
             let ended = watch.frame()?.kind == Done::KIND;
             detail = session.connect()?.ask(&show)?;
             let news = detail.events.get(shown..).unwrap_or_default();
-            write_events(news, &zone, &mut out)
-                .and_then(|()| out.flush())
-                .map_err(written)?;
+            write_events(news, &zone, &mut out).and_then(|()| out.flush()).map_err(written)?;
             shown = detail.events.len();
             if ended {
                 break;
@@ -94,10 +84,7 @@ fn copy(path: Option<&[u8]>, what: &str, detail: &JobDetail) -> Result<ExitCode>
         let error = Error::system(format!("cannot open {}", path.display()), e);
         match detail.row.state {
             JobState::Completed => error,
-            state => error.hint(format!(
-                "the job is {}; its {what} may not be there yet",
-                state_name(state)
-            )),
+            state => error.hint(format!("the job is {}; its {what} may not be there yet", state_name(state))),
         }
     })?;
     io::copy(&mut file, &mut io::stdout().lock()).map_err(written)?;
@@ -108,17 +95,9 @@ fn write_detail(detail: &JobDetail, zone: &TimeZone, out: &mut impl Write) -> io
     let row = &detail.row;
     writeln!(out, "{}  {}", row.id, printable(&row.command))?;
     let mut say = |name: &str, value: &str| {
-        if value.is_empty() {
-            Ok(())
-        } else {
-            writeln!(out, "  {name:<10}{}", printable(value))
-        }
+        if value.is_empty() { Ok(()) } else { writeln!(out, "  {name:<10}{}", printable(value)) }
     };
-    let attempts = if row.attempts > 1 {
-        format!(" (attempt {})", row.attempts)
-    } else {
-        String::new()
-    };
+    let attempts = if row.attempts > 1 { format!(" (attempt {})", row.attempts) } else { String::new() };
     say("state", &format!("{}{attempts}", state_name(row.state)))?;
     say("exit", &end(row))?;
     say("reason", row.reason.as_deref().unwrap_or_default())?;
@@ -135,20 +114,14 @@ fn write_detail(detail: &JobDetail, zone: &TimeZone, out: &mut impl Write) -> io
         say("memory", &memory(row.usage.peak_kib))?;
     }
     say("directory", &String::from_utf8_lossy(&detail.initialdir))?;
-    for (name, path) in [
-        ("output", &detail.output),
-        ("error", &detail.error),
-        ("log", &detail.log),
-    ] {
+    for (name, path) in [("output", &detail.output), ("error", &detail.error), ("log", &detail.log)] {
         say(name, &String::from_utf8_lossy(path.as_deref().unwrap_or_default()))?;
     }
     write_events(&detail.events, zone, out)
 }
 
 fn write_events(events: &[JobEventRow], zone: &TimeZone, out: &mut impl Write) -> io::Result<()> {
-    events
-        .iter()
-        .try_for_each(|event| writeln!(out, "{} {}", full_date(event.at_ms, zone), printable(&event.text)))
+    events.iter().try_for_each(|event| writeln!(out, "{} {}", full_date(event.at_ms, zone), printable(&event.text)))
 }
 
 /// A job in `log --json`: the keys of `q --json`, and these. Paths that are not UTF-8 are shown with U+FFFD.
@@ -178,14 +151,7 @@ impl<'a> DetailJson<'a> {
             output: path(&detail.output),
             error: path(&detail.error),
             log: path(&detail.log),
-            events: detail
-                .events
-                .iter()
-                .map(|e| EventJson {
-                    at_ms: e.at_ms,
-                    text: &e.text,
-                })
-                .collect(),
+            events: detail.events.iter().map(|e| EventJson { at_ms: e.at_ms, text: &e.text }).collect(),
         }
     }
 }

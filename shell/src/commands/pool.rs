@@ -62,12 +62,7 @@ pub(crate) struct Proxies {
 }
 
 pub(super) fn status(arguments: Status) -> Result<ExitCode> {
-    let Status {
-        asking,
-        sites,
-        total,
-        json,
-    } = arguments;
+    let Status { asking, sites, total, json } = arguments;
     let mut master = asking.connect()?;
     if sites {
         return show_sites(&mut master, json);
@@ -81,9 +76,7 @@ pub(super) fn status(arguments: Status) -> Result<ExitCode> {
         return json_list(rows.iter().map(StarterJson::new));
     }
     let mut out = stdout();
-    write_pool(&rows, total, &mut out)
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    write_pool(&rows, total, &mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -106,24 +99,13 @@ pub(super) fn sites(arguments: Sites) -> Result<ExitCode> {
     })?;
     let mut out = stdout();
     let now = now_ms();
-    let text: String = rows
-        .iter()
-        .map(|row| site_detail(row, &proxies, now))
-        .collect::<Vec<_>>()
-        .join("\n");
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    let text: String = rows.iter().map(|row| site_detail(row, &proxies, now)).collect::<Vec<_>>().join("\n");
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
 pub(super) fn proxies(arguments: Proxies) -> Result<ExitCode> {
-    let Proxies {
-        asking,
-        all,
-        json,
-        names,
-    } = arguments;
+    let Proxies { asking, all, json, names } = arguments;
     let mut master = asking.connect()?;
     known(&names, &site_rows(&mut master)?)?;
     let mut rows = Vec::new();
@@ -136,10 +118,7 @@ pub(super) fn proxies(arguments: Proxies) -> Result<ExitCode> {
         return json_list(rows.iter().map(ProxyJson::new));
     }
     let mut out = stdout();
-    proxy_table(&rows)
-        .write(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    proxy_table(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -173,10 +152,7 @@ fn show_sites(master: &mut Master, json: bool) -> Result<ExitCode> {
         return json_list(rows.iter().map(SiteJson::new));
     }
     let mut out = stdout();
-    site_table(&rows)
-        .write(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(written)?;
+    site_table(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -284,18 +260,7 @@ impl Totals {
 }
 
 fn totals(rows: &[StarterRow]) -> Table {
-    let names = [
-        "Site",
-        "Total",
-        "Claimed",
-        "Unclaimed",
-        "Drained",
-        "Unknown",
-        "Cpus",
-        "Busy",
-        "Running",
-        "Backlog",
-    ];
+    let names = ["Site", "Total", "Claimed", "Unclaimed", "Drained", "Unknown", "Cpus", "Busy", "Running", "Backlog"];
     let columns: Vec<_> = names.iter().map(|name| (*name, Side::Right)).collect();
     let mut table = Table::new(&columns);
     let mut sites: BTreeMap<&str, Totals> = BTreeMap::new();
@@ -349,29 +314,13 @@ fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
     let mut say = |name: &str, value: &str| text += &format!("  {name:<11}{}\n", crate::error::printable(value));
     say("gateway", &row.gateway);
     say("host", row.host.as_deref().unwrap_or("-"));
-    say(
-        "state",
-        &format!(
-            "{}, for {}",
-            site_state(row.state),
-            span(now.saturating_sub(row.since_ms))
-        ),
-    );
+    say("state", &format!("{}, for {}", site_state(row.state), span(now.saturating_sub(row.since_ms))));
     say("batch", row.batch.as_deref().unwrap_or("-"));
-    say(
-        "proxies",
-        &format!("{} running, {} queued, {} wanted", row.running, row.queued, row.target),
-    );
-    say(
-        "pool",
-        &format!("{} starters, {} of {} CPUs busy", row.starters, row.busy_cpus, row.cpus),
-    );
+    say("proxies", &format!("{} running, {} queued, {} wanted", row.running, row.queued, row.target));
+    say("pool", &format!("{} starters, {} of {} CPUs busy", row.starters, row.busy_cpus, row.cpus));
     say("jobs done", &row.completed.to_string());
     let [submit, status, accounting, cancel] = row.calls;
-    say(
-        "calls",
-        &format!("{submit} submit, {status} status, {accounting} accounting, {cancel} cancel"),
-    );
+    say("calls", &format!("{submit} submit, {status} status, {accounting} accounting, {cancel} cancel"));
     if let Some(problem) = &row.problem {
         say("problem", problem);
     }
@@ -381,10 +330,7 @@ fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
     for proxy in proxies.iter().filter(|proxy| proxy.site == row.name) {
         let id = proxy.info.batch_id.as_deref().unwrap_or("-");
         let state = proxy_state(proxy.info.state);
-        say(
-            &format!("proxy {}", proxy.info.id),
-            &format!("{state} (batch job {id}): {}", proxy.info.why),
-        );
+        say(&format!("proxy {}", proxy.info.id), &format!("{state} (batch job {id}): {}", proxy.info.why));
     }
     text
 }
@@ -648,13 +594,7 @@ Total     0       0         0       0       0    0    0       0       0
             why: "squeue: PENDING (Priority)".into(),
         };
         check(
-            |out| {
-                proxy_table(&[ProxyRow {
-                    site: "tundra".into(),
-                    info,
-                }])
-                .write(out)
-            },
+            |out| proxy_table(&[ProxyRow { site: "tundra".into(), info }]).write(out),
             "Site   Proxy BatchId State  StateTime Starters Why
 tundra     3 1234    PEND  1+01:01:01      0/2 squeue: PENDING (Priority)
 ",

@@ -57,17 +57,9 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit {
-        asking,
-        append,
-        batch_name,
-        terse,
-        json,
-        words,
-    } = arguments;
-    let (overrides, mut files): (Vec<_>, Vec<_>) = words
-        .into_iter()
-        .partition(|word| assignment(word).is_some() && !Path::new(word).exists());
+    let Submit { asking, append, batch_name, terse, json, words } = arguments;
+    let (overrides, mut files): (Vec<_>, Vec<_>) =
+        words.into_iter().partition(|word| assignment(word).is_some() && !Path::new(word).exists());
     let overrides: Vec<(String, Vec<u8>)> = append
         .iter()
         .chain(&overrides)
@@ -83,10 +75,8 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     }
     let here = std::env::current_dir().map_err(|e| Error::system("cannot tell the current directory", e))?;
     // All of them are read and checked before any is sent.
-    let requests: Vec<Request> = files
-        .iter()
-        .map(|file| prepare(file, &overrides, batch_name.as_deref(), &here))
-        .collect::<Result<_>>()?;
+    let requests: Vec<Request> =
+        files.iter().map(|file| prepare(file, &overrides, batch_name.as_deref(), &here)).collect::<Result<_>>()?;
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
@@ -110,16 +100,8 @@ fn assignment(word: &OsStr) -> Option<(String, Vec<u8>)> {
     let bytes = word.as_bytes();
     let (name, value) = bytes.split_at_checked(bytes.iter().position(|b| *b == b'=')?)?;
     let name = str::from_utf8(name).ok()?.trim();
-    let plain = !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'+'));
-    plain.then(|| {
-        (
-            name.to_owned(),
-            value.get(1..).unwrap_or_default().trim_ascii().to_vec(),
-        )
-    })
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'+'));
+    plain.then(|| (name.to_owned(), value.get(1..).unwrap_or_default().trim_ascii().to_vec()))
 }
 
 fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&str>, here: &Path) -> Result<Request> {
@@ -138,10 +120,7 @@ fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&st
         Ok(description) => description,
         Err(findings) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
-            return Err(Error::new(
-                ExitCode::Refused,
-                format!("nothing of {shown} was submitted"),
-            ));
+            return Err(Error::new(ExitCode::Refused, format!("nothing of {shown} was submitted")));
         }
     };
     description.warnings.iter().for_each(|warning| eprintln!("{warning}"));
@@ -154,18 +133,12 @@ fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&st
         groups.push(converted);
     }
     let ad = description.groups.first().map(|group| &group.ad);
-    let name = batch_name
-        .map(str::to_owned)
-        .or_else(|| name(ad?, file))
-        .unwrap_or_default();
+    let name = batch_name.map(str::to_owned).or_else(|| name(ad?, file)).unwrap_or_default();
     let request = Request { groups, name };
     if Frame::new(0, &request).body.len() + 64 > MAX_FRAME {
         let error = Error::new(
             ExitCode::Refused,
-            format!(
-                "{shown} describes {} different programs, which is too much at once",
-                request.groups.len()
-            ),
+            format!("{shown} describes {} different programs, which is too much at once", request.groups.len()),
         );
         return Err(error.hint("put them into several files, or let $(Process) tell them apart"));
     }
@@ -196,11 +169,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     let list = |templates: &[submit::Template]| templates.iter().map(late).collect::<Result<Vec<_>>>();
     let executable = late(&ad.executable)?;
     let program = Program {
-        executable: if ad.transfer_executable {
-            absolute(here, executable)
-        } else {
-            executable
-        },
+        executable: if ad.transfer_executable { absolute(here, executable) } else { executable },
         arguments: list(&ad.arguments)?,
         environment: environment(ad)?,
         initialdir: absolute(here, optional(&ad.initialdir)?.unwrap_or_default()),
@@ -218,11 +187,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         cpus: ad.request_cpus,
         memory_mb: ad.request_memory_mb,
     };
-    Ok(SubmitGroup {
-        count: group.count,
-        program,
-        log: optional(&ad.log)?,
-    })
+    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)? })
 }
 
 /// The description's variables, after those that `getenv` takes from here.
@@ -232,15 +197,9 @@ fn environment(ad: &JobAd) -> Result<Vec<(Template, Template)>> {
         for (name, value) in std::env::vars_os() {
             // The session's own variables mean nothing to a job.
             let ours = name.as_bytes().starts_with(b"VO_SESSION");
-            let set = ad
-                .environment
-                .iter()
-                .any(|(other, _)| other.as_bytes() == name.as_bytes());
+            let set = ad.environment.iter().any(|(other, _)| other.as_bytes() == name.as_bytes());
             if !ours && !set && ad.getenv.selects(name.as_bytes()) {
-                variables.push((
-                    Template::constant(name.into_vec()),
-                    Template::constant(value.into_vec()),
-                ));
+                variables.push((Template::constant(name.into_vec()), Template::constant(value.into_vec())));
             }
         }
     }
@@ -274,15 +233,9 @@ fn late(template: &submit::Template) -> Result<Template> {
     let mut text = Vec::new();
     let mut rest = source.as_slice();
     while let Some((byte, tail)) = rest.split_first() {
-        let macros: [(&[u8], Option<Piece>); 3] = [
-            (b"$(DOLLAR)", None),
-            (b"$(Cluster)", Some(Piece::Cluster)),
-            (b"$(Process)", Some(Piece::Process)),
-        ];
-        match macros
-            .into_iter()
-            .find_map(|(name, piece)| Some((rest.strip_prefix(name)?, piece)))
-        {
+        let macros: [(&[u8], Option<Piece>); 3] =
+            [(b"$(DOLLAR)", None), (b"$(Cluster)", Some(Piece::Cluster)), (b"$(Process)", Some(Piece::Process))];
+        match macros.into_iter().find_map(|(name, piece)| Some((rest.strip_prefix(name)?, piece))) {
             Some((tail, None)) => {
                 text.push(b'$');
                 rest = tail;
@@ -295,10 +248,7 @@ fn late(template: &submit::Template) -> Result<Template> {
                 rest = tail;
             }
             None if *byte == b'$' => {
-                let error = Error::new(
-                    ExitCode::Refused,
-                    "$(Step) after the first queue statement is not supported",
-                );
+                let error = Error::new(ExitCode::Refused, "$(Step) after the first queue statement is not supported");
                 return Err(error.hint("use $(Process), or a file for each queue statement"));
             }
             None => {
@@ -318,11 +268,8 @@ fn check(group: &SubmitGroup, first: u32) -> Result<()> {
     let program = &group.program;
     let mut seen = HashSet::new();
     let mut each = |template: &Template, what: fn(&Path) -> Result<(), Problem>| -> Result<()> {
-        let jobs = if template.is_constant() && program.initialdir.is_constant() {
-            1
-        } else {
-            group.count.min(CHECKED_JOBS)
-        };
+        let jobs =
+            if template.is_constant() && program.initialdir.is_constant() { 1 } else { group.count.min(CHECKED_JOBS) };
         for proc in first..first.saturating_add(jobs) {
             // The cluster's number is not known yet. Files named by it can't be there.
             let job = JobId { cluster: 0, proc };
@@ -334,11 +281,8 @@ fn check(group: &SubmitGroup, first: u32) -> Result<()> {
         }
         Ok(())
     };
-    let named_by_cluster = |template: &Template| {
-        [template, &program.initialdir]
-            .iter()
-            .any(|t| t.0.contains(&Piece::Cluster))
-    };
+    let named_by_cluster =
+        |template: &Template| [template, &program.initialdir].iter().any(|t| t.0.contains(&Piece::Cluster));
     if program.transfer_executable && !named_by_cluster(&program.executable) {
         each(&program.executable, executable)?;
     }
@@ -367,10 +311,7 @@ struct Problem {
 
 impl Problem {
     fn new(what: impl Into<String>, hint: &'static str) -> Problem {
-        Problem {
-            what: what.into(),
-            hint,
-        }
+        Problem { what: what.into(), hint }
     }
 
     fn refuse(self, path: &Path) -> Error {
@@ -383,10 +324,9 @@ fn executable(path: &Path) -> Result<(), Problem> {
         "executable names the program, seen from here; `transfer_executable = false` for a program of the nodes";
     match fs::metadata(path) {
         Err(e) => Err(Problem::new(format!("can't be used as the executable: {e}"), HINT)),
-        Ok(found) if !found.is_file() => Err(Problem::new(
-            "can't be used as the executable: it is no regular file",
-            HINT,
-        )),
+        Ok(found) if !found.is_file() => {
+            Err(Problem::new("can't be used as the executable: it is no regular file", HINT))
+        }
         Ok(found) if found.permissions().mode() & 0o111 == 0 => {
             Err(Problem::new("is not executable", "`chmod +x` makes it so"))
         }
@@ -406,10 +346,7 @@ fn directory(path: &Path) -> Result<(), Problem> {
 fn readable(path: &Path) -> Result<(), Problem> {
     use nix::unistd::{AccessFlags, access};
     access(path, AccessFlags::R_OK).map_err(|e| {
-        Problem::new(
-            format!("can't be read as input: {}", e.desc()),
-            "input files are named from initialdir",
-        )
+        Problem::new(format!("can't be read as input: {}", e.desc()), "input files are named from initialdir")
     })
 }
 
@@ -430,15 +367,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> submit::Description {
-        submit::parse(
-            "a.sub",
-            text,
-            &Context {
-                env: &|_| None,
-                overrides: &[],
-            },
-        )
-        .unwrap()
+        submit::parse("a.sub", text, &Context { env: &|_| None, overrides: &[] }).unwrap()
     }
 
     #[test]
@@ -468,11 +397,7 @@ mod tests {
     fn assignments() {
         let check = |word: &str, expected: Option<(&str, &str)>| {
             let read = assignment(OsStr::new(word)).map(|(name, value)| (name, String::from_utf8(value).unwrap()));
-            assert_eq!(
-                read.as_ref().map(|(name, value)| (name.as_str(), value.as_str())),
-                expected,
-                "{word:?}"
-            );
+            assert_eq!(read.as_ref().map(|(name, value)| (name.as_str(), value.as_str())), expected, "{word:?}");
         };
         check("a=b", Some(("a", "b")));
         check("request_cpus = 4", Some(("request_cpus", "4")));
@@ -498,25 +423,13 @@ mod tests {
         fs::write(dir.path().join("plain"), "").unwrap();
         fs::write(dir.path().join("in.0"), "").unwrap();
         check_text("executable = /bin/true\nqueue", None);
-        check_text(
-            "executable = absent\nqueue",
-            Some("absent can't be used as the executable"),
-        );
+        check_text("executable = absent\nqueue", Some("absent can't be used as the executable"));
         check_text("executable = plain\nqueue", Some("plain is not executable"));
         check_text("executable = absent\ntransfer_executable = false\nqueue", None);
         check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 1", None);
-        check_text(
-            "executable = /bin/cat\ninput = in.$(Process)\nqueue 2",
-            Some("in.1 can't be read"),
-        );
+        check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 2", Some("in.1 can't be read"));
         check_text("executable = /bin/cat\ninput = in.$(Cluster)\nqueue", None);
-        check_text(
-            "executable = /bin/true\noutput = no/out\nqueue",
-            Some("out can't be written"),
-        );
-        check_text(
-            "executable = /bin/true\ninitialdir = no\nqueue",
-            Some("can't be used as initialdir"),
-        );
+        check_text("executable = /bin/true\noutput = no/out\nqueue", Some("out can't be written"));
+        check_text("executable = /bin/true\ninitialdir = no\nqueue", Some("can't be used as initialdir"));
     }
 }

@@ -37,12 +37,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(arguments: Wait) -> Result<ExitCode> {
-    let Wait {
-        asking,
-        timeout,
-        quiet,
-        picks,
-    } = arguments;
+    let Wait { asking, timeout, quiet, picks } = arguments;
     let mut master = asking.connect()?;
     let started = Instant::now();
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
@@ -103,12 +98,7 @@ fn state(counts: &Counts, rate_milli: u64) -> String {
         }
     }
     if let Some(left) = (u64::from(counts.idle + counts.running) * 1_000_000).checked_div(rate_milli) {
-        text += &format!(
-            ", {}.{}/s, {} left",
-            rate_milli / 1000,
-            rate_milli / 100 % 10,
-            span(left)
-        );
+        text += &format!(", {}.{}/s, {} left", rate_milli / 1000, rate_milli / 100 % 10, span(left));
     }
     text
 }
@@ -116,11 +106,7 @@ fn state(counts: &Counts, rate_milli: u64) -> String {
 fn summary(counts: &Counts, took: Duration) -> String {
     let succeeded = counts.completed.saturating_sub(counts.failed);
     let mut text = format!("{succeeded} of {} job(s) succeeded", counts.total());
-    for (number, what) in [
-        (counts.failed, "failed"),
-        (counts.held, "held"),
-        (counts.removed, "removed"),
-    ] {
+    for (number, what) in [(counts.failed, "failed"), (counts.held, "held"), (counts.removed, "removed")] {
         if number > 0 {
             text += &format!(", {number} {what}");
         }
@@ -136,63 +122,33 @@ fn summary(counts: &Counts, took: Duration) -> String {
 }
 
 fn verdict(counts: &Counts) -> ExitCode {
-    if counts.failed + counts.held + counts.removed == 0 {
-        ExitCode::Success
-    } else {
-        ExitCode::JobsFailed
-    }
+    if counts.failed + counts.held + counts.removed == 0 { ExitCode::Success } else { ExitCode::JobsFailed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const COUNTS: Counts = Counts {
-        idle: 10,
-        running: 2,
-        held: 0,
-        completed: 88,
-        removed: 0,
-        failed: 0,
-    };
+    const COUNTS: Counts = Counts { idle: 10, running: 2, held: 0, completed: 88, removed: 0, failed: 0 };
 
     #[test]
     fn progress_shows_rate_and_time_left() {
         assert_eq!(state(&COUNTS, 0), "2 running");
         assert_eq!(state(&COUNTS, 150), "2 running, 0.1/s, 1m20s left");
         assert_eq!(
-            state(
-                &Counts {
-                    failed: 3,
-                    held: 1,
-                    ..COUNTS
-                },
-                12_345
-            ),
+            state(&Counts { failed: 3, held: 1, ..COUNTS }, 12_345),
             "2 running, 3 failed, 1 held, 12.3/s, 0s left"
         );
     }
 
     #[test]
     fn the_verdict_is_success_only_if_all_succeeded() {
-        let done = Counts {
-            idle: 0,
-            running: 0,
-            completed: 100,
-            ..COUNTS
-        };
+        let done = Counts { idle: 0, running: 0, completed: 100, ..COUNTS };
         assert_eq!(verdict(&done), ExitCode::Success);
         assert_eq!(verdict(&Counts { failed: 1, ..done }), ExitCode::JobsFailed);
         assert_eq!(verdict(&Counts { held: 1, ..done }), ExitCode::JobsFailed);
         assert_eq!(verdict(&Counts { removed: 1, ..done }), ExitCode::JobsFailed);
-        let text = summary(
-            &Counts {
-                failed: 1,
-                held: 2,
-                ..done
-            },
-            Duration::from_secs(61),
-        );
+        let text = summary(&Counts { failed: 1, held: 2, ..done }, Duration::from_secs(61));
         assert_eq!(
             text,
             "99 of 102 job(s) succeeded, 1 failed, 2 held (waited 1m1s); `q -hold` says why they are held"

@@ -22,9 +22,8 @@ use crate::sessions::{Session, State};
 /// Most job ids that are offered at once.
 const OFFERED_JOBS: u32 = 100;
 /// Words that the user's shell knows by itself.
-const BUILTINS: [&str; 12] = [
-    "alias", "bg", "cd", "detach", "echo", "exit", "export", "fg", "jobs", "kill", "set", "unset",
-];
+const BUILTINS: [&str; 12] =
+    ["alias", "bg", "cd", "detach", "echo", "exit", "export", "fg", "jobs", "kill", "set", "unset"];
 
 /// Answers for the lines of a session's grid shell.
 pub(super) struct Lines {
@@ -44,38 +43,23 @@ struct Place<'a> {
 }
 
 fn place(line: &str) -> Place<'_> {
-    let start = line
-        .rfind(|c: char| c.is_whitespace() || "|&;(`".contains(c))
-        .map_or(0, |at| at + 1);
+    let start = line.rfind(|c: char| c.is_whitespace() || "|&;(`".contains(c)).map_or(0, |at| at + 1);
     let (before, word) = line.split_at(start);
     let clause = before.rsplit(['|', '&', ';', '(', '`']).next().unwrap_or_default();
-    Place {
-        start,
-        word,
-        command: clause.split_whitespace().next(),
-    }
+    Place { start, word, command: clause.split_whitespace().next() }
 }
 
 impl Lines {
     pub(super) fn new(session: Session, syntax: Syntax) -> Lines {
-        Lines {
-            session,
-            syntax,
-            files: FilenameCompleter::new(),
-            programs: OnceCell::new(),
-        }
+        Lines { session, syntax, files: FilenameCompleter::new(), programs: OnceCell::new() }
     }
 
     /// Programs on PATH, as of the first question.
     fn programs(&self) -> &BTreeSet<String> {
         self.programs.get_or_init(|| {
             let path = env::var_os("PATH").unwrap_or_default();
-            let entries = env::split_paths(&path)
-                .filter_map(|dir| fs::read_dir(dir).ok())
-                .flatten();
-            entries
-                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .collect()
+            let entries = env::split_paths(&path).filter_map(|dir| fs::read_dir(dir).ok()).flatten();
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
         })
     }
 
@@ -84,13 +68,7 @@ impl Lines {
         let command = commands::find(command)?;
         if word.starts_with('-') {
             let manual = command.manual();
-            return Some(
-                manual
-                    .get_arguments()
-                    .filter_map(|a| a.get_long())
-                    .map(|long| format!("--{long}"))
-                    .collect(),
-            );
+            return Some(manual.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect());
         }
         match command.name() {
             "q" | "wait" | "history" | "log" | "rm" => self.ask(|master| jobs(master, word)),
@@ -117,11 +95,8 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
             let Ok(JobId { cluster, .. }) = format!("{cluster}.0").parse() else {
                 return Ok(found);
             };
-            let request = ListJobs {
-                picks: vec![Pick::Cluster(cluster)],
-                states: Vec::new(),
-                last: Some(OFFERED_JOBS),
-            };
+            let request =
+                ListJobs { picks: vec![Pick::Cluster(cluster)], states: Vec::new(), last: Some(OFFERED_JOBS) };
             master.pages(&request, |page: JobRows| {
                 found.extend(page.rows.iter().map(|row| row.id.to_string()));
                 Ok(())
@@ -144,10 +119,8 @@ impl Completer for Lines {
             None if word.contains(['/', '~', '\'', '"', '$']) => None,
             None => {
                 let ours = commands::ALL.iter().flat_map(|command| command.names.iter().copied());
-                let known: BTreeSet<&str> = ours
-                    .chain(BUILTINS)
-                    .chain(self.programs().iter().map(String::as_str))
-                    .collect();
+                let known: BTreeSet<&str> =
+                    ours.chain(BUILTINS).chain(self.programs().iter().map(String::as_str)).collect();
                 Some(known.into_iter().map(str::to_owned).collect())
             }
             Some(command) => self.operands(command, word),
@@ -156,27 +129,16 @@ impl Completer for Lines {
             .into_iter()
             .flatten()
             .filter(|candidate| candidate.starts_with(word))
-            .map(|text| Pair {
-                display: text.clone(),
-                replacement: format!("{text} "),
-            })
+            .map(|text| Pair { display: text.clone(), replacement: format!("{text} ") })
             .collect();
-        if fitting.is_empty() {
-            self.files.complete(line, at, context)
-        } else {
-            Ok((start, fitting))
-        }
+        if fitting.is_empty() { self.files.complete(line, at, context) } else { Ok((start, fitting)) }
     }
 }
 
 impl Validator for Lines {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let incomplete = self.syntax.is_incomplete(context.input());
-        Ok(if incomplete {
-            ValidationResult::Incomplete
-        } else {
-            ValidationResult::Valid(None)
-        })
+        Ok(if incomplete { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
     }
 }
 

@@ -87,11 +87,7 @@ impl Coshell {
         let (input_end, input) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&e))?;
         let (report, report_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&e))?;
         let mut command = Command::new(&program);
-        command
-            .env("VO_BIN", session.bin())
-            .env("VO_PRELUDE", prelude)
-            .stdin(Stdio::from(input_end))
-            .process_group(0);
+        command.env("VO_BIN", session.bin()).env("VO_PRELUDE", prelude).stdin(Stdio::from(input_end)).process_group(0);
         let shell_dir = session.dir.join("shell");
         prepare(&mut command, kind, &shell_dir).map_err(|e| failed(&e))?;
         let end = report_end.as_raw_fd();
@@ -100,13 +96,7 @@ impl Coshell {
         let child = command.spawn().map_err(|e| failed(&e))?;
         drop(report_end);
         let group = Pid::from_raw(i32::try_from(child.id()).map_err(|e| failed(&e))?);
-        let mut shell = Coshell {
-            child,
-            group,
-            input: input.into(),
-            report,
-            program: program.clone(),
-        };
+        let mut shell = Coshell { child, group, input: input.into(), report, program: program.clone() };
         match shell.command("vo__report\n", signals)? {
             Ran::Back => Ok(shell),
             Ran::Ended => Err(failed(&"it ended before its first line").hint("does one of its startup files end it?")),
@@ -114,17 +104,12 @@ impl Coshell {
     }
 
     pub(super) fn syntax(&self) -> Syntax {
-        Syntax {
-            program: self.program.clone(),
-        }
+        Syntax { program: self.program.clone() }
     }
 
     /// Runs a line, which is whole. Our directory becomes the shell's.
     pub(super) fn run(&mut self, line: &str, signals: &Signals) -> Result<Ran> {
-        self.command(
-            &format!("eval {} </dev/tty {REPORT}>&-\nvo__report\n", quote(line)),
-            signals,
-        )
+        self.command(&format!("eval {} </dev/tty {REPORT}>&-\nvo__report\n", quote(line)), signals)
     }
 
     fn command(&mut self, text: &str, signals: &Signals) -> Result<Ran> {
@@ -152,10 +137,8 @@ impl Coshell {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
-            let mut ready = [
-                PollFd::new(self.report.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut ready =
+                [PollFd::new(self.report.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             match poll(&mut ready, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
@@ -204,11 +187,7 @@ fn choose() -> Result<(PathBuf, Kind)> {
     let program = on_path(&["bash", "sh"])
         .ok_or_else(|| Error::system("cannot start a shell", "there is neither bash nor sh on PATH"))?;
     if let Some(wanted) = wanted {
-        eprintln!(
-            "Lines run in {}, as the grid shell can't drive {}.",
-            program.display(),
-            wanted.display()
-        );
+        eprintln!("Lines run in {}, as the grid shell can't drive {}.", program.display(), wanted.display());
     }
     let kind = kind(&program).unwrap_or(Kind::Posix);
     Ok((program, kind))
@@ -242,10 +221,7 @@ fn prepare(command: &mut Command, kind: Kind, dir: &Path) -> io::Result<()> {
         }
         Kind::Posix => {
             let rc = place(dir, "shrc", POSIX)?;
-            command
-                .env("VO_ENV", env::var_os("ENV").unwrap_or_default())
-                .env("ENV", rc)
-                .arg("-i");
+            command.env("VO_ENV", env::var_os("ENV").unwrap_or_default()).env("ENV", rc).arg("-i");
         }
     }
     Ok(())
@@ -300,13 +276,8 @@ impl Syntax {
         if backslashes % 2 == 1 {
             return true;
         }
-        let checked = Command::new(&self.program)
-            .arg("-n")
-            .arg("-c")
-            .arg(line)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output();
+        let checked =
+            Command::new(&self.program).arg("-n").arg("-c").arg(line).env("LC_ALL", "C").stdin(Stdio::null()).output();
         let Ok(checked) = checked else { return false };
         let words = String::from_utf8_lossy(&checked.stderr);
         [
@@ -330,37 +301,19 @@ mod tests {
     #[test]
     fn quoted_text_is_one_word_as_it_was() {
         for text in ["", "a b", "it's", "''", "a\nb", "$HOME `x` \\ \"", "é*"] {
-            let shown = Command::new("sh")
-                .arg("-c")
-                .arg(format!("printf %s {}", quote(text)))
-                .output();
-            assert_eq!(
-                shown.ok().map(|out| out.stdout),
-                Some(text.as_bytes().to_vec()),
-                "{text:?}"
-            );
+            let shown = Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(text))).output();
+            assert_eq!(shown.ok().map(|out| out.stdout), Some(text.as_bytes().to_vec()), "{text:?}");
         }
     }
 
     #[test]
     fn unfinished_lines_are_told_from_wrong_ones() {
         let check = |program: &str, line: &str, expected: bool| {
-            let syntax = Syntax {
-                program: program.into(),
-            };
+            let syntax = Syntax { program: program.into() };
             assert_eq!(syntax.is_incomplete(line), expected, "{program}: {line:?}");
         };
         for shell in ["bash", "dash"] {
-            for whole in [
-                "",
-                "ls",
-                "ls)",
-                "fi",
-                "echo 'a\\'",
-                "echo a\\\\",
-                "for i in 1; do :; done",
-                "# it's",
-            ] {
+            for whole in ["", "ls", "ls)", "fi", "echo 'a\\'", "echo a\\\\", "for i in 1; do :; done", "# it's"] {
                 check(shell, whole, false);
             }
             for part in [

@@ -10,11 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [system, nodes, cpus, walltime, workdir, name, starter @ ..] = words.as_slice() else {
         return Err("usage: submission SYSTEM NODES CPUS SECONDS WORKDIR NAME STARTER [ARG]...".into());
     };
-    let directives: Vec<String> = env::var("DIRECTIVES")
-        .iter()
-        .flat_map(|all| all.lines())
-        .map(str::to_owned)
-        .collect();
+    let directives: Vec<String> =
+        env::var("DIRECTIVES").iter().flat_map(|all| all.lines()).map(str::to_owned).collect();
     let queue = env::var("QUEUE").ok();
     let request = ProxyRequest {
         name,

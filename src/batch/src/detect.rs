@@ -54,11 +54,7 @@ pub struct NoBatchSystem {
 }
 
 fn found(others: &[String]) -> String {
-    if others.is_empty() {
-        String::new()
-    } else {
-        format!(", and these are not supported: {}", others.join(", "))
-    }
+    if others.is_empty() { String::new() } else { format!(", and these are not supported: {}", others.join(", ")) }
 }
 
 impl Detected {
@@ -87,8 +83,6 @@ impl Detected {
     /// [`NoBatchSystem`], which names what is there instead.
     pub fn choose(&self) -> Result<Kind, NoBatchSystem> {
         let kinds = self.systems.iter().map(|found| found.kind);
-        kinds.min().ok_or_else(|| NoBatchSystem {
-            others: self.others.clone(),
-        })
+        kinds.min().ok_or_else(|| NoBatchSystem { others: self.others.clone() })
     }
 }

@@ -20,28 +20,15 @@ cd {} || exit"#,
         crate::seconds(request.walltime),
         crate::shell::quote(request.workdir),
     );
-    let start = format!(
-        "VO_NODE_INDEX=0 VO_NODE_CPUS={} /bin/sh -c \"$node\" sh \"$@\" &\nstarted\ntold=$!",
-        request.cpus
-    );
-    let script = Script {
-        marker: None,
-        defaults: &[],
-        signals: "TERM",
-        variables: &variables,
-        start: &start,
-    };
-    Submission {
-        argv,
-        script: script.render(request),
-    }
+    let start =
+        format!("VO_NODE_INDEX=0 VO_NODE_CPUS={} /bin/sh -c \"$node\" sh \"$@\" &\nstarted\ntold=$!", request.cpus);
+    let script = Script { marker: None, defaults: &[], signals: "TERM", variables: &variables, start: &start };
+    Submission { argv, script: script.render(request) }
 }
 
 pub(crate) fn parse_submit(out: &RawOutput<'_>) -> SubmitReply {
     let stdout = out.stdout();
-    out.submit_reply(stdout.lines().next_back().filter(|line| is_id(line)), |_, _| {
-        Class::Permanent
-    })
+    out.submit_reply(stdout.lines().next_back().filter(|line| is_id(line)), |_, _| Class::Permanent)
 }
 
 pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>, StatusError> {
@@ -61,18 +48,11 @@ pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>
         }
         let status = match (state, end, end.strip_prefix('s')) {
             ("running", _, _) => Status::Running,
-            ("done", "-", _) => Status::Done {
-                exit: None,
-                signal: None,
-            },
-            ("done", _, Some(signal)) => Status::Done {
-                exit: None,
-                signal: Some(signal.parse().map_err(|_| garbled())?),
-            },
-            ("done", code, None) => Status::Done {
-                exit: Some(code.parse().map_err(|_| garbled())?),
-                signal: None,
-            },
+            ("done", "-", _) => Status::Done { exit: None, signal: None },
+            ("done", _, Some(signal)) => {
+                Status::Done { exit: None, signal: Some(signal.parse().map_err(|_| garbled())?) }
+            }
+            ("done", code, None) => Status::Done { exit: Some(code.parse().map_err(|_| garbled())?), signal: None },
             _ => Status::Unknown(state.to_owned()),
         };
         if name.starts_with(prefix) {
@@ -99,6 +79,5 @@ pub(crate) fn parse_cancel(out: &RawOutput<'_>) -> CancelReply {
 
 /// `PID.STARTTIME`
 fn is_id(word: &str) -> bool {
-    word.split_once('.')
-        .is_some_and(|(pid, start)| crate::is_number(pid) && crate::is_number(start))
+    word.split_once('.').is_some_and(|(pid, start)| crate::is_number(pid) && crate::is_number(start))
 }

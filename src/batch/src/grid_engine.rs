@@ -29,10 +29,7 @@ const LIMIT: &[&str] = &["jobs are allowed per", "exceeds job limit"];
 const LIMIT_CODE: i32 = 25;
 
 pub(crate) const HINTS: &[(&str, &str)] = &[
-    (
-        "unknown queue",
-        "`qstat -g c` on the gateway lists its queues; set `queue`",
-    ),
+    ("unknown queue", "`qstat -g c` on the gateway lists its queues; set `queue`"),
     (
         "parallel environment",
         "`qconf -spl` lists the site's parallel environments; name one by directives = [\"-pe NAME SLOTS\"]",
@@ -41,22 +38,10 @@ pub(crate) const HINTS: &[(&str, &str)] = &[
         "no suitable queues",
         "no queue takes this size, walltime or memory even when empty: ask for less, or see `qconf -sq QUEUE`",
     ),
-    (
-        "project",
-        "`qconf -sprjl` on the gateway lists the projects; set `account`",
-    ),
-    (
-        "unknown resource",
-        "`qconf -sc` on the gateway lists the resources that `directives` may name",
-    ),
-    (
-        "not a valid access list",
-        "ask the site's administrators for access to this queue",
-    ),
-    (
-        "jobs are allowed per",
-        "the site's limit of batch jobs is reached; it is tried again as others end",
-    ),
+    ("project", "`qconf -sprjl` on the gateway lists the projects; set `account`"),
+    ("unknown resource", "`qconf -sc` on the gateway lists the resources that `directives` may name"),
+    ("not a valid access list", "ask the site's administrators for access to this queue"),
+    ("jobs are allowed per", "the site's limit of batch jobs is reached; it is tried again as others end"),
 ];
 
 pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
@@ -68,26 +53,9 @@ pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
     argv.extend(["-N", request.name, "-wd", request.workdir, "-o", request.output].map(str::to_owned));
     argv.extend(words(&format!("-l h_rt={seconds}")));
     // Grid Engine has no memory of a node, only of a slot.
-    argv.extend(
-        request
-            .memory_mb
-            .into_iter()
-            .flat_map(|mb| words(&format!("-l h_vmem={}M", mb.div_ceil(cpus)))),
-    );
-    argv.extend(
-        request
-            .queue
-            .into_iter()
-            .flat_map(|queue| ["-q", queue])
-            .map(str::to_owned),
-    );
-    argv.extend(
-        request
-            .account
-            .into_iter()
-            .flat_map(|project| ["-P", project])
-            .map(str::to_owned),
-    );
+    argv.extend(request.memory_mb.into_iter().flat_map(|mb| words(&format!("-l h_vmem={}M", mb.div_ceil(cpus)))));
+    argv.extend(request.queue.into_iter().flat_map(|queue| ["-q", queue]).map(str::to_owned));
+    argv.extend(request.account.into_iter().flat_map(|project| ["-P", project]).map(str::to_owned));
     // Sites choose the names of their parallel environments; these are the customary ones.
     let environment = match (nodes, cpus) {
         (1, 1) => None,
@@ -95,16 +63,10 @@ pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
         (_, 1) => Some(format!("-pe onepernode {nodes}")),
         _ => Some(format!("-pe mpi {}", nodes.saturating_mul(cpus))),
     };
-    let given = request
-        .directives
-        .iter()
-        .flat_map(|directive| directive.split_whitespace());
+    let given = request.directives.iter().flat_map(|directive| directive.split_whitespace());
     let environment = environment.filter(|_| !given.into_iter().any(|word| word == "-pe"));
     // -w e: or else a walltime over the queue's limit is accepted and waits for ever. -notify: USR2 before the kill.
-    let defaults: Vec<&str> = ["-r n", "-w e", "-notify"]
-        .into_iter()
-        .chain(environment.as_deref())
-        .collect();
+    let defaults: Vec<&str> = ["-r n", "-w e", "-notify"].into_iter().chain(environment.as_deref()).collect();
 
     let variables = format!(
         "VO_BATCH_ID=$JOB_ID VO_BATCH_RESTARTS=${{RESTARTED:-0}} VO_TIME_LEFT_S={seconds}\n\
@@ -115,9 +77,7 @@ pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
     // several lines, one a queue; the first host is this one. qrsh passes on no variables, and hands one line to the
     // user's shell over there.
     let command = crate::shell::quote(&join(
-        ["/bin/sh", "-c", crate::shell::NODE, "sh"]
-            .into_iter()
-            .chain(request.starter.iter().map(String::as_str)),
+        ["/bin/sh", "-c", crate::shell::NODE, "sh"].into_iter().chain(request.starter.iter().map(String::as_str)),
     ));
     let start = format!(
         r#"command={command}
@@ -150,10 +110,7 @@ HOSTS"#
         variables: &variables,
         start: &start,
     };
-    Submission {
-        argv,
-        script: script.render(request),
-    }
+    Submission { argv, script: script.render(request) }
 }
 
 fn classify(out: &RawOutput<'_>, message: &str) -> Class {
@@ -186,9 +143,8 @@ pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>
     }
     let mut rows = Vec::new();
     for element in xml.split("<job_list").skip(1) {
-        let (element, _) = element
-            .split_once("</job_list>")
-            .ok_or_else(|| StatusError::Garbled("a <job_list> without end".into()))?;
+        let (element, _) =
+            element.split_once("</job_list>").ok_or_else(|| StatusError::Garbled("a <job_list> without end".into()))?;
         let raw = || element.split_whitespace().collect::<Vec<_>>().join(" ");
         let field = |tag| text(element, tag).ok_or_else(|| StatusError::Garbled(raw()));
         let (id, name, state) = (field("JB_job_number")?, field("JB_name")?, field("state")?);
@@ -197,13 +153,7 @@ pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>
         }
         if name.starts_with(prefix) {
             let restarts = u32::from(state.contains('R'));
-            rows.push(Row {
-                id: BatchId(id),
-                name,
-                status: status(&state),
-                restarts,
-                raw: raw(),
-            });
+            rows.push(Row { id: BatchId(id), name, status: status(&state), restarts, raw: raw() });
         }
     }
     Ok(rows)
@@ -245,19 +195,12 @@ fn status(state: &str) -> Status {
     } else if has(&['d']) {
         Status::Ending
     } else if has(&['E']) {
-        Status::Held {
-            reason: Some(format!("error state {state}")),
-        }
+        Status::Held { reason: Some(format!("error state {state}")) }
     } else if has(&['z']) {
-        Status::Done {
-            exit: None,
-            signal: None,
-        }
+        Status::Done { exit: None, signal: None }
     } else if has(&['q', 'w']) {
         if has(&['h']) {
-            Status::Held {
-                reason: Some(format!("hold {state}")),
-            }
+            Status::Held { reason: Some(format!("hold {state}")) }
         } else {
             Status::Pending { reason: None }
         }
@@ -272,9 +215,7 @@ fn status(state: &str) -> Status {
 
 pub(crate) fn accounting(user: &str, prefix: &str, since: Duration) -> Vec<String> {
     let days = since.as_secs().div_ceil(86_400).max(1).to_string();
-    ["qacct", "-o", user, "-d", &days, "-j", &format!("{prefix}*")]
-        .map(str::to_owned)
-        .to_vec()
+    ["qacct", "-o", user, "-d", &days, "-j", &format!("{prefix}*")].map(str::to_owned).to_vec()
 }
 
 pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>, StatusError> {
@@ -282,11 +223,7 @@ pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<
     if out.code == Some(1)
         && contains_any(
             &words,
-            &[
-                "no jobs running since startup",
-                "accounting: No such file",
-                "accounting: Permission",
-            ],
+            &["no jobs running since startup", "accounting: No such file", "accounting: Permission"],
         )
     {
         return Err(StatusError::Disabled);
@@ -315,12 +252,7 @@ pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<
         else {
             return Err(garbled());
         };
-        let number = |value: &str| {
-            value
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse::<i32>().ok())
-        };
+        let number = |value: &str| value.split_whitespace().next().and_then(|word| word.parse::<i32>().ok());
         let (Some(failed_code), Some(exit)) = (number(failed), number(exit)) else {
             return Err(garbled());
         };
@@ -329,25 +261,13 @@ pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<
         }
         // 100 "assumedly after job": a signal ended it, which the exit code above 128 names.
         let status = match failed_code {
-            0 | 100 if exit > 128 => Status::Done {
-                exit: None,
-                signal: Some(exit - 128),
-            },
-            0 => Status::Done {
-                exit: Some(exit),
-                signal: None,
-            },
+            0 | 100 if exit > 128 => Status::Done { exit: None, signal: Some(exit - 128) },
+            0 => Status::Done { exit: Some(exit), signal: None },
             _ => Status::Failed { why: failed.to_owned() },
         };
         let id = BatchId(id.to_owned());
         let raw = format!("{id} {name} failed {failed} exit_status {exit}");
-        let row = Row {
-            id,
-            name: name.to_owned(),
-            status,
-            restarts: 0,
-            raw,
-        };
+        let row = Row { id, name: name.to_owned(), status, restarts: 0, raw };
         // A parallel batch job has a record for each task, in the order of their ends; the script's own is the last.
         match rows.iter_mut().find(|before| before.id == row.id) {
             Some(before) => *before = row,
@@ -360,16 +280,9 @@ pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<
 pub(crate) fn parse_cancel(out: &RawOutput<'_>) -> CancelReply {
     // All messages go to stdout, and one id that does not exist makes the exit code 1.
     let message = out.words();
-    let fine = [
-        "has registered the job",
-        "has deleted job",
-        "does not exist",
-        "already in deletion",
-    ];
+    let fine = ["has registered the job", "has deleted job", "does not exist", "already in deletion"];
     let told = !out.timed_out && out.code.is_some_and(|code| code <= 1);
-    let mut lines = message
-        .lines()
-        .filter(|line| line.contains(|letter: char| letter.is_ascii_alphabetic()));
+    let mut lines = message.lines().filter(|line| line.contains(|letter: char| letter.is_ascii_alphabetic()));
     if told && lines.all(|line| contains_any(line, &fine)) {
         return CancelReply::Accepted;
     }

@@ -60,10 +60,7 @@ impl FromStr for Kind {
     type Err = UnknownKind;
 
     fn from_str(word: &str) -> Result<Self, UnknownKind> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == word)
-            .ok_or_else(|| UnknownKind(word.to_owned()))
+        Self::ALL.into_iter().find(|kind| kind.name() == word).ok_or_else(|| UnknownKind(word.to_owned()))
     }
 }
 
@@ -226,10 +223,7 @@ pub enum Status {
 impl Status {
     /// Whether this state is final: the nodes are free (a requeued batch job aside).
     pub fn is_ended(&self) -> bool {
-        matches!(
-            self,
-            Self::Done { .. } | Self::Cancelled | Self::Preempted | Self::Failed { .. }
-        )
+        matches!(self, Self::Done { .. } | Self::Cancelled | Self::Preempted | Self::Failed { .. })
     }
 }
 
@@ -243,9 +237,7 @@ impl fmt::Display for Status {
             Self::Running => f.write_str("running"),
             Self::Suspended => f.write_str("suspended"),
             Self::Ending => f.write_str("ending"),
-            Self::Done {
-                signal: Some(signal), ..
-            } => write!(f, "ended by signal {signal}"),
+            Self::Done { signal: Some(signal), .. } => write!(f, "ended by signal {signal}"),
             Self::Done { exit: Some(code), .. } => write!(f, "ended with exit code {code}"),
             Self::Done { .. } => f.write_str("ended"),
             Self::Cancelled => f.write_str("cancelled"),
@@ -320,10 +312,7 @@ impl System {
         match kind {
             Kind::Slurm => Self::Slurm,
             Kind::GridEngine => Self::GridEngine,
-            Kind::Fork => Self::Fork {
-                agent: agent.to_owned(),
-                dir: dir.to_owned(),
-            },
+            Kind::Fork => Self::Fork { agent: agent.to_owned(), dir: dir.to_owned() },
         }
     }
 
@@ -451,10 +440,7 @@ impl System {
             Self::GridEngine => grid_engine::HINTS,
             Self::Fork { .. } => &[],
         };
-        hints
-            .iter()
-            .find(|(text, _)| message.contains(text))
-            .map(|&(_, hint)| hint)
+        hints.iter().find(|(text, _)| message.contains(text)).map(|&(_, hint)| hint)
     }
 }
 
@@ -466,11 +452,7 @@ impl RawOutput<'_> {
     /// What the command had to say: stderr, and stdout if it used that; in our words when it said nothing.
     fn words(&self) -> String {
         let said = [self.stderr, self.stdout].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
-        let said = said
-            .into_iter()
-            .filter(|words| !words.is_empty())
-            .collect::<Vec<_>>()
-            .join("\n");
+        let said = said.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join("\n");
         match (self.timed_out, said.is_empty(), self.code) {
             (true, true, _) => "no answer in time".to_owned(),
             (true, false, _) => format!("no answer in time: {said}"),
@@ -487,10 +469,7 @@ impl RawOutput<'_> {
         if self.timed_out {
             Err(StatusError::TimedOut)
         } else if self.code != Some(0) || worthless.iter().any(|text| stderr.contains(text)) {
-            Err(StatusError::Failed {
-                code: self.code,
-                message: self.words(),
-            })
+            Err(StatusError::Failed { code: self.code, message: self.words() })
         } else {
             Ok(self.stdout())
         }
@@ -501,10 +480,7 @@ impl RawOutput<'_> {
         match id {
             Some(id) if self.code == Some(0) && !self.timed_out => SubmitReply::Accepted(BatchId(id.to_owned())),
             // An id beside a failure, or a success without one: it may well be queued.
-            Some(_) => SubmitReply::Rejected {
-                message: self.words(),
-                class: Class::Transient,
-            },
+            Some(_) => SubmitReply::Rejected { message: self.words(), class: Class::Transient },
             None => {
                 let message = self.words();
                 let class = self.class(&message, classify);
@@ -526,10 +502,7 @@ impl RawOutput<'_> {
 
 /// Whole seconds, rounded up, at least one.
 fn seconds(walltime: Duration) -> u64 {
-    walltime
-        .as_secs()
-        .saturating_add(u64::from(walltime.subsec_nanos() > 0))
-        .max(1)
+    walltime.as_secs().saturating_add(u64::from(walltime.subsec_nanos() > 0)).max(1)
 }
 
 /// Whether `text` contains one of `parts`.

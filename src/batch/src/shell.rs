@@ -48,22 +48,11 @@ impl Script<'_> {
         if let Some(marker) = self.marker {
             // A newline inside a directive must not begin a line of code, and sbatch refuses DOS line ends.
             let given = request.directives.iter().flat_map(|directive| directive.lines());
-            for line in self
-                .defaults
-                .iter()
-                .copied()
-                .chain(given)
-                .filter(|line| !line.trim().is_empty())
-            {
+            for line in self.defaults.iter().copied().chain(given).filter(|line| !line.trim().is_empty()) {
                 head.push_str(&format!("{marker} {}\n", line.trim()));
             }
         }
-        let Self {
-            signals,
-            variables,
-            start,
-            ..
-        } = self;
+        let Self { signals, variables, start, .. } = self;
         let exit_file = quote(request.exit_file);
         let starter = join(request.starter.iter().map(String::as_str));
         let node = quote(NODE);
@@ -140,10 +129,7 @@ mod tests {
                 '\'' => inside = !inside,
                 '\\' if !inside => word.extend(chars.next()),
                 _ => {
-                    assert!(
-                        inside || char.is_ascii_alphanumeric() || "%+,-./:@_".contains(char),
-                        "bare {char:?}"
-                    );
+                    assert!(inside || char.is_ascii_alphanumeric() || "%+,-./:@_".contains(char), "bare {char:?}");
                     word.push(char);
                 }
             }

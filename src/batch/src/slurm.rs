@@ -8,14 +8,8 @@ use crate::{
 };
 
 /// A profile may set these, and `squeue` would then list only some of the user's batch jobs.
-const FILTERS: [&str; 6] = [
-    "SQUEUE_ACCOUNT",
-    "SQUEUE_LICENSES",
-    "SQUEUE_NAMES",
-    "SQUEUE_PARTITION",
-    "SQUEUE_QOS",
-    "SQUEUE_STATES",
-];
+const FILTERS: [&str; 6] =
+    ["SQUEUE_ACCOUNT", "SQUEUE_LICENSES", "SQUEUE_NAMES", "SQUEUE_PARTITION", "SQUEUE_QOS", "SQUEUE_STATES"];
 
 /// The mark after the first field tells rows from the rest of a name that holds newlines; the name comes last, since it
 /// may hold anything.
@@ -58,58 +52,24 @@ const TRANSIENT: &[&str] = &[
 ];
 
 /// Limits of association and QOS: counts of submitted jobs and their sum.
-const LIMIT: &[&str] = &[
-    "AssocMaxSubmit",
-    "AssocGrp",
-    "QOSMaxSubmit",
-    "QOSGrp",
-    "PerUser",
-    "PerAccount",
-    "accounting/QOS policy",
-];
+const LIMIT: &[&str] =
+    &["AssocMaxSubmit", "AssocGrp", "QOSMaxSubmit", "QOSGrp", "PerUser", "PerAccount", "accounting/QOS policy"];
 
 /// What no waiting makes right, though the last line says "accounting/QOS policy" too: limits of one batch job.
 const TOO_MUCH: &[&str] = &["PerJob", "PerNode", "WallDuration", "NotSatisfied", "TimeLimit"];
 
 pub(crate) const HINTS: &[(&str, &str)] = &[
-    (
-        "invalid partition",
-        "`sites` shows the site's settings; `sinfo -s` on the gateway lists its partitions",
-    ),
-    (
-        "Invalid partition",
-        "`sites` shows the site's settings; `sinfo -s` on the gateway lists its partitions",
-    ),
-    (
-        "Invalid account",
-        "`sacctmgr show assoc user=$USER` on the gateway lists your accounts; set `account`",
-    ),
-    (
-        "Invalid qos",
-        "`sacctmgr show assoc user=$USER format=account,qos` on the gateway lists what you may use",
-    ),
-    (
-        "Invalid feature",
-        "a constraint in `directives` names no feature of the site: `sinfo -o %f` lists them",
-    ),
-    (
-        "configuration is not available",
-        "no node has that many CPUs or that much memory: `sinfo -o '%P %c %m'`",
-    ),
-    (
-        "time limit",
-        "ask for less walltime: `sinfo -o '%P %l'` lists the limits",
-    ),
-    (
-        "WallDuration",
-        "ask for less walltime: the limit of your account or QOS is lower",
-    ),
+    ("invalid partition", "`sites` shows the site's settings; `sinfo -s` on the gateway lists its partitions"),
+    ("Invalid partition", "`sites` shows the site's settings; `sinfo -s` on the gateway lists its partitions"),
+    ("Invalid account", "`sacctmgr show assoc user=$USER` on the gateway lists your accounts; set `account`"),
+    ("Invalid qos", "`sacctmgr show assoc user=$USER format=account,qos` on the gateway lists what you may use"),
+    ("Invalid feature", "a constraint in `directives` names no feature of the site: `sinfo -o %f` lists them"),
+    ("configuration is not available", "no node has that many CPUs or that much memory: `sinfo -o '%P %c %m'`"),
+    ("time limit", "ask for less walltime: `sinfo -o '%P %l'` lists the limits"),
+    ("WallDuration", "ask for less walltime: the limit of your account or QOS is lower"),
     ("DOS line breaks", "remove the carriage returns from `directives`"),
     ("unrecognized option", "sbatch does not know an option in `directives`"),
-    (
-        "not a batch script",
-        "sbatch did not get the script: is it replaced by a wrapper at this site?",
-    ),
+    ("not a batch script", "sbatch did not get the script: is it replaced by a wrapper at this site?"),
 ];
 
 pub(crate) fn render(request: &ProxyRequest<'_>) -> Submission {
@@ -174,19 +134,12 @@ started"#
         marker: Some("#SBATCH"),
         // A restarted proxy is harmless (its restart count tells it apart), but nobody asked for it. A node that fails takes
         // no other node's starter along.
-        defaults: if *nodes <= 1 {
-            &["--no-requeue"]
-        } else {
-            &["--no-requeue", "--no-kill"]
-        },
+        defaults: if *nodes <= 1 { &["--no-requeue"] } else { &["--no-requeue", "--no-kill"] },
         signals: "TERM",
         variables: &variables,
         start: &start,
     };
-    Submission {
-        argv,
-        script: script.render(request),
-    }
+    Submission { argv, script: script.render(request) }
 }
 
 fn classify(_: &RawOutput<'_>, message: &str) -> Class {
@@ -202,20 +155,13 @@ fn classify(_: &RawOutput<'_>, message: &str) -> Class {
 /// "Job violates accounting/QOS policy (… size and/or time limits)" ends every message about a limit; the line before it
 /// names the limit.
 fn without_policy_line(message: &str) -> String {
-    message
-        .lines()
-        .filter(|line| !line.contains("accounting/QOS policy"))
-        .collect()
+    message.lines().filter(|line| !line.contains("accounting/QOS policy")).collect()
 }
 
 pub(crate) fn parse_submit(out: &RawOutput<'_>) -> SubmitReply {
     let stdout = out.stdout();
     // `ID` or `ID;CLUSTER`; a site's wrapper may have talked before.
-    let id = stdout
-        .lines()
-        .rev()
-        .filter_map(|line| line.trim().split(';').next())
-        .find(|word| is_number(word));
+    let id = stdout.lines().rev().filter_map(|line| line.trim().split(';').next()).find(|word| is_number(word));
     out.submit_reply(id, classify)
 }
 
@@ -223,23 +169,13 @@ pub(crate) fn status_all(user: &str) -> Vec<String> {
     let unset = FILTERS.iter().flat_map(|name| ["-u", name]);
     // --all: batch jobs in hidden partitions too. --states: ended ones, while the controller remembers them.
     let squeue = ["squeue", "--all", "--states=all"];
-    let mut argv: Vec<String> = ["env"]
-        .into_iter()
-        .chain(unset)
-        .chain(squeue)
-        .map(str::to_owned)
-        .collect();
+    let mut argv: Vec<String> = ["env"].into_iter().chain(unset).chain(squeue).map(str::to_owned).collect();
     argv.extend([format!("--user={user}"), format!("--Format={FORMAT}")]);
     argv
 }
 
 pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>, StatusError> {
-    let listing = out.listing(&[
-        "Invalid user",
-        "Socket timed out",
-        "Unable to contact",
-        "Problem talking",
-    ])?;
+    let listing = out.listing(&["Invalid user", "Socket timed out", "Unable to contact", "Problem talking"])?;
     let lines = after_header(&listing, HEADER)?;
     let mut rows: Vec<Row> = Vec::new();
     // Whether the last row may go on: its name is none of ours, so it may hold newlines.
@@ -275,9 +211,7 @@ pub(crate) fn parse_status(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<Row>
 /// The lines after the header; what comes before it is a site's banner. A listing that does not end in a newline was cut.
 fn after_header<'a>(listing: &'a str, header: &str) -> Result<impl Iterator<Item = &'a str>, StatusError> {
     if !listing.ends_with('\n') {
-        return Err(StatusError::Garbled(
-            listing.lines().last().unwrap_or("nothing").to_owned(),
-        ));
+        return Err(StatusError::Garbled(listing.lines().last().unwrap_or("nothing").to_owned()));
     }
     let mut lines = listing.lines();
     if lines.any(|line| line.trim_end() == header) {
@@ -289,13 +223,9 @@ fn after_header<'a>(listing: &'a str, header: &str) -> Result<impl Iterator<Item
 
 /// Both spellings of the states, long and short, and accounting's `CANCELLED by UID` and `CANCELLED+`.
 fn status(state: &str, reason: &str, end: Option<(i32, i32)>) -> Status {
-    let said = Some(reason.trim())
-        .filter(|reason| !matches!(*reason, "" | "None" | "(null)"))
-        .map(str::to_owned);
+    let said = Some(reason.trim()).filter(|reason| !matches!(*reason, "" | "None" | "(null)")).map(str::to_owned);
     let failed = || Status::Failed {
-        why: said
-            .as_ref()
-            .map_or_else(|| state.to_owned(), |reason| format!("{state} ({reason})")),
+        why: said.as_ref().map_or_else(|| state.to_owned(), |reason| format!("{state} ({reason})")),
     };
     match state.split([' ', '+']).next().unwrap_or_default() {
         "PENDING" | "PD" | "REQUEUED" | "RQ" if said.as_deref().is_some_and(needs_a_person) => {
@@ -308,19 +238,10 @@ fn status(state: &str, reason: &str, end: Option<(i32, i32)>) -> Status {
         }
         "SUSPENDED" | "S" | "STOPPED" | "ST" => Status::Suspended,
         "COMPLETING" | "CG" | "STAGE_OUT" | "SO" => Status::Ending,
-        "COMPLETED" | "CD" => Status::Done {
-            exit: Some(0),
-            signal: None,
-        },
+        "COMPLETED" | "CD" => Status::Done { exit: Some(0), signal: None },
         "FAILED" | "F" => match end {
-            Some((code, 0)) if code != 0 => Status::Done {
-                exit: Some(code),
-                signal: None,
-            },
-            Some((_, signal)) if signal != 0 => Status::Done {
-                exit: None,
-                signal: Some(signal),
-            },
+            Some((code, 0)) if code != 0 => Status::Done { exit: Some(code), signal: None },
+            Some((_, signal)) if signal != 0 => Status::Done { exit: None, signal: Some(signal) },
             _ => failed(),
         },
         "CANCELLED" | "CA" | "REVOKED" | "RV" => Status::Cancelled,
@@ -369,21 +290,13 @@ pub(crate) fn parse_accounting(prefix: &str, out: &RawOutput<'_>) -> Result<Vec<
         if !is_number(id) || !name.starts_with(prefix) {
             continue;
         }
-        let end = end
-            .split_once(':')
-            .and_then(|(code, signal)| Some((code.parse().ok()?, signal.parse().ok()?)));
+        let end = end.split_once(':').and_then(|(code, signal)| Some((code.parse().ok()?, signal.parse().ok()?)));
         let end = end.ok_or_else(|| StatusError::Garbled(line.to_owned()))?;
         let (id, name) = (BatchId(id.to_owned()), name.to_owned());
         // One row each time it was started, oldest first: what counts is the last.
         let before = rows.iter().position(|row| row.id == id).map(|index| rows.remove(index));
         let restarts = before.map_or(0, |row| row.restarts.saturating_add(1));
-        rows.push(Row {
-            id,
-            name,
-            status: status(state, "", Some(end)),
-            restarts,
-            raw: line.to_owned(),
-        });
+        rows.push(Row { id, name, status: status(state, "", Some(end)), restarts, raw: line.to_owned() });
     }
     Ok(rows)
 }

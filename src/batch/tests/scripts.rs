@@ -69,25 +69,14 @@ fn golden_submissions() {
     check("sge-two-nodes", &System::GridEngine.render(&full));
     check(
         "sge-own-environment",
-        &System::GridEngine.render(&ProxyRequest {
-            nodes: 4,
-            directives: &environment,
-            ..plain
-        }),
+        &System::GridEngine.render(&ProxyRequest { nodes: 4, directives: &environment, ..plain }),
     );
     check("fork", &fork.render(&plain));
 }
 
 #[test]
 fn walltimes_round_up() {
-    let argv = |system: System, walltime| {
-        system
-            .render(&ProxyRequest {
-                walltime,
-                ..request(&[], &[])
-            })
-            .argv
-    };
+    let argv = |system: System, walltime| system.render(&ProxyRequest { walltime, ..request(&[], &[]) }).argv;
     for (walltime, minutes, seconds) in [
         (Duration::from_secs(0), "--time=1", "h_rt=1"),
         (Duration::from_millis(1), "--time=1", "h_rt=1"),
@@ -95,14 +84,8 @@ fn walltimes_round_up() {
         (Duration::from_millis(60_001), "--time=2", "h_rt=61"),
         (Duration::from_secs(86_400), "--time=1440", "h_rt=86400"),
     ] {
-        assert!(
-            argv(System::Slurm, walltime).iter().any(|word| word == minutes),
-            "{walltime:?}"
-        );
-        assert!(
-            argv(System::GridEngine, walltime).iter().any(|word| word == seconds),
-            "{walltime:?}"
-        );
+        assert!(argv(System::Slurm, walltime).iter().any(|word| word == minutes), "{walltime:?}");
+        assert!(argv(System::GridEngine, walltime).iter().any(|word| word == seconds), "{walltime:?}");
     }
     for system in [System::Slurm, System::GridEngine] {
         argv(system, Duration::MAX);
@@ -122,12 +105,8 @@ impl Running {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let starter = owned(&["/bin/sh", "-c", code, "starter", "it's", "$1"]);
         let (workdir, exit_file, output) = (path(""), path("exit file"), path("output"));
-        let request = ProxyRequest {
-            workdir: &workdir,
-            exit_file: &exit_file,
-            output: &output,
-            ..request(&starter, &[])
-        };
+        let request =
+            ProxyRequest { workdir: &workdir, exit_file: &exit_file, output: &output, ..request(&starter, &[]) };
         fs::write(path("script"), system.render(&request).script).unwrap();
         let child = Command::new("/bin/sh")
             .arg(path("script"))
@@ -145,23 +124,13 @@ impl Running {
     }
 
     fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill")
-                .args([signal, &self.child.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// Waits for the script's end: its own code, and what it left in the exit file.
     fn end(mut self) -> (Option<i32>, String, TempDir) {
         let code = self.child.wait().unwrap().code();
-        (
-            code,
-            fs::read_to_string(self.path("exit file")).unwrap_or_default(),
-            self.dir,
-        )
+        (code, fs::read_to_string(self.path("exit file")).unwrap_or_default(), self.dir)
     }
 }
 
@@ -184,10 +153,7 @@ fn systems() -> [(System, &'static [(&'static str, &'static str)]); 3] {
     [
         (System::new(Kind::Fork, "", ""), &[]),
         (System::Slurm, &SLURM),
-        (
-            System::GridEngine,
-            &[("JOB_ID", "78"), ("NSLOTS", "3"), ("RESTARTED", "1")],
-        ),
+        (System::GridEngine, &[("JOB_ID", "78"), ("NSLOTS", "3"), ("RESTARTED", "1")]),
     ]
 }
 
@@ -228,46 +194,26 @@ fn time_left_of_a_slurm_that_does_not_tell_the_end() {
         ("echo 2-03:04:05", "183845"),
         ("echo UNLIMITED", "36060"),
         ("echo INVALID", "36060"),
-        (
-            "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1",
-            "36060",
-        ),
+        ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", "36060"),
     ] {
         fs::write(&squeue, format!("#!/bin/sh\n{said}\n")).unwrap();
         assert!(Command::new("chmod").arg("+x").arg(&squeue).status().unwrap().success());
-        let variables = [
-            ("SLURM_JOB_ID", "77"),
-            ("SLURM_JOB_START_TIME", ""),
-            ("SLURM_JOB_END_TIME", ""),
-            ("PATH", &path),
-        ];
+        let variables =
+            [("SLURM_JOB_ID", "77"), ("SLURM_JOB_START_TIME", ""), ("SLURM_JOB_END_TIME", ""), ("PATH", &path)];
         let running = Running::start(&System::Slurm, &variables, "echo $VO_TIME_LEFT_S >seen");
         let (_, _, dir) = running.end();
-        assert_eq!(
-            fs::read_to_string(dir.path().join("seen")).unwrap().trim(),
-            expected,
-            "{said}"
-        );
+        assert_eq!(fs::read_to_string(dir.path().join("seen")).unwrap().trim(), expected, "{said}");
     }
 }
 
 #[test]
 fn exit_codes_arrive() {
     for (system, variables) in systems() {
-        for (code, expected) in [
-            ("exit 7", 7),
-            ("exit 127", 127),
-            ("exit 255", 255),
-            ("kill -9 $$", 137),
-            ("kill -TERM $$", 143),
-        ] {
+        for (code, expected) in
+            [("exit 7", 7), ("exit 127", 127), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+        {
             let (own, exit, _dir) = Running::start(&system, variables, code).end();
-            assert_eq!(
-                (own, exit),
-                (Some(expected), format!("{expected}\n")),
-                "{} {code}",
-                system.kind()
-            );
+            assert_eq!((own, exit), (Some(expected), format!("{expected}\n")), "{} {code}", system.kind());
         }
     }
 }
@@ -277,11 +223,8 @@ fn a_signal_reaches_the_starter_and_its_end_is_awaited() {
     // Ends a while after the signal, with a code of its own.
     let code = "trap 'sleep 0.3; exit 9' TERM; : >up; while :; do sleep 0.05; done";
     for (system, variables) in systems() {
-        let signals: &[&str] = if system.kind() == Kind::GridEngine {
-            &["-TERM", "-USR1", "-USR2"]
-        } else {
-            &["-TERM"]
-        };
+        let signals: &[&str] =
+            if system.kind() == Kind::GridEngine { &["-TERM", "-USR1", "-USR2"] } else { &["-TERM"] };
         for signal in signals {
             let running = Running::start(&system, variables, code);
             wait_for(&running.path("up"));

@@ -30,10 +30,7 @@ impl FromStr for JobId {
     type Err = NotAJobId;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (cluster, proc) = text.split_once('.').ok_or(NotAJobId)?;
-        Ok(JobId {
-            cluster: number(cluster)?,
-            proc: number(proc)?,
-        })
+        Ok(JobId { cluster: number(cluster)?, proc: number(proc)? })
     }
 }
 

@@ -361,20 +361,13 @@ impl<P: Clone, B> Starter<P, B> {
                 self.offer.ends.map(|ends| ends - self.limits.drain),
                 self.offer.ends.map(|ends| ends - WALLTIME_MARGIN),
             ],
-            Phase::Draining => [
-                Some(self.heard + self.limits.lease),
-                self.offer.ends.map(|ends| ends - WALLTIME_MARGIN),
-                None,
-                None,
-            ],
+            Phase::Draining => {
+                [Some(self.heard + self.limits.lease), self.offer.ends.map(|ends| ends - WALLTIME_MARGIN), None, None]
+            }
             Phase::Ending { until, .. } => [Some(*until), None, None, None],
             Phase::Left => return None,
         };
-        kills
-            .chain(doubts)
-            .chain(report)
-            .chain(phase.into_iter().flatten())
-            .min()
+        kills.chain(doubts).chain(report).chain(phase.into_iter().flatten()).min()
     }
 
     /// CPUs that running jobs occupy.
@@ -413,10 +406,7 @@ impl<P: Clone, B> Starter<P, B> {
     }
 
     fn define(&mut self, program: u64, demand: Demand, body: P) {
-        let demand = Demand {
-            cpus: demand.cpus.max(1),
-            ..demand
-        };
+        let demand = Demand { cpus: demand.cpus.max(1), ..demand };
         if self.programs.insert(program, (demand, body)).is_none() {
             self.program_order.push_back(program);
         }
@@ -522,10 +512,7 @@ impl<P: Clone, B> Starter<P, B> {
         match &mut job.doom {
             Some(doom) => doom.kill_at = doom.kill_at.map(|at| at.min(kill_at)),
             None => {
-                job.doom = Some(Doom {
-                    verdict,
-                    kill_at: Some(kill_at),
-                });
+                job.doom = Some(Doom { verdict, kill_at: Some(kill_at) });
                 if !grace.is_zero() {
                     self.actions.push_back(Action::Terminate(id));
                 }
@@ -685,11 +672,7 @@ impl<P: Clone, B> Starter<P, B> {
             }
             let (started, returned) = (take(&mut self.started), take(&mut self.returned));
             if !(results.is_empty() && started.is_empty() && returned.is_empty()) {
-                self.actions.push_back(Action::SendReport {
-                    started,
-                    results,
-                    returned,
-                });
+                self.actions.push_back(Action::SendReport { started, results, returned });
             }
         }
     }

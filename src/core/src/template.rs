@@ -29,11 +29,7 @@ impl Template {
     /// A template without macros.
     pub fn constant(text: impl Into<Vec<u8>>) -> Self {
         let text = text.into();
-        Template(if text.is_empty() {
-            Vec::new()
-        } else {
-            alloc::vec![Piece::Text(text)]
-        })
+        Template(if text.is_empty() { Vec::new() } else { alloc::vec![Piece::Text(text)] })
     }
 
     /// Is it the same for every job?

@@ -15,13 +15,7 @@ const ONE: ProxyId = ProxyId(1);
 const KEY: StarterKey = StarterKey(7);
 
 fn config() -> Config {
-    Config {
-        nodes: 1,
-        queued_permille: 150,
-        queued_base: 2,
-        status: STATUS,
-        lease: LEASE,
-    }
+    Config { nodes: 1, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE }
 }
 
 /// A machine with its driver: everything is durable at once.
@@ -34,12 +28,8 @@ struct Site {
 
 impl Site {
     fn new(target: u32) -> Site {
-        let mut site = Site {
-            machine: Proxies::new("vo-s-", 1),
-            now: Time(1_000_000),
-            log: Vec::new(),
-            actions: Vec::new(),
-        };
+        let mut site =
+            Site { machine: Proxies::new("vo-s-", 1), now: Time(1_000_000), log: Vec::new(), actions: Vec::new() };
         site.tell(Event::Recovered);
         site.tell(Event::Configured(config()));
         site.tell(Event::TargetSet(target));
@@ -63,37 +53,20 @@ impl Site {
     fn tell(&mut self, event: Event) {
         self.machine.handle(self.now, event);
         self.log.extend(std::iter::from_fn(|| self.machine.poll_record()));
-        self.actions
-            .extend(std::iter::from_fn(|| self.machine.poll_action()).map(|(_, action)| action));
+        self.actions.extend(std::iter::from_fn(|| self.machine.poll_action()).map(|(_, action)| action));
     }
 
     fn answer(&mut self, attempt: u32, answer: SubmitAnswer) {
-        self.tell(Event::SubmitAnswered {
-            proxy: ONE,
-            attempt,
-            answer,
-        });
+        self.tell(Event::SubmitAnswered { proxy: ONE, attempt, answer });
     }
 
     fn call(&mut self, batch_id: &str, restarts: u32) {
-        self.tell(Event::StarterConnected {
-            proxy: ONE,
-            node: 0,
-            key: KEY,
-            batch_id: batch_id.to_owned(),
-            restarts,
-        });
+        self.tell(Event::StarterConnected { proxy: ONE, node: 0, key: KEY, batch_id: batch_id.to_owned(), restarts });
     }
 
     fn lose(&mut self, left: Option<&str>) {
         let left = left.map(str::to_owned);
-        self.tell(Event::StarterLost {
-            proxy: ONE,
-            key: KEY,
-            left,
-            heard: self.now,
-            why: "broken".to_owned(),
-        });
+        self.tell(Event::StarterLost { proxy: ONE, key: KEY, left, heard: self.now, why: "broken".to_owned() });
     }
 
     /// Lets time pass, and answers the status calls of that time with `rows`; every other call fails.
@@ -125,10 +98,7 @@ impl Site {
         self.tell(Event::DeadlinePassed);
         assert!(self.actions.contains(&Action::ReadTags));
         let exits = exits.iter().map(|&(id, code)| (id, code.to_owned())).collect();
-        self.tell(Event::TagsListed {
-            tags: tags.iter().map(|&id| (id, 0)).collect(),
-            exits,
-        });
+        self.tell(Event::TagsListed { tags: tags.iter().map(|&id| (id, 0)).collect(), exits });
     }
 
     fn state(&self) -> State {
@@ -152,12 +122,7 @@ impl Site {
 }
 
 fn row(token: &str, id: &str, status: RowStatus) -> Row {
-    Row {
-        token: token.to_owned(),
-        batch_id: id.to_owned(),
-        status,
-        restarts: 0,
-    }
+    Row { token: token.to_owned(), batch_id: id.to_owned(), status, restarts: 0 }
 }
 
 fn listed(status: RowStatus) -> Event {
@@ -193,10 +158,7 @@ fn an_unclear_answer_that_its_starter_settles_stops_no_submission() {
 fn evidence_moves_a_queued_proxy() {
     fn check(event: Event, state: State, why: &str) {
         let mut site = Site::queued();
-        site.pass(
-            STATUS * 2,
-            &[row("vo-s-1-1", "100", RowStatus::Pending("Priority".into()))],
-        );
+        site.pass(STATUS * 2, &[row("vo-s-1-1", "100", RowStatus::Pending("Priority".into()))]);
         site.tell(event.clone());
         assert_eq!(site.state(), state, "{event:?}");
         assert!(site.why().contains(why), "{event:?}: {}", site.why());
@@ -230,11 +192,7 @@ fn evidence_moves_a_queued_proxy() {
 
 #[test]
 fn a_connected_starter_is_stronger_than_a_row() {
-    for status in [
-        RowStatus::Pending("BeginTime".into()),
-        RowStatus::Ending,
-        RowStatus::Ended("node fail".into()),
-    ] {
+    for status in [RowStatus::Pending("BeginTime".into()), RowStatus::Ending, RowStatus::Ended("node fail".into())] {
         let mut site = Site::running();
         site.pass(STATUS, &[]);
         site.tell(listed(status.clone()));
@@ -259,32 +217,18 @@ fn every_answer_to_a_submission() {
         let notes: Vec<_> = site.machine.notes().map(|note| (note.topic, note.blocks())).collect();
         assert_eq!(notes, Vec::from_iter(note), "{answer:?}");
         site.pass(STATUS * 3, &[]);
-        let intents = site
-            .log
-            .iter()
-            .filter(|r| matches!(r, Record::SubmitIntended(..)))
-            .count();
+        let intents = site.log.iter().filter(|r| matches!(r, Record::SubmitIntended(..))).count();
         assert_eq!(intents > 1, again, "{answer:?}");
     }
     check(SubmitAnswer::Accepted("100".into()), State::Pend, None, false);
-    check(
-        SubmitAnswer::Refused("invalid partition".into()),
-        State::Exit,
-        Some((Topic::Refused, true)),
-        false,
-    );
+    check(SubmitAnswer::Refused("invalid partition".into()), State::Exit, Some((Topic::Refused, true)), false);
     check(
         SubmitAnswer::Limited("QOSMaxSubmitJobPerUserLimit".into()),
         State::Wanted,
         Some((Topic::Limited, false)),
         true,
     );
-    check(
-        SubmitAnswer::Unclear("Socket timed out".into()),
-        State::Submitting,
-        None,
-        true,
-    );
+    check(SubmitAnswer::Unclear("Socket timed out".into()), State::Submitting, None, true);
 }
 
 #[test]
@@ -298,10 +242,7 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
     // Found: adopted.
     let mut site = lost();
     site.tell(listed(RowStatus::Running));
-    assert_eq!(
-        (site.state(), site.machine.view(ONE).unwrap().batch_id),
-        (State::Run, Some("100"))
-    );
+    assert_eq!((site.state(), site.machine.view(ONE).unwrap().batch_id), (State::Run, Some("100")));
     // Absent once, or with failures between: nothing.
     let mut site = lost();
     site.tell(Event::StatusListed(Vec::new()));
@@ -311,17 +252,8 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
     // Absent from two listings that lie apart: again, under another name; the first one is cancelled should it appear after all.
     let mut site = lost();
     site.pass(STATUS * 2, &[]);
-    let intents: Vec<_> = site
-        .log
-        .iter()
-        .filter_map(|r| {
-            if let Record::SubmitIntended(_, n, _) = r {
-                Some(*n)
-            } else {
-                None
-            }
-        })
-        .collect();
+    let intents: Vec<_> =
+        site.log.iter().filter_map(|r| if let Record::SubmitIntended(_, n, _) = r { Some(*n) } else { None }).collect();
     assert_eq!(intents, [1, 2]);
     site.answer(2, SubmitAnswer::Accepted("200".into()));
     site.actions.clear();
@@ -329,11 +261,7 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
         row("vo-s-1-1", "100", RowStatus::Running),
         row("vo-s-1-2", "200", RowStatus::Running),
     ]));
-    assert!(
-        site.actions.contains(&Action::CancelProxies(vec!["100".into()])),
-        "{:?}",
-        site.actions
-    );
+    assert!(site.actions.contains(&Action::CancelProxies(vec!["100".into()])), "{:?}", site.actions);
     // So is what bears a name of ours and is not known: the records of its time are lost.
     site.tell(Event::CancelAnswered(None));
     site.actions.clear();
@@ -341,21 +269,14 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
         row("vo-s-x-1-1", "50", RowStatus::Running),
         row("vo-s-1-2", "200", RowStatus::Running),
     ]));
-    assert!(
-        site.actions.contains(&Action::CancelProxies(vec!["50".into()])),
-        "{:?}",
-        site.actions
-    );
+    assert!(site.actions.contains(&Action::CancelProxies(vec!["50".into()])), "{:?}", site.actions);
     // And its starter is sent away.
     site.call("100", 0);
     assert!(site.actions.iter().any(|a| matches!(a, Action::EndStarter(KEY, _))));
     // The starter itself is evidence, too.
     let mut site = lost();
     site.call("100", 0);
-    assert_eq!(
-        (site.state(), site.machine.view(ONE).unwrap().batch_id),
-        (State::Run, Some("100"))
-    );
+    assert_eq!((site.state(), site.machine.view(ONE).unwrap().batch_id), (State::Run, Some("100")));
 }
 
 #[test]
@@ -379,43 +300,24 @@ fn accounting_tells_how_it_ended() {
     let mut site = Site::queued();
     site.pass(STATUS * 2, &[]);
     assert_eq!(site.state(), State::Unknown);
-    site.tell(Event::AccountingListed(vec![row(
-        "vo-s-1-1",
-        "100",
-        RowStatus::Running,
-    )]));
+    site.tell(Event::AccountingListed(vec![row("vo-s-1-1", "100", RowStatus::Running)]));
     assert_eq!(site.state(), State::Unknown);
-    site.tell(Event::AccountingListed(vec![row(
-        "vo-s-1-1",
-        "100",
-        RowStatus::Ended("NODE_FAIL".into()),
-    )]));
-    assert_eq!(
-        (site.state(), site.why().as_str()),
-        (State::Exit, "accounting: NODE_FAIL")
-    );
+    site.tell(Event::AccountingListed(vec![row("vo-s-1-1", "100", RowStatus::Ended("NODE_FAIL".into()))]));
+    assert_eq!((site.state(), site.why().as_str()), (State::Exit, "accounting: NODE_FAIL"));
 }
 
 #[test]
 fn a_silent_starter_is_gone_by_evidence_only() {
     fn gone(site: &Site) -> Option<&str> {
         site.actions.iter().find_map(|a| match a {
-            Action::StarterDown {
-                key: KEY,
-                gone: true,
-                why,
-            } => Some(why.as_str()),
+            Action::StarterDown { key: KEY, gone: true, why } => Some(why.as_str()),
             _ => None,
         })
     }
     let running = row("vo-s-1-1", "100", RowStatus::Running);
     let mut site = Site::running();
     site.lose(None);
-    assert!(
-        site.actions
-            .iter()
-            .any(|a| matches!(a, Action::StarterDown { gone: false, .. }))
-    );
+    assert!(site.actions.iter().any(|a| matches!(a, Action::StarterDown { gone: false, .. })));
     assert_eq!(gone(&site), None);
     site.read(&[ONE], &[]);
     assert_eq!(gone(&site), None);
@@ -425,10 +327,7 @@ fn a_silent_starter_is_gone_by_evidence_only() {
     // Its tag is gone.
     site.lose(None);
     site.read(&[], &[]);
-    assert_eq!(
-        (gone(&site), site.state()),
-        (Some("its proxy ended: its job tags are gone"), State::Exit)
-    );
+    assert_eq!((gone(&site), site.state()), (Some("its proxy ended: its job tags are gone"), State::Exit));
     // It said that it leaves.
     let mut site = Site::running();
     site.lose(Some("idle"));
@@ -439,11 +338,7 @@ fn a_silent_starter_is_gone_by_evidence_only() {
     site.pass(LEASE - Duration::from_secs(1), std::slice::from_ref(&running));
     assert!(!site.log.iter().any(|r| matches!(r, Record::StarterGone(..))));
     site.pass(Duration::from_secs(2), std::slice::from_ref(&running));
-    assert!(
-        site.log
-            .iter()
-            .any(|r| matches!(r, Record::StarterGone(_, _, why) if why == "its lease is over"))
-    );
+    assert!(site.log.iter().any(|r| matches!(r, Record::StarterGone(_, _, why) if why == "its lease is over")));
 }
 
 #[test]
@@ -452,23 +347,14 @@ fn a_requeued_batch_job_is_the_same_proxy() {
     site.lose(None);
     site.now = site.now + STATUS;
     site.actions.clear();
-    let again = Row {
-        restarts: 1,
-        ..row("vo-s-1-1", "100", RowStatus::Pending("BeginTime".into()))
-    };
+    let again = Row { restarts: 1, ..row("vo-s-1-1", "100", RowStatus::Pending("BeginTime".into())) };
     site.tell(Event::StatusListed(vec![again]));
     assert_eq!(site.state(), State::Pend);
     assert!(site.actions.contains(&Action::MakeTags(ONE)));
     // A starter of its first life is none of this one.
     site.call("100", 0);
     assert!(site.actions.iter().any(|a| matches!(a, Action::EndStarter(..))));
-    site.tell(Event::StarterConnected {
-        proxy: ONE,
-        node: 0,
-        key: StarterKey(8),
-        batch_id: "100".into(),
-        restarts: 1,
-    });
+    site.tell(Event::StarterConnected { proxy: ONE, node: 0, key: StarterKey(8), batch_id: "100".into(), restarts: 1 });
     assert_eq!(site.state(), State::Run);
 }
 
@@ -493,18 +379,11 @@ fn status_calls_are_rare() {
                 }
             }
         }
-        assert!(
-            calls.windows(2).all(|pair| pair[1].since(pair[0]) >= STATUS),
-            "{calls:?}"
-        );
+        assert!(calls.windows(2).all(|pair| pair[1].since(pair[0]) >= STATUS), "{calls:?}");
         assert!(calls.len() <= most, "{} calls in an hour", calls.len());
     }
     check(Site::new(0), &[], 0);
-    check(
-        Site::queued(),
-        &[row("vo-s-1-1", "100", RowStatus::Pending(String::new()))],
-        60,
-    );
+    check(Site::queued(), &[row("vo-s-1-1", "100", RowStatus::Pending(String::new()))], 60);
     check(Site::running(), &[row("vo-s-1-1", "100", RowStatus::Running)], 6);
 }
 
@@ -519,23 +398,13 @@ fn proxies_that_never_call_are_spaced_out() {
         }
         at.push(site.now);
         let (proxy, id) = (ProxyId(number), format!("{number}"));
-        site.tell(Event::SubmitAnswered {
-            proxy,
-            attempt: 1,
-            answer: SubmitAnswer::Accepted(id),
-        });
+        site.tell(Event::SubmitAnswered { proxy, attempt: 1, answer: SubmitAnswer::Accepted(id) });
         site.read(&[proxy], &[(proxy, "1")]);
     }
-    let waits: Vec<u64> = at
-        .windows(2)
-        .map(|pair| pair[1].since(pair[0]).as_secs() / 60)
-        .collect();
+    let waits: Vec<u64> = at.windows(2).map(|pair| pair[1].since(pair[0]).as_secs() / 60).collect();
     assert_eq!(waits, [0, 0, 1, 2, 4]);
     let note = site.machine.notes().next().unwrap();
-    assert_eq!(
-        (note.topic, note.blocks(), note.proxy),
-        (Topic::Barren, false, Some(ProxyId(6)))
-    );
+    assert_eq!((note.topic, note.blocks(), note.proxy), (Topic::Barren, false, Some(ProxyId(6))));
 }
 
 #[test]
@@ -554,40 +423,19 @@ fn the_queue_is_throttled_and_the_target_kept() {
                 });
             }
         }
-        let queued: Vec<_> = site
-            .machine
-            .views()
-            .filter(|v| matches!(v.state, State::Submitting | State::Pend))
-            .map(|v| v.id)
-            .collect();
-        assert!(
-            queued.len() <= running.len() * 150 / 1000 + 2,
-            "{} queued, {} run",
-            queued.len(),
-            running.len()
-        );
+        let queued: Vec<_> =
+            site.machine.views().filter(|v| matches!(v.state, State::Submitting | State::Pend)).map(|v| v.id).collect();
+        assert!(queued.len() <= running.len() * 150 / 1000 + 2, "{} queued, {} run", queued.len(), running.len());
         if let Some(&proxy) = queued.first() {
             running.insert(proxy);
             let (key, batch_id) = (StarterKey(proxy.0), format!("{}", proxy.0));
-            site.tell(Event::StarterConnected {
-                proxy,
-                node: 0,
-                key,
-                batch_id,
-                restarts: 0,
-            });
+            site.tell(Event::StarterConnected { proxy, node: 0, key, batch_id, restarts: 0 });
         }
     }
     assert_eq!((accepted, running.len()), (40, 40));
     // Fewer end none that runs, and replace none that ends.
     site.tell(Event::TargetSet(10));
-    site.tell(Event::StarterLost {
-        proxy: ONE,
-        key: StarterKey(1),
-        left: None,
-        heard: site.now,
-        why: String::new(),
-    });
+    site.tell(Event::StarterLost { proxy: ONE, key: StarterKey(1), left: None, heard: site.now, why: String::new() });
     site.read(&[ONE], &[(ONE, "0")]);
     assert_eq!(site.machine.views().filter(|v| v.state == State::Run).count(), 39);
     assert!(site.submitted().is_empty());
@@ -808,12 +656,7 @@ impl World {
         self.tell(Event::Configured(config()));
         self.tell(Event::TargetSet(4));
         self.tell(Event::MasterLink(true));
-        let live: Vec<_> = self
-            .batch
-            .iter()
-            .filter(|b| !b.queued && b.ended.is_none())
-            .map(|b| b.id.clone())
-            .collect();
+        let live: Vec<_> = self.batch.iter().filter(|b| !b.queued && b.ended.is_none()).map(|b| b.id.clone()).collect();
         for id in live {
             self.later(30_000, Happening::Call(id));
         }
@@ -878,10 +721,7 @@ impl World {
                 if fault {
                     return self.answer(60_000, Event::StatusFailed("down".into()));
                 }
-                let shown = self
-                    .batch
-                    .iter()
-                    .filter(|b| b.ended.is_none_or(|at| self.now < at + 100_000));
+                let shown = self.batch.iter().filter(|b| b.ended.is_none_or(|at| self.now < at + 100_000));
                 let rows = shown.map(|b| {
                     row(
                         &b.token,
@@ -898,13 +738,9 @@ impl World {
             }
             Action::QueryAccounting => self.answer(8_000, Event::AccountingFailed { never: false }),
             Action::ReadTags if fault => self.answer(500, Event::TagsFailed),
-            Action::ReadTags => self.answer(
-                500,
-                Event::TagsListed {
-                    tags: self.tags.clone(),
-                    exits: self.exits.clone(),
-                },
-            ),
+            Action::ReadTags => {
+                self.answer(500, Event::TagsListed { tags: self.tags.clone(), exits: self.exits.clone() })
+            }
             Action::CancelProxies(ids) if fault => {
                 drop(ids);
                 self.answer(10_000, Event::CancelAnswered(Some("busy".into())));
@@ -931,16 +767,7 @@ impl World {
     }
 
     fn accept(&mut self, token: &str) -> String {
-        let proxy = ProxyId(
-            token
-                .strip_prefix("vo-s-")
-                .unwrap()
-                .split('-')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap(),
-        );
+        let proxy = ProxyId(token.strip_prefix("vo-s-").unwrap().split('-').next().unwrap().parse().unwrap());
         // The checker: a proxy is in the batch system once.
         let twice = self.batch.iter().find(|b| b.proxy == proxy);
         assert!(twice.is_none(), "{token} although there was {twice:?}");
@@ -1021,13 +848,7 @@ impl World {
         };
         batch.connected = false;
         let (proxy, key) = (batch.proxy, batch.key);
-        self.tell(Event::StarterLost {
-            proxy,
-            key,
-            left: None,
-            heard: now,
-            why: "reset".into(),
-        });
+        self.tell(Event::StarterLost { proxy, key, left: None, heard: now, why: "reset".into() });
         true
     }
 
@@ -1077,19 +898,10 @@ fn no_proxy_twice_and_none_left_behind() {
             }
             world.faults = false;
             let busy = |world: &World| {
-                world
-                    .machine
-                    .views()
-                    .filter(|v| v.state == State::Run && v.connected == 1)
-                    .count()
-                    == 4
+                world.machine.views().filter(|v| v.state == State::Run && v.connected == 1).count() == 4
             };
             world.run(8 * HOUR, busy);
-            assert!(
-                busy(&world),
-                "the target is not reached: {:?}",
-                world.machine.views().collect::<Vec<_>>()
-            );
+            assert!(busy(&world), "the target is not reached: {:?}", world.machine.views().collect::<Vec<_>>());
             let live = world.batch.iter().filter(|b| b.ended.is_none()).count();
             assert!(live >= 4, "{live}");
             world.closing = true;

@@ -181,10 +181,7 @@ pub fn parse_proxies(text: &str) -> Result<Proxies, &'static str> {
         _ => Err(EXPECTED),
     };
     let (count, cpus) = text.trim().split_once(':').unwrap_or((text.trim(), "1"));
-    Ok(Proxies {
-        count: number(count)?,
-        cpus: number(cpus)?,
-    })
+    Ok(Proxies { count: number(count)?, cpus: number(cpus)? })
 }
 
 /// Reads `FIRST-LAST`, or one port.
@@ -216,11 +213,7 @@ impl Conf {
             return Err(vec![d.expected(format!("at most {MAX_TEXT} bytes"))]);
         }
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let mut reader = Reader {
-            source: Source::new(file_name, text),
-            found: Vec::new(),
-            batches,
-        };
+        let mut reader = Reader { source: Source::new(file_name, text), found: Vec::new(), batches };
         let (session, sites) = match std::str::from_utf8(text) {
             Ok(text) if is_toml(text) => reader.toml(text),
             Ok(text) => (SessionConf::default(), reader.plain(text)),
@@ -234,11 +227,7 @@ impl Conf {
         if reader.found.iter().any(|d| d.severity == Severity::Error) {
             return Err(reader.found);
         }
-        Ok(Conf {
-            session,
-            sites,
-            warnings: reader.found,
-        })
+        Ok(Conf { session, sites, warnings: reader.found })
     }
 
     /// Puts what the command line says in place of what the sites say.
@@ -258,15 +247,8 @@ fn is_toml(text: &str) -> bool {
         .any(|line| line.contains('=') || (line.starts_with('[') && line.ends_with(']') && !line.contains(':')))
 }
 
-const SESSION_KEYS: &[&str] = &[
-    "heartbeat",
-    "missed_heartbeats",
-    "on_missed",
-    "idle",
-    "lease",
-    "listen_ports",
-    "max_output",
-];
+const SESSION_KEYS: &[&str] =
+    &["heartbeat", "missed_heartbeats", "on_missed", "idle", "lease", "listen_ports", "max_output"];
 const SITE_KEYS: &[&str] = &[
     "gateway",
     "name",
@@ -308,13 +290,11 @@ type Value<'v, 'i> = &'v Spanned<DeValue<'i>>;
 
 impl Reader<'_> {
     fn at(&self, offset: usize, severity: Severity, message: impl Into<String>) -> Diagnostic {
-        self.source
-            .at(u32::try_from(offset).unwrap_or(u32::MAX), severity, message)
+        self.source.at(u32::try_from(offset).unwrap_or(u32::MAX), severity, message)
     }
 
     fn error(&mut self, offset: usize, message: impl Into<String>, expected: impl Into<String>) {
-        self.found
-            .push(self.at(offset, Severity::Error, message).expected(expected));
+        self.found.push(self.at(offset, Severity::Error, message).expected(expected));
     }
 
     fn plain(&mut self, text: &str) -> Vec<Site> {
@@ -365,11 +345,7 @@ impl Reader<'_> {
                 ("site", _) => self.error(key.span().start, "`site` is not a list of tables", "`[[site]]`"),
                 (unknown, _) => {
                     let at = key.span().start;
-                    let d = self.at(
-                        at,
-                        Severity::Error,
-                        format!("unknown key `{}`", show(unknown.as_bytes())),
-                    );
+                    let d = self.at(at, Severity::Error, format!("unknown key `{}`", show(unknown.as_bytes())));
                     let d = d.expected("`[session]` and `[[site]]` tables");
                     let d = if SITE_KEYS.contains(&unknown) {
                         d.hint("it belongs into a `[[site]]` table")
@@ -418,9 +394,7 @@ impl Reader<'_> {
                     named = true;
                 }),
                 "user" => self.read(value, user).map(|v| conf.user = Some(v)),
-                "port" => self
-                    .integer(value, 1, u32::from(u16::MAX))
-                    .map(|v| conf.port = u16::try_from(v).ok()),
+                "port" => self.integer(value, 1, u32::from(u16::MAX)).map(|v| conf.port = u16::try_from(v).ok()),
                 "batch" => self.batch(value).map(|v| conf.batch = Some(v)),
                 "proxies" => self.read(value, parse_proxies).map(|v| conf.proxies = Some(v)),
                 "nodes" => self.integer(value, 1, MAX_COUNT).map(|v| conf.nodes = v),
@@ -434,17 +408,11 @@ impl Reader<'_> {
                 "scratch" => self.read(value, directory).map(|v| conf.scratch = Some(v)),
                 "listen_ports" => self.read(value, parse_ports).map(|v| conf.listen_ports = Some(v)),
                 "system_ssh" => self.boolean(value).map(|v| conf.system_ssh = v),
-                "max_core_hours" => self
-                    .core_hours(value, key.span().start)
-                    .map(|v| conf.max_core_hours = Some(v)),
+                "max_core_hours" => self.core_hours(value, key.span().start).map(|v| conf.max_core_hours = Some(v)),
                 unknown => self.unknown(unknown, key.span().start, SITE_KEYS, SESSION_KEYS, "[session]"),
             };
         }
-        Some(Site {
-            conf,
-            named,
-            at: gateway.span().start,
-        })
+        Some(Site { conf, named, at: gateway.span().start })
     }
 
     /// Gives sites their names, and refuses two of one name.
@@ -461,11 +429,7 @@ impl Reader<'_> {
             if let Some(earlier) = first.insert(site.conf.name.clone(), site.at) {
                 let line = self.at(earlier, Severity::Error, "").line;
                 let name = &site.conf.name;
-                let d = self.at(
-                    site.at,
-                    Severity::Error,
-                    format!("site `{name}` is there already, in line {line}"),
-                );
+                let d = self.at(site.at, Severity::Error, format!("site `{name}` is there already, in line {line}"));
                 self.found.push(d.hint("two sites on one gateway need a `name` each"));
             }
         }
@@ -510,11 +474,7 @@ impl Reader<'_> {
         match number {
             Some(n) if (least..=most).contains(&n) => Ok(n),
             _ => {
-                self.error(
-                    value.span().start,
-                    "bad number",
-                    format!("a whole number from {least} to {most}"),
-                );
+                self.error(value.span().start, "bad number", format!("a whole number from {least} to {most}"));
                 Err(Refused)
             }
         }
@@ -540,9 +500,7 @@ impl Reader<'_> {
 
     fn walltime(&mut self, value: Value<'_, '_>) -> Result<Duration, Refused> {
         if value.get_ref().is_integer() {
-            return self
-                .integer(value, 1, 52_560_000)
-                .map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
+            return self.integer(value, 1, 52_560_000).map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
         }
         self.read(value, parse_walltime)
     }
@@ -594,8 +552,7 @@ impl Reader<'_> {
         };
         match number {
             Some(hours) if hours.is_finite() && hours > 0.0 => {
-                self.found
-                    .push(self.at(key, Severity::Warning, "`max_core_hours` has no effect yet"));
+                self.found.push(self.at(key, Severity::Warning, "`max_core_hours` has no effect yet"));
                 Ok(hours)
             }
             _ => self.wrong_type(value, "a number of core hours above 0"),
@@ -647,11 +604,7 @@ fn address(text: &str) -> Result<SiteConf, &'static str> {
     {
         return Err(EXPECTED);
     }
-    let label = if is_address {
-        host
-    } else {
-        host.split('.').next().unwrap_or(host)
-    };
+    let label = if is_address { host } else { host.split('.').next().unwrap_or(host) };
     let mut site = SiteConf::new(label.replace([':', '+'], "-"), host);
     (site.user, site.port) = (login, port);
     Ok(site)
@@ -726,14 +679,8 @@ mod tests {
             let seen = site.map(|s| (s.name.as_str(), s.user.as_deref(), s.gateway.as_str(), s.port));
             assert_eq!(seen, expected, "{line:?}");
         };
-        check(
-            "tg-login.ncsa.example.org",
-            Some(("tg-login", None, "tg-login.ncsa.example.org", None)),
-        );
-        check(
-            "  ada@abe:2222  # the old one\r\n",
-            Some(("abe", Some("ada"), "abe", Some(2222))),
-        );
+        check("tg-login.ncsa.example.org", Some(("tg-login", None, "tg-login.ncsa.example.org", None)));
+        check("  ada@abe:2222  # the old one\r\n", Some(("abe", Some("ada"), "abe", Some(2222))));
         check("a.b@c@abe", None);
         check("10.77.1.2", Some(("10.77.1.2", None, "10.77.1.2", None)));
         check("[::1]:22", Some(("--1", None, "::1", Some(22))));
@@ -771,10 +718,8 @@ mod tests {
         let errors = names("a.org\nb.org\na.org\n").unwrap_err();
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [
-                "vo.conf:3:1: error: site `a.org` is there already, in line 1\n  3 | a.org\n    | ^\n\
-              hint: two sites on one gateway need a `name` each"
-            ]
+            ["vo.conf:3:1: error: site `a.org` is there already, in line 1\n  3 | a.org\n    | ^\n\
+              hint: two sites on one gateway need a `name` each"]
         );
     }
 
@@ -830,10 +775,7 @@ max_core_hours = 5_000
         (texas.user, texas.port) = (Some("walker".into()), Some(22));
         texas.walltime = Some(Duration::from_secs(36_000));
         texas.parallel_environment = Some("smp".into());
-        texas.listen_ports = Some(Ports {
-            first: 5000,
-            last: 5000,
-        });
+        texas.listen_ports = Some(Ports { first: 5000, last: 5000 });
         texas.max_core_hours = Some(5000.0);
         let session = SessionConf {
             heartbeat: Duration::from_secs(5_400),
@@ -841,17 +783,11 @@ max_core_hours = 5_000
             on_missed: OnMissed::Reallocate,
             idle: Duration::from_secs(600),
             lease: Duration::from_secs(3_600),
-            listen_ports: Some(Ports {
-                first: 40_000,
-                last: 40_100,
-            }),
+            listen_ports: Some(Ports { first: 40_000, last: 40_100 }),
             max_output: Some(2 << 30),
         };
         let conf = conf.unwrap();
-        assert_eq!(
-            (&conf.session, conf.sites.as_slice()),
-            (&session, [ncsa, texas].as_slice())
-        );
+        assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));
         let warnings: Vec<_> = conf.warnings.iter().map(|d| d.message.as_str()).collect();
         assert_eq!(warnings, ["`max_core_hours` has no effect yet"]);
     }
@@ -874,15 +810,9 @@ max_core_hours = 5_000
         };
         let site = "[[site]]\ngateway = \"a\"\n";
         let with = |line: &str| format!("{site}{line}\n");
-        check(
-            &with("wall_time = \"1h\""),
-            &["3:1 unknown key `wall_time`; did you mean `walltime`?"],
-        );
+        check(&with("wall_time = \"1h\""), &["3:1 unknown key `wall_time`; did you mean `walltime`?"]);
         check(&with("zebra = 1"), &["3:1 unknown key `zebra`"]);
-        check(
-            &with("idle = \"1h\""),
-            &["3:1 unknown key `idle`; it belongs into a `[session]` table"],
-        );
+        check(&with("idle = \"1h\""), &["3:1 unknown key `idle`; it belongs into a `[session]` table"]);
         check(
             "queue = \"q\"",
             &[
@@ -893,14 +823,8 @@ max_core_hours = 5_000
             "[sites]\n",
             &["1:2 unknown key `sites`, expected `[session]` and `[[site]]` tables; did you mean `site`?"],
         );
-        check(
-            "[site]\ngateway = \"a\"",
-            &["1:2 `site` is not a list of tables, expected `[[site]]`"],
-        );
-        check(
-            "[[site]]\nuser = \"a\"",
-            &["1:1 site without a gateway, expected `gateway = \"HOST\"`"],
-        );
+        check("[site]\ngateway = \"a\"", &["1:2 `site` is not a list of tables, expected `[[site]]`"]);
+        check("[[site]]\nuser = \"a\"", &["1:1 site without a gateway, expected `gateway = \"HOST\"`"]);
         check(
             "[[site]]\ngateway = \"-oX\"",
             &["2:11 `-oX` can't be used here, expected HOST, USER@HOST or USER@HOST:PORT"],
@@ -912,10 +836,7 @@ max_core_hours = 5_000
                 "4:9 bad number, expected a whole number from 1 to 100000",
             ],
         );
-        check(
-            &with("batch = \"slrum\""),
-            &["3:9 `slrum` can't be used here, expected one of slurm, sge, fork"],
-        );
+        check(&with("batch = \"slrum\""), &["3:9 `slrum` can't be used here, expected one of slurm, sge, fork"]);
         check(
             &with("proxies = \"4x16\""),
             &["3:11 `4x16` can't be used here, expected NUMBER:CPUS such as 4:16, each from 1 to 100000"],
@@ -937,14 +858,8 @@ max_core_hours = 5_000
                 "3:11 `$(rm x)` can't be used here, expected an absolute path, or one that begins with a variable such as $TMPDIR",
             ],
         );
-        check(
-            &with("system_ssh = 1"),
-            &["3:14 an integer stands here, expected true or false"],
-        );
-        check(
-            &with("memory = 32"),
-            &["3:10 an integer stands here, expected a size such as 512M, 2G or 1.5T"],
-        );
+        check(&with("system_ssh = 1"), &["3:14 an integer stands here, expected true or false"]);
+        check(&with("memory = 32"), &["3:10 an integer stands here, expected a size such as 512M, 2G or 1.5T"]);
         check(
             "[session]\nheartbeat = 600\nidle = \"0s\"",
             &[
@@ -957,15 +872,9 @@ max_core_hours = 5_000
             &["4:11 site `a` is there already, in line 2; two sites on one gateway need a `name` each"],
         );
         check("host\nkey = value", &["1:5 key with no value, expected `=`"]);
-        check(
-            "a\u{fffd}b c",
-            &["1:1 `a\u{fffd}b c` is no gateway, expected HOST, USER@HOST or USER@HOST:PORT"],
-        );
+        check("a\u{fffd}b c", &["1:1 `a\u{fffd}b c` is no gateway, expected HOST, USER@HOST or USER@HOST:PORT"]);
         let found = Conf::parse("v", b"ok\n\xff", BATCHES).unwrap_err();
-        assert_eq!(
-            (found[0].line, found[0].column, found[0].message.as_str()),
-            (2, 1, "text is not UTF-8")
-        );
+        assert_eq!((found[0].line, found[0].column, found[0].message.as_str()), (2, 1, "text is not UTF-8"));
     }
 
     #[test]
@@ -974,11 +883,7 @@ max_core_hours = 5_000
         conf.apply(&Overrides::default());
         assert_eq!(conf.sites[0].proxies, Some(Proxies { count: 1, cpus: 1 }));
         let proxies = parse_proxies("4:16").unwrap();
-        conf.apply(&Overrides {
-            proxies: Some(proxies),
-            walltime: Some(Duration::from_secs(60)),
-            system_ssh: true,
-        });
+        conf.apply(&Overrides { proxies: Some(proxies), walltime: Some(Duration::from_secs(60)), system_ssh: true });
         let site = &conf.sites[0];
         assert_eq!(
             (site.proxies, site.walltime, site.system_ssh),

@@ -47,14 +47,7 @@ impl fmt::Display for Diagnostic {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        write!(
-            f,
-            "{}:{}:{}: {kind}: {}",
-            printable(&self.file),
-            self.line,
-            self.column,
-            self.message
-        )?;
+        write!(f, "{}:{}:{}: {kind}: {}", printable(&self.file), self.line, self.column, self.message)?;
         if let Some(expected) = &self.expected {
             write!(f, ", expected {expected}")?;
         }
@@ -82,21 +75,14 @@ impl<'a> Source<'a> {
     pub(crate) fn new(name: &'a str, text: &'a [u8]) -> Self {
         let after = |(i, _): (usize, &u8)| u32::try_from(i + 1).ok();
         let newlines = text.iter().enumerate().filter(|(_, b)| **b == b'\n').filter_map(after);
-        Source {
-            name,
-            text,
-            line_starts: std::iter::once(0).chain(newlines).collect(),
-        }
+        Source { name, text, line_starts: std::iter::once(0).chain(newlines).collect() }
     }
 
     /// A finding at byte `offset`; past the end means the end.
     pub(crate) fn at(&self, offset: u32, severity: Severity, message: impl Into<String>) -> Diagnostic {
         const BEFORE: usize = 60;
         const SHOWN: usize = 100;
-        let row = self
-            .line_starts
-            .partition_point(|start| *start <= offset)
-            .saturating_sub(1);
+        let row = self.line_starts.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.line_starts.get(row).copied().unwrap_or(0) as usize;
         let rest = self.text.get(start..).unwrap_or_default();
         let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();

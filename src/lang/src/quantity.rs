@@ -37,10 +37,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadQuantity> {
 pub fn parse_walltime(text: &str) -> Result<Duration, BadQuantity> {
     let text = text.trim();
     let walltime = match number(text) {
-        Some(minutes) => minutes
-            .checked_mul(60)
-            .filter(|s| *s <= LONGEST)
-            .map(Duration::from_secs),
+        Some(minutes) => minutes.checked_mul(60).filter(|s| *s <= LONGEST).map(Duration::from_secs),
         None => parse_duration(text).ok(),
     };
     walltime.filter(|w| !w.is_zero()).ok_or(BadQuantity::Walltime)
@@ -104,9 +101,7 @@ pub fn parse_bytes(text: &str, bare: u64) -> Result<u64, BadQuantity> {
 }
 
 fn size(text: &str, bare: u64) -> Option<u64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (count, unit) = text.split_at(digits);
     let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
         "" => bare,

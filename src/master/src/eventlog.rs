@@ -69,20 +69,11 @@ pub(crate) fn path(log: &Template, initialdir: &Template, job: JobId) -> PathBuf
 }
 
 fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>) {
-    let Entry {
-        job,
-        log,
-        initialdir,
-        at,
-        note,
-    } = entry;
+    let Entry { job, log, initialdir, at, note } = entry;
     let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
     let stamp = stamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
     let mut event = |proc: u32, code: u32, body: &str| {
-        let id = JobId {
-            cluster: job.cluster,
-            proc,
-        };
+        let id = JobId { cluster: job.cluster, proc };
         let text = texts.entry(path(log, initialdir, id)).or_default();
         // Writing to a string can't fail.
         let _ = writeln!(text, "{code:03} ({:03}.{proc:03}.000) {stamp} {body}\n...", job.cluster);
@@ -93,11 +84,7 @@ fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>)
         }
         Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{host}>")),
         Note::Evicted { why } => {
-            let body = format!(
-                "Job was evicted.\n\t(0) CPU times\n{}\n\t{}",
-                usage(&Usage::default()),
-                line(why)
-            );
+            let body = format!("Job was evicted.\n\t(0) CPU times\n{}\n\t{}", usage(&Usage::default()), line(why));
             event(job.proc, 4, &body);
         }
         Note::Terminated { end, usage: used } => {
@@ -112,11 +99,7 @@ fn render(entry: &Entry, zone: &TimeZone, texts: &mut BTreeMap<PathBuf, String>)
             );
             event(job.proc, 5, &body);
         }
-        Note::Held { why } => event(
-            job.proc,
-            12,
-            &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why)),
-        ),
+        Note::Held { why } => event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why))),
         Note::Removed => event(job.proc, 9, "Job was aborted.\n\tvia rm"),
     }
 }
@@ -155,11 +138,7 @@ mod tests {
             at: Time(1_700_000_000_000),
             note: Note::Terminated {
                 end: End::Exited(3),
-                usage: Usage {
-                    wall_ms: 0,
-                    cpu_ms: 3_661_000,
-                    peak_kib: 2048,
-                },
+                usage: Usage { wall_ms: 0, cpu_ms: 3_661_000, peak_kib: 2048 },
             },
         };
         render(&entry, &TimeZone::UTC, &mut texts);
@@ -169,14 +148,9 @@ mod tests {
         ));
         assert!(text.contains("\t\tUsr 0 01:01:01, Sys 0 00:00:00  -  Run Remote Usage\n"));
         assert!(text.ends_with("\n...\n"));
-        entry.note = Note::Held {
-            why: "a\n...\nb".into(),
-        };
+        entry.note = Note::Held { why: "a\n...\nb".into() };
         render(&entry, &TimeZone::UTC, &mut texts);
-        assert_eq!(
-            texts[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(),
-            1
-        );
+        assert_eq!(texts[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(), 1);
         entry.note = Note::Submitted { count: 2 };
         texts.clear();
         render(&entry, &TimeZone::UTC, &mut texts);

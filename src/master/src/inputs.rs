@@ -32,12 +32,7 @@ struct Identity {
 impl Identity {
     fn of(found: &Metadata) -> Self {
         let modified = (found.mtime(), found.mtime_nsec());
-        Identity {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.len(),
-            modified,
-        }
+        Identity { device: found.dev(), inode: found.ino(), size: found.len(), modified }
     }
 }
 
@@ -77,17 +72,11 @@ impl Files {
             let whole = !name.ends_with(b"/");
             if found.is_dir() {
                 // `dir` brings the directory, `dir/` what is in it.
-                let top = if whole {
-                    found.file_name().map(Path::new)
-                } else {
-                    Some(Path::new(""))
-                };
+                let top = if whole { found.file_name().map(Path::new) } else { Some(Path::new("")) };
                 let top = top.ok_or_else(|| format!("{}: has no name to give it on the node", found.display()))?;
                 self.add_tree(&found, top, &mut files)?;
             } else {
-                let name = found
-                    .file_name()
-                    .ok_or_else(|| format!("{}: has no file name", found.display()))?;
+                let name = found.file_name().ok_or_else(|| format!("{}: has no file name", found.display()))?;
                 self.add(&found, FileRole::Input(name.as_bytes().to_vec()), &mut files)?;
             }
         }
@@ -96,9 +85,7 @@ impl Files {
 
     fn add_tree(&self, dir: &Path, name: &Path, files: &mut Vec<FileRef>) -> Result<(), String> {
         let failed = |e: io::Error| format!("{}: {e}", dir.display());
-        let mut entries: Vec<_> = fs::read_dir(dir)
-            .and_then(Iterator::collect::<io::Result<_>>)
-            .map_err(failed)?;
+        let mut entries: Vec<_> = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<_>>).map_err(failed)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let (path, name) = (entry.path(), name.join(entry.file_name()));
@@ -116,12 +103,7 @@ impl Files {
 
     fn add(&self, path: &Path, role: FileRole, files: &mut Vec<FileRef>) -> Result<(), String> {
         let (hash, found) = self.hash(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        files.push(FileRef {
-            role,
-            hash,
-            size: found.len(),
-            mode: found.mode() & 0o777,
-        });
+        files.push(FileRef { role, hash, size: found.len(), mode: found.mode() & 0o777 });
         Ok(())
     }
 
@@ -161,12 +143,7 @@ impl Files {
     /// # Errors
     /// One line that names the file: no file had it, or it has changed.
     pub(crate) fn open(&self, hash: &Hash) -> Result<Blob, String> {
-        let path = self
-            .lock()
-            .paths
-            .get(hash)
-            .cloned()
-            .ok_or("no file with this content is known any more")?;
+        let path = self.lock().paths.get(hash).cloned().ok_or("no file with this content is known any more")?;
         let failed = |e: io::Error| format!("{}: {e}", path.display());
         let file = File::open(&path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
@@ -204,12 +181,7 @@ mod tests {
     fn a_jobs_files_are_found_named_and_hashed() {
         let dir = std::env::temp_dir().join(format!("vo-inputs-{}", std::process::id()));
         fs::create_dir_all(dir.join("data/sub")).unwrap();
-        for (name, content) in [
-            ("run.sh", "#!"),
-            ("in.3", "three"),
-            ("data/a", "a"),
-            ("data/sub/b", "b"),
-        ] {
+        for (name, content) in [("run.sh", "#!"), ("in.3", "three"), ("data/a", "a"), ("data/sub/b", "b")] {
             fs::write(dir.join(name), content).unwrap();
         }
         let numbered = Template(vec![Piece::Text(b"in.".to_vec()), Piece::Process]);
@@ -226,14 +198,8 @@ mod tests {
         let found = files.of(&program, job).unwrap();
         let roles: Vec<_> = found.iter().map(|f| f.role.clone()).collect();
         let input = |name: &str| FileRole::Input(name.into());
-        let expected = [
-            FileRole::Executable,
-            FileRole::Stdin,
-            input("data/a"),
-            input("data/sub/b"),
-            input("a"),
-            input("sub/b"),
-        ];
+        let expected =
+            [FileRole::Executable, FileRole::Stdin, input("data/a"), input("data/sub/b"), input("a"), input("sub/b")];
         assert_eq!(roles, expected);
         assert_eq!(found[2].hash, found[4].hash);
         assert_eq!(files.open(&found[1].hash).unwrap().read(1, 99).unwrap(), b"hree");

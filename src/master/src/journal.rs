@@ -73,28 +73,13 @@ impl Journal {
             }
             Ok::<(), minicbor::decode::Error>(())
         });
-        let opened = opened.map_err(|source| JournalError::Open {
-            dir: dir.display().to_string(),
-            source,
-        })?;
+        let opened = opened.map_err(|source| JournalError::Open { dir: dir.display().to_string(), source })?;
         let cut = opened.cut.map(|cut| cut.to_string());
         let base = opened.log.appended();
         let (work, inbox) = mpsc::channel();
         let thread = thread::Builder::new().name("journal".into());
-        thread
-            .spawn(move || run(opened.log, &inbox, &tell))
-            .map_err(JournalError::Thread)?;
-        Ok((
-            Journal {
-                work,
-                base,
-                snapshot_above: LOG_BYTES,
-                grown: false,
-                snapshotting: false,
-            },
-            pool,
-            cut,
-        ))
+        thread.spawn(move || run(opened.log, &inbox, &tell)).map_err(JournalError::Thread)?;
+        Ok((Journal { work, base, snapshot_above: LOG_BYTES, grown: false, snapshotting: false }, pool, cut))
     }
 
     /// Takes the pool's records, in order; if the log has grown large, the state that they lead to replaces it.
@@ -150,10 +135,7 @@ fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
         loop {
             match log.commit() {
                 Ok(number) => {
-                    tell(Told::Durable {
-                        number,
-                        log_bytes: log.size(),
-                    });
+                    tell(Told::Durable { number, log_bytes: log.size() });
                     break;
                 }
                 Err(error) if error.is_transient() => {
@@ -190,11 +172,7 @@ mod tests {
     use super::*;
 
     fn submit(pool: &mut Pool) {
-        let group = GroupRecord {
-            count: 1,
-            program: Program::default(),
-            log: None,
-        };
+        let group = GroupRecord { count: 1, program: Program::default(), log: None };
         pool.submit(Time(1), "test".into(), vec![group]);
     }
 
@@ -208,9 +186,7 @@ mod tests {
         journal.snapshot_above = 1;
         submit(&mut pool);
         journal.store(&mut pool);
-        let Ok(Told::Durable { number, log_bytes }) = told.recv() else {
-            panic!("not durable")
-        };
+        let Ok(Told::Durable { number, log_bytes }) = told.recv() else { panic!("not durable") };
         // The pool has gone on when it is told.
         submit(&mut pool);
         assert_eq!(journal.durable(number, log_bytes), 1);

@@ -1,7 +1,7 @@
 //! The master agent: one daemon a session on the user's workstation. It drives the pool with real I/O: the sites' connections, the job
 //! store, the files that go and come, the control socket, and the terminal of the grid shell. Must not know the person's terminal.
 //!
-//! One task ([`master`]) owns all state and takes every input from one queue; the others carry bytes.
+//! One task (`master`) owns all state and takes every input from one queue; the others carry bytes.
 
 mod control;
 mod eventlog;
@@ -53,10 +53,7 @@ fn log_to(path: &Path) -> std::io::Result<()> {
         std::fs::rename(path, path.with_extension("log.old"))?;
     }
     let file = File::options().append(true).create(true).mode(0o600).open(path)?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(Mutex::new(file))
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(file)).finish();
     // Fails only if there is one already: in tests.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())

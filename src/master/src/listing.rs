@@ -31,23 +31,13 @@ impl Listing {
             ids.truncate(limit as usize);
             ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter()
         });
-        Listing {
-            select,
-            states,
-            next: None,
-            last,
-        }
+        Listing { select, states, next: None, last }
     }
 
     /// The next page, and whether there are more.
     pub(crate) fn page(&mut self, pool: &Pool, site: impl Fn(u16) -> Option<String>) -> (Vec<ctl::JobRow>, bool) {
         if let Some(ids) = &mut self.last {
-            let rows: Vec<_> = ids
-                .by_ref()
-                .take(PAGE)
-                .filter_map(|id| pool.view(id))
-                .map(|v| row(&v, &site))
-                .collect();
+            let rows: Vec<_> = ids.by_ref().take(PAGE).filter_map(|id| pool.view(id)).map(|v| row(&v, &site)).collect();
             return (rows, ids.len() > 0);
         }
         let mut rows = Vec::new();
@@ -135,7 +125,5 @@ fn command(view: &JobView<'_>) -> String {
 /// A template's text for people: control characters can't reach a terminal.
 pub(crate) fn expand(template: &Template, job: JobId) -> String {
     let text = String::from_utf8_lossy(&template.expand(job)).into_owned();
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -60,6 +60,8 @@ const UNATTENDED: Duration = Duration::from_secs(10);
 const ENDING_PATIENCE: Duration = Duration::from_secs(120);
 /// Clients have this long to read their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The start waits this long for a batch system's answer to the first submission.
+const SUBMISSION_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of outputs that travel within a result.
 const INLINE_BYTES: u32 = 4096;
 /// Attempts of one message.
@@ -133,16 +135,8 @@ struct Sending {
 
 enum Request {
     Listing(Listing),
-    Watching {
-        select: Select,
-        told: Option<(Instant, ctl::Counts)>,
-    },
-    Following {
-        patience: Duration,
-        interactive: bool,
-        settled: Option<Time>,
-        told: Option<(u32, u32)>,
-    },
+    Watching { select: Select, told: Option<(Instant, ctl::Counts)> },
+    Following { patience: Duration, interactive: bool, settled: Option<Time>, told: Option<(u32, u32)> },
     Ending,
 }
 
@@ -169,11 +163,7 @@ impl Client {
 
     fn failed(&mut self, fault: Fault, message: impl Into<String>, hint: Option<String>) {
         self.request = None;
-        self.send(&ctl::Failed {
-            fault,
-            message: message.into(),
-            hint,
-        });
+        self.send(&ctl::Failed { fault, message: message.into(), hint });
     }
 }
 
@@ -340,17 +330,12 @@ impl Master {
         let marker_path = std::fs::canonicalize(&marker_path).unwrap_or(marker_path);
         let marker_device = std::fs::metadata(&marker_path).map_or(0, |found| found.dev());
         let path = marker_path.into_os_string().into_vec();
-        let marker = Marker {
-            path,
-            content,
-            host: host_identity(),
-        };
+        let marker = Marker { path, content, host: host_identity() };
         let now = Time(unix_ms());
         let mut sites = Vec::new();
         let mut routes = Vec::new();
-        let conf = session
-            .read_conf()
-            .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let conf =
+            session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let makings = sites::Makings {
             session: &session,
             conf: &conf,
@@ -453,12 +438,7 @@ impl Master {
                     terminal.close(Some(code), "the grid shell ended");
                 }
             }
-            Input::Prepared {
-                key,
-                inventory,
-                ready,
-                failed,
-            } => self.prepared(key, inventory, ready, failed),
+            Input::Prepared { key, inventory, ready, failed } => self.prepared(key, inventory, ready, failed),
             Input::Stored(ended) => {
                 self.storing = false;
                 for (key, whole, ended) in ended {
@@ -522,12 +502,10 @@ impl Master {
 
     fn deadline(&self) -> Instant {
         let now = Instant::now();
-        let watched = self.clients.values().any(|c| {
-            matches!(
-                c.request,
-                Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending)
-            )
-        });
+        let watched = self
+            .clients
+            .values()
+            .any(|c| matches!(c.request, Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending)));
         let mut deadline = now + if watched { WATCH_PACE } else { TICK };
         if let Some(at) = self.retry_at {
             deadline = deadline.min(at);
@@ -550,15 +528,9 @@ impl Master {
             }
         }
         if self.rate.back().is_none_or(|(at, _)| now.duration_since(*at) >= TICK) {
-            let completed = (0..self.sites.len())
-                .map(|i| self.pool.completed_at(SiteId(i as u16)))
-                .sum();
+            let completed = (0..self.sites.len()).map(|i| self.pool.completed_at(SiteId(i as u16))).sum();
             self.rate.push_back((now, completed));
-            while self
-                .rate
-                .front()
-                .is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW)
-            {
+            while self.rate.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
                 self.rate.pop_front();
             }
             self.set_targets();
@@ -570,9 +542,7 @@ impl Master {
     fn rate_milli(&self) -> u64 {
         match (self.rate.front(), self.rate.back()) {
             (Some((first, before)), Some((last, after))) if last > first => {
-                let span = u64::try_from(last.duration_since(*first).as_millis())
-                    .unwrap_or(u64::MAX)
-                    .max(1);
+                let span = u64::try_from(last.duration_since(*first).as_millis()).unwrap_or(u64::MAX).max(1);
                 (after - before).saturating_mul(1_000_000) / span
             }
             _ => 0,
@@ -594,41 +564,20 @@ impl Master {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Assign {
-                key,
-                inventory,
-                define,
-                attempts,
-                shared,
-            } => self.assign(key, inventory, define, attempts, shared),
+            Action::Assign { key, inventory, define, attempts, shared } => {
+                self.assign(key, inventory, define, attempts, shared)
+            }
             Action::Recall { key, inventory, count } => self.to_starter(key, &work::Recall { count, inventory }),
             Action::Kill { key, ids, grace } => {
                 let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
                 self.to_starter(key, &work::Kill { ids, grace_ms });
             }
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
-            Action::Collect { key, result, program } => self.collect(
-                key,
-                Whole {
-                    session: self.session_id.clone(),
-                    result,
-                    program,
-                },
-            ),
-            Action::Note {
-                job,
-                log,
-                initialdir,
-                at,
-                note,
-            } => {
-                self.event_logs.write(Entry {
-                    job,
-                    log,
-                    initialdir,
-                    at,
-                    note,
-                });
+            Action::Collect { key, result, program } => {
+                self.collect(key, Whole { session: self.session_id.clone(), result, program })
+            }
+            Action::Note { job, log, initialdir, at, note } => {
+                self.event_logs.write(Entry { job, log, initialdir, at, note });
             }
         }
     }
@@ -642,13 +591,7 @@ impl Master {
         shared: Shared,
     ) {
         for (program, body) in define {
-            self.to_starter(
-                key,
-                &work::DefineProgram {
-                    program,
-                    body: (*body).clone(),
-                },
-            );
+            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
         }
         if shared == Shared::Everything {
             let plain = |(id, program, _): &(AttemptId, u64, _)| Assignment {
@@ -658,13 +601,7 @@ impl Master {
                 directory: None,
             };
             for piece in attempts.chunks(ASSIGN_PIECE) {
-                self.to_starter(
-                    key,
-                    &work::Assign {
-                        attempts: piece.iter().map(plain).collect(),
-                        inventory,
-                    },
-                );
+                self.to_starter(key, &work::Assign { attempts: piece.iter().map(plain).collect(), inventory });
             }
             return;
         }
@@ -672,26 +609,14 @@ impl Master {
         tokio::task::spawn_blocking(move || {
             let (mut ready, mut failed) = (Vec::new(), Vec::new());
             for (id, program, body) in attempts {
-                let directory = (shared == Shared::MarkerFs)
-                    .then(|| marker_inode(&body, id.job, device))
-                    .flatten();
+                let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
                 let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
                 match brought {
-                    Ok(files) => ready.push(Assignment {
-                        id,
-                        program,
-                        files,
-                        directory,
-                    }),
+                    Ok(files) => ready.push(Assignment { id, program, files, directory }),
                     Err(why) => failed.push((id, why)),
                 }
             }
-            let _ = inputs.blocking_send(Input::Prepared {
-                key,
-                inventory,
-                ready,
-                failed,
-            });
+            let _ = inputs.blocking_send(Input::Prepared { key, inventory, ready, failed });
         });
     }
 
@@ -707,13 +632,7 @@ impl Master {
             self.pool.handle(now, Event::AttemptsReturned { key, ids });
         }
         for piece in ready.chunks(ASSIGN_PIECE) {
-            self.to_starter(
-                key,
-                &work::Assign {
-                    attempts: piece.to_vec(),
-                    inventory,
-                },
-            );
+            self.to_starter(key, &work::Assign { attempts: piece.to_vec(), inventory });
         }
     }
 
@@ -735,11 +654,7 @@ impl Master {
             let inputs = self.inputs.clone();
             tokio::task::spawn_blocking(move || {
                 let ended = outputs::store_whole(&group);
-                let all = keys
-                    .into_iter()
-                    .zip(group)
-                    .zip(ended)
-                    .map(|((key, whole), ended)| (key, whole, ended));
+                let all = keys.into_iter().zip(group).zip(ended).map(|((key, whole), ended)| (key, whole, ended));
                 let _ = inputs.blocking_send(Input::Stored(all.collect()));
             });
         }
@@ -747,10 +662,7 @@ impl Master {
             && let Some((key, whole)) = self.large.pop_front()
         {
             let id = whole.result.id;
-            let link = self
-                .pool
-                .proxy_of(key)
-                .and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
+            let link = self.pool.proxy_of(key).and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
             let (pieces, came) = mpsc::unbounded_channel();
             self.collecting.insert(id, (key, pieces));
             let inputs = self.inputs.clone();
@@ -759,25 +671,14 @@ impl Master {
                     let mut bytes = Vec::new();
                     write_message(
                         key.0,
-                        &work::FetchOutput {
-                            id,
-                            kind: Clone::clone(kind),
-                            offset,
-                            length,
-                        },
+                        &work::FetchOutput { id, kind: Clone::clone(kind), offset, length },
                         &mut bytes,
                     );
                     let _ = link.as_ref().map(|link| link.send(bytes));
                 };
                 let again = whole.clone();
                 let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
-                let _ = inputs
-                    .send(Input::Collected {
-                        key,
-                        whole: again,
-                        ended,
-                    })
-                    .await;
+                let _ = inputs.send(Input::Collected { key, whole: again, ended }).await;
             });
         }
     }
@@ -785,28 +686,14 @@ impl Master {
     fn collected(&mut self, key: StarterKey, whole: Whole, ended: Result<(), Failure>) {
         let now = self.now();
         match ended {
-            Ok(()) => self.pool.handle(
-                now,
-                Event::OutputsStored {
-                    key,
-                    result: whole.result,
-                },
-            ),
+            Ok(()) => self.pool.handle(now, Event::OutputsStored { key, result: whole.result }),
             Err(failure) if failure.later => {
                 tracing::warn!(attempt = %whole.result.id, why = failure.why, "outputs can't be written for now");
                 self.retry.push((key, whole));
                 self.retry_at.get_or_insert(Instant::now() + RETRY_OUTPUTS);
             }
             Err(Failure { why, ours, .. }) => {
-                self.pool.handle(
-                    now,
-                    Event::OutputsFailed {
-                        key,
-                        id: whole.result.id,
-                        why,
-                        ours,
-                    },
-                );
+                self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours });
             }
         }
     }

@@ -32,19 +32,11 @@ impl Failure {
     fn ours(path: &Path, error: &io::Error) -> Self {
         let later = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             || matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE));
-        Failure {
-            why: format!("{}: {error}", path.display()),
-            ours: true,
-            later,
-        }
+        Failure { why: format!("{}: {error}", path.display()), ours: true, later }
     }
 
     pub(crate) fn site(why: impl Into<String>) -> Self {
-        Failure {
-            why: why.into(),
-            ours: false,
-            later: false,
-        }
+        Failure { why: why.into(), ours: false, later: false }
     }
 }
 
@@ -84,24 +76,14 @@ impl Aside {
         let target = fs::canonicalize(&target).unwrap_or(target);
         let Some(parent) = target.parent() else {
             let why = format!("{}: is no file", target.display());
-            return Err(Failure {
-                why,
-                ours: true,
-                later: false,
-            });
+            return Err(Failure { why, ours: true, later: false });
         };
         let device = fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir());
         // Named after the session, too: others may write in the same directory. The target's own name could make it too long.
-        let path = if device {
-            target.clone()
-        } else {
-            parent.join(format!(".vo-partial-{}-{id}.{place}", whole.session))
-        };
+        let path =
+            if device { target.clone() } else { parent.join(format!(".vo-partial-{}-{id}.{place}", whole.session)) };
         let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .mode(output.mode & 0o777)
-            .custom_flags(libc::O_NOFOLLOW);
+        options.write(true).mode(output.mode & 0o777).custom_flags(libc::O_NOFOLLOW);
         if !device {
             // What stands there is a leftover of a try that was cut off.
             let _ = fs::remove_file(&path);
@@ -111,13 +93,7 @@ impl Aside {
         if !device {
             let _ = file.set_permissions(fs::Permissions::from_mode(output.mode & 0o777));
         }
-        Ok(Aside {
-            file,
-            path,
-            target,
-            hash: digest::Context::new(&digest::SHA256),
-            written: 0,
-        })
+        Ok(Aside { file, path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -131,12 +107,8 @@ impl Aside {
         if self.written == output.size && self.hash.clone().finish().as_ref() == output.hash {
             Ok(())
         } else {
-            let what = format!(
-                "{} came with {} bytes of {}, or damaged",
-                self.target.display(),
-                self.written,
-                output.size
-            );
+            let what =
+                format!("{} came with {} bytes of {}, or damaged", self.target.display(), self.written, output.size);
             Err(Failure::site(what))
         }
     }
@@ -185,9 +157,7 @@ fn write_whole(whole: &Whole) -> Result<Vec<Aside>, Failure> {
     for (place, output) in whole.result.outputs.iter().enumerate() {
         let written = (|| {
             let mut aside = Aside::create(whole, place, output)?;
-            let written = aside
-                .write(output.inline.as_deref().unwrap_or_default())
-                .and_then(|()| aside.check(output));
+            let written = aside.write(output.inline.as_deref().unwrap_or_default()).and_then(|()| aside.check(output));
             files.push(aside);
             written
         })();
@@ -244,9 +214,7 @@ pub(crate) async fn collect(
         }
         files.into_iter().try_for_each(Aside::finish)
     });
-    stored
-        .await
-        .unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
+    stored.await.unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
 }
 
 async fn bring(
@@ -269,10 +237,7 @@ async fn bring(
                     fetch(&output.kind, asked, length);
                     asked += length;
                 }
-                let piece = pieces
-                    .recv()
-                    .await
-                    .ok_or_else(|| Failure::site("the starter was lost"))?;
+                let piece = pieces.recv().await.ok_or_else(|| Failure::site("the starter was lost"))?;
                 let piece = piece.map_err(Failure::site)?;
                 if piece.kind != output.kind || piece.offset != aside.written || piece.data.is_empty() {
                     return Err(Failure::site(format!("{} came out of order", aside.target.display())));
@@ -299,10 +264,7 @@ mod tests {
     use vo_core::job::{Outcome, Usage};
     use vo_core::template::Template;
 
-    const ID: AttemptId = AttemptId {
-        job: JobId { cluster: 1, proc: 0 },
-        attempt: 1,
-    };
+    const ID: AttemptId = AttemptId { job: JobId { cluster: 1, proc: 0 }, attempt: 1 };
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("vo-outputs-{name}-{}", std::process::id()));
@@ -314,44 +276,24 @@ mod tests {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());
         let inline = inline.then(|| content.to_vec());
-        Output {
-            kind,
-            size: content.len() as u64,
-            hash,
-            mode: 0o644,
-            inline,
-        }
+        Output { kind, size: content.len() as u64, hash, mode: 0o644, inline }
     }
 
     fn whole(dir: &Path, proc: u32, outputs: Vec<Output>) -> Whole {
-        let id = AttemptId {
-            job: JobId { cluster: 1, proc },
-            attempt: 1,
-        };
+        let id = AttemptId { job: JobId { cluster: 1, proc }, attempt: 1 };
         let program = Program {
             initialdir: Template::constant(dir.as_os_str().as_bytes()),
             output: Some(Template::constant("out")),
             error: Some(Template::constant("missing/err")),
             ..Program::default()
         };
-        let result = AttemptResult {
-            id,
-            outcome: Outcome::Exited(0),
-            usage: Usage::default(),
-            outputs,
-        };
-        Whole {
-            session: "s".into(),
-            result,
-            program: Arc::new(program),
-        }
+        let result = AttemptResult { id, outcome: Outcome::Exited(0), usage: Usage::default(), outputs };
+        Whole { session: "s".into(), result, program: Arc::new(program) }
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -363,14 +305,8 @@ mod tests {
         let mut damaged = output(OutputKind::File(b"f".to_vec()), b"data", true);
         damaged.hash[0] ^= 1;
         let damaged = whole(&dir, 1, vec![damaged]);
-        let nowhere = whole(
-            &dir,
-            2,
-            vec![
-                output(OutputKind::Stdout, b"x", true),
-                output(OutputKind::Stderr, b"y", true),
-            ],
-        );
+        let nowhere =
+            whole(&dir, 2, vec![output(OutputKind::Stdout, b"x", true), output(OutputKind::Stderr, b"y", true)]);
         let outside = whole(&dir, 3, vec![output(OutputKind::File(b"../f".to_vec()), b"x", true)]);
         let ended = store_whole(&[good, damaged, nowhere, outside]);
         assert_eq!(ended[0], Ok(()));
@@ -388,28 +324,15 @@ mod tests {
         let content: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for lost in [false, true] {
-            let whole = whole(
-                &dir,
-                0,
-                vec![output(OutputKind::File(b"big".to_vec()), &content, false)],
-            );
+            let whole = whole(&dir, 0, vec![output(OutputKind::File(b"big".to_vec()), &content, false)]);
             let (send, pieces) = mpsc::unbounded_channel();
             let send = std::cell::RefCell::new(Some(send));
             let ended = runtime.block_on(collect(
                 whole,
                 |kind, offset, length| {
                     let data = content[offset as usize..(offset + length) as usize].to_vec();
-                    let chunk = OutputChunk {
-                        id: ID,
-                        kind: kind.clone(),
-                        offset,
-                        data,
-                    };
-                    let sender = if lost && offset > 0 {
-                        send.borrow_mut().take()
-                    } else {
-                        send.borrow().clone()
-                    };
+                    let chunk = OutputChunk { id: ID, kind: kind.clone(), offset, data };
+                    let sender = if lost && offset > 0 { send.borrow_mut().take() } else { send.borrow().clone() };
                     sender.map(|s| s.send(Ok(chunk)));
                 },
                 pieces,

@@ -69,10 +69,7 @@ impl SessionFile {
     pub fn read_conf(&self) -> Result<Conf, Vec<Diagnostic>> {
         let mut conf = match &self.conf {
             Some(ConfText { file, text }) => Conf::parse(file, text.as_bytes(), BATCHES)?,
-            None => Conf {
-                sites: vec![local_site()],
-                ..Conf::default()
-            },
+            None => Conf { sites: vec![local_site()], ..Conf::default() },
         };
         conf.apply(&Overrides {
             proxies: self.proxies.as_deref().and_then(|text| parse_proxies(text).ok()),
@@ -108,12 +105,7 @@ impl SessionFile {
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         let aside = dir.join("session.toml.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&aside, Self::path(dir))?;
@@ -125,11 +117,7 @@ impl SessionFile {
 fn local_site() -> SiteConf {
     let cpus =
         thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MAX_COUNT).min(MAX_COUNT));
-    SiteConf {
-        batch: Some("fork".into()),
-        proxies: Some(Proxies { count: 1, cpus }),
-        ..SiteConf::new("local", LOCAL)
-    }
+    SiteConf { batch: Some("fork".into()), proxies: Some(Proxies { count: 1, cpus }), ..SiteConf::new("local", LOCAL) }
 }
 
 /// Is it a session's name? It becomes a file name here and at sites, and a part of batch jobs' names.
@@ -176,10 +164,7 @@ impl SocketPath {
     /// # Errors
     /// Those of opening `dir`.
     pub fn new(dir: &Path) -> io::Result<SocketPath> {
-        let handle = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(dir)?;
+        let handle = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(dir)?;
         let fd = OwnedFd::from(handle);
         let path = PathBuf::from(format!("/proc/self/fd/{}/control.sock", fd.as_raw_fd()));
         Ok(SocketPath { path, _dir: fd })

@@ -51,10 +51,7 @@ pub(crate) enum Way {
     /// It is this machine: the program that acts as the agent.
     Local(PathBuf),
     /// By SSH.
-    Ssh {
-        query: TargetQuery,
-        options: ConnectOptions,
-    },
+    Ssh { query: TargetQuery, options: ConnectOptions },
 }
 
 /// What a site's task tells.
@@ -82,38 +79,22 @@ pub(crate) struct Problem {
 
 impl Problem {
     fn new(message: impl Into<String>) -> Self {
-        Problem {
-            message: message.into(),
-            hint: None,
-            authentication: false,
-            transient: false,
-        }
+        Problem { message: message.into(), hint: None, authentication: false, transient: false }
     }
 
     fn transient(message: impl Into<String>) -> Self {
-        Problem {
-            transient: true,
-            ..Problem::new(message)
-        }
+        Problem { transient: true, ..Problem::new(message) }
     }
 
     fn hint(self, hint: impl Into<String>) -> Self {
-        Problem {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Problem { hint: Some(hint.into()), ..self }
     }
 }
 
 impl From<ssh::SshError> for Problem {
     fn from(error: ssh::SshError) -> Self {
         let authentication = error.class() == Class::Denied;
-        Problem {
-            hint: error.hint(),
-            transient: error.is_transient(),
-            authentication,
-            message: chain(&error),
-        }
+        Problem { hint: error.hint(), transient: error.is_transient(), authentication, message: chain(&error) }
     }
 }
 
@@ -139,14 +120,7 @@ impl Asker {
         }
         drop(turn);
         let (answer, answered) = oneshot::channel();
-        let question = Question {
-            id: 0,
-            site: self.site.clone(),
-            title,
-            text,
-            echo,
-            confirm,
-        };
+        let question = Question { id: 0, site: self.site.clone(), title, text, echo, confirm };
         if !(self.tell)(Told::Question(question, answer)).await {
             return None;
         }
@@ -179,19 +153,11 @@ impl Prompter for Asker {
             Some(file) => format!("Trust it from now on, and remember it in {} (yes/no)? ", file.display()),
             None => "Trust it for this connection (yes/no)? ".into(),
         };
-        Box::pin(async move {
-            self.question(title, text, true, true)
-                .await
-                .is_some_and(|a| a.trim() == "yes")
-        })
+        Box::pin(async move { self.question(title, text, true, true).await.is_some_and(|a| a.trim() == "yes") })
     }
 
     fn info(&self, _: &str, text: &str) {
-        let event = SiteEvent::Note {
-            site: self.site.clone(),
-            message: text.to_owned(),
-            hint: None,
-        };
+        let event = SiteEvent::Note { site: self.site.clone(), message: text.to_owned(), hint: None };
         let telling = (self.tell)(Told::Event(event));
         tokio::task::spawn(telling);
     }
@@ -224,6 +190,7 @@ pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut stop: o
             Ok(Ended::Lost(problem, worked)) => {
                 if worked {
                     wait = FIRST_WAIT;
+                    first = false;
                 }
                 problem
             }
@@ -254,12 +221,7 @@ enum Ended {
 
 /// Frames both ways until the stream ends.
 async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Problem> {
-    let Stream {
-        mut stdin,
-        stdout,
-        stderr,
-        remote,
-    } = stream;
+    let Stream { mut stdin, stdout, stderr, remote } = stream;
     let mut opening = Vec::new();
     vo_wire::frame::write_message(0, &route.configure, &mut opening);
     let (sender, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -301,19 +263,13 @@ async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Prob
     if matches!(ended, Ok(true)) {
         return Ok(Ended::MasterGone);
     }
-    let said = tokio::time::timeout(Duration::from_secs(2), words)
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .unwrap_or_default();
+    let said = tokio::time::timeout(Duration::from_secs(2), words).await.ok().and_then(Result::ok).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
     let why = match (remote, ended) {
         _ if !said.is_empty() => said,
         (Some((gateway, _)), ended) => match tokio::time::timeout(Duration::from_millis(100), gateway.closed()).await {
             Ok(error) => chain(&error),
-            Err(_) => ended
-                .err()
-                .map_or_else(|| "the agent's stream ended".into(), |e| e.to_string()),
+            Err(_) => ended.err().map_or_else(|| "the agent's stream ended".into(), |e| e.to_string()),
         },
         (None, Err(error)) => error.to_string(),
         (None, Ok(_)) => "the agent's stream ended".into(),
@@ -322,10 +278,7 @@ async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Prob
 }
 
 async fn open(route: &Route, interactive: bool, tell: &Tell) -> Result<Stream, Problem> {
-    let spawning = SiteEvent::Spawning {
-        site: route.site.clone(),
-        gateway: route.gateway.clone(),
-    };
+    let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };
     (tell)(Told::Event(spawning)).await;
     match &route.way {
         Way::Local(program) => local(route, program).await,
@@ -355,18 +308,11 @@ async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
         vo_store::write_atomic(&file, &bytes, 0o700).map_err(failed)?;
         Ok(file)
     });
-    let file = loaded
-        .await
-        .map_err(|_| Problem::new("reading the agent program was interrupted"))??;
+    let file = loaded.await.map_err(|_| Problem::new("reading the agent program was interrupted"))??;
     let mut command = Command::new(&file);
     command.args(["connect", "--session", &route.session]).process_group(0);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .map_err(|e| Problem::new(format!("cannot start {}: {e}", file.display())))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| Problem::new(format!("cannot start {}: {e}", file.display())))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(Problem::new("no pipes to the agent"));
@@ -377,12 +323,7 @@ async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
     let stderr = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr.into()).map_err(pipes)?;
     // Reaped when it ends; its end is seen by its pipes.
     std::thread::spawn(move || child.wait());
-    Ok(Stream {
-        stdin: Box::new(stdin),
-        stdout: Box::new(stdout),
-        stderr: Box::new(stderr),
-        remote: None,
-    })
+    Ok(Stream { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), remote: None })
 }
 
 async fn remote(
@@ -411,18 +352,9 @@ async fn remote(
             return Err(problem);
         }
     };
-    let command = format!(
-        "exec {} connect --session {}",
-        ssh::quote(&file),
-        ssh::quote(&route.session)
-    );
+    let command = format!("exec {} connect --session {}", ssh::quote(&file), ssh::quote(&route.session));
     let exec = gateway.exec(&sh(&command)).await?;
-    Ok(Stream {
-        stdin: exec.stdin,
-        stdout: exec.stdout,
-        stderr: exec.stderr,
-        remote: Some((gateway, exec.exit)),
-    })
+    Ok(Stream { stdin: exec.stdin, stdout: exec.stdout, stderr: exec.stderr, remote: Some((gateway, exec.exit)) })
 }
 
 /// For `/bin/sh`, whatever the remote login shell is.
@@ -464,10 +396,7 @@ impl Probe {
                 probe.libc = version(libc.trim());
             } else if let Some((size, path)) = line.strip_prefix("agent=").and_then(|rest| rest.trim().split_once(' '))
             {
-                let hash = path
-                    .trim()
-                    .strip_suffix("/vo-agent")
-                    .and_then(|dir| dir.rsplit('/').next());
+                let hash = path.trim().strip_suffix("/vo-agent").and_then(|dir| dir.rsplit('/').next());
                 probe.agents.extend(hash.map(str::to_owned).zip(size.parse().ok()));
             } else if line == "end" {
                 whole = true;
@@ -503,11 +432,7 @@ fn glibc_needed(bytes: &[u8]) -> (u32, u32) {
     let mut rest = bytes;
     while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK) {
         rest = &rest[at + MARK.len()..];
-        let end = rest
-            .iter()
-            .position(|b| !b.is_ascii_digit() && *b != b'.')
-            .unwrap_or(rest.len())
-            .min(8);
+        let end = rest.iter().position(|b| !b.is_ascii_digit() && *b != b'.').unwrap_or(rest.len()).min(8);
         if let Some(found) = std::str::from_utf8(&rest[..end]).ok().and_then(version) {
             needed = needed.max(found);
         }
@@ -518,37 +443,23 @@ fn glibc_needed(bytes: &[u8]) -> (u32, u32) {
 impl Agent {
     fn load(path: &Path) -> std::io::Result<Agent> {
         let bytes = std::fs::read(path)?;
-        Ok(Agent {
-            path: path.to_owned(),
-            hash: hex(&bytes),
-            needs: glibc_needed(&bytes),
-            bytes,
-        })
+        Ok(Agent { path: path.to_owned(), hash: hex(&bytes), needs: glibc_needed(&bytes), bytes })
     }
 }
 
 /// Sees to it that the agent is at the gateway; its path there.
 async fn install(route: &Route, gateway: &Gateway, tell: &Tell) -> Result<String, Problem> {
-    let output = gateway
-        .exec_collect(&sh(&probe_script()), b"", PROBE_PATIENCE, PROBE_BYTES)
-        .await?;
+    let output = gateway.exec_collect(&sh(&probe_script()), b"", PROBE_PATIENCE, PROBE_BYTES).await?;
     let Some(probe) = Probe::read(&String::from_utf8_lossy(&output.stdout)) else {
         let said = String::from_utf8_lossy(&output.stderr);
-        let message = format!(
-            "the gateway runs no commands for us ({}): {}",
-            output.status,
-            said.trim()
-        );
+        let message = format!("the gateway runs no commands for us ({}): {}", output.status, said.trim());
         return Err(
             Problem::new(message).hint("try `ssh GATEWAY uname`: a forced command or a restricted shell would show")
         );
     };
     let ours = format!("Linux {}", std::env::consts::ARCH);
     if probe.machine != ours {
-        return Err(Problem::new(format!(
-            "the gateway is {}, the agent is for {ours}",
-            probe.machine
-        )));
+        return Err(Problem::new(format!("the gateway is {}, the agent is for {ours}", probe.machine)));
     }
     let mut least = None;
     for path in &route.agents {
@@ -582,11 +493,7 @@ async fn upload(route: &Route, gateway: &Gateway, agent: &Agent, dir: &str, tell
     tracing::info!(site = route.site, agent = %agent.path.display(), bytes = agent.bytes.len(), "uploading the agent");
     let (site, total, tell) = (route.site.clone(), agent.bytes.len() as u64, tell.clone());
     let progress = move |sent: u64| {
-        let event = SiteEvent::Uploading {
-            site: site.clone(),
-            sent,
-            total,
-        };
+        let event = SiteEvent::Uploading { site: site.clone(), sent, total };
         tokio::task::spawn((tell)(Told::Event(event)));
     };
     progress(0);
@@ -598,9 +505,7 @@ async fn upload(route: &Route, gateway: &Gateway, agent: &Agent, dir: &str, tell
          [ \"$(wc -c <{a})\" -eq {total} ]; fi && mv -f {a} {d}/vo-agent || {{ rm -f {a}; rmdir {d} 2>/dev/null; exit 1; }}",
         hash = agent.hash,
     );
-    let sent = gateway
-        .exec_collect(&sh(&script), &agent.bytes, Duration::from_secs(600), PROBE_BYTES)
-        .await?;
+    let sent = gateway.exec_collect(&sh(&script), &agent.bytes, Duration::from_secs(600), PROBE_BYTES).await?;
     progress(total);
     if sent.status.success() {
         return Ok(());
@@ -619,10 +524,7 @@ async fn upload(route: &Route, gateway: &Gateway, agent: &Agent, dir: &str, tell
 pub(crate) fn askpass(program: &Path, session_dir: &Path, site: &str) -> AskPass {
     AskPass {
         program: program.to_owned(),
-        env: vec![
-            ("VO_SESSION_DIR".into(), session_dir.into()),
-            ("VO_SITE".into(), site.into()),
-        ],
+        env: vec![("VO_SESSION_DIR".into(), session_dir.into()), ("VO_SITE".into(), site.into())],
     }
 }
 

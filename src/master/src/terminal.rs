@@ -39,15 +39,8 @@ impl Terminal {
         told: mpsc::Sender<Told>,
     ) -> Result<Terminal, String> {
         let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what}: {e}");
-        let size = PtySize {
-            rows: attach.rows.max(1),
-            cols: attach.cols.max(1),
-            pixel_width: 0,
-            pixel_height: 0,
-        };
-        let pair = native_pty_system()
-            .openpty(size)
-            .map_err(|e| failed("open a terminal", &e))?;
+        let size = PtySize { rows: attach.rows.max(1), cols: attach.cols.max(1), pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).map_err(|e| failed("open a terminal", &e))?;
         let mut command = CommandBuilder::new(program);
         command.arg("shell");
         command.env_clear();
@@ -60,26 +53,14 @@ impl Terminal {
         command.env("VO_SESSION", session);
         command.env("VO_SESSION_DIR", dir);
         command.cwd(os(&attach.directory));
-        let mut child = pair
-            .slave
-            .spawn_command(command)
-            .map_err(|e| failed("start the grid shell", &e))?;
-        let mut reader = pair
-            .master
-            .try_clone_reader()
-            .map_err(|e| failed("read the terminal", &e))?;
-        let mut writer = pair
-            .master
-            .take_writer()
-            .map_err(|e| failed("write to the terminal", &e))?;
+        let mut child = pair.slave.spawn_command(command).map_err(|e| failed("start the grid shell", &e))?;
+        let mut reader = pair.master.try_clone_reader().map_err(|e| failed("read the terminal", &e))?;
+        let mut writer = pair.master.take_writer().map_err(|e| failed("write to the terminal", &e))?;
         // The slave's last copies are the shell's own: reading ends when they are closed.
         drop(pair.slave);
         let (input, inbox) = blocking::sync_channel::<Vec<u8>>(INPUT_PIECES);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new()
-                .name(name.into())
-                .spawn(run)
-                .map_err(|e| failed("start a thread", &e))
+            thread::Builder::new().name(name.into()).spawn(run).map_err(|e| failed("start a thread", &e))
         };
         spawn(
             "tty-in",
@@ -100,17 +81,11 @@ impl Terminal {
                         return;
                     }
                 }
-                let code = child
-                    .wait()
-                    .map_or(-1, |status| i32::try_from(status.exit_code()).unwrap_or(-1));
+                let code = child.wait().map_or(-1, |status| i32::try_from(status.exit_code()).unwrap_or(-1));
                 let _ = told.blocking_send(Told::Ended(code));
             }),
         )?;
-        Ok(Terminal {
-            pty: pair.master,
-            input,
-            attached: None,
-        })
+        Ok(Terminal { pty: pair.master, input, attached: None })
     }
 
     /// Connects a client; whoever was attached is told.
@@ -137,12 +112,7 @@ impl Terminal {
     }
 
     pub(crate) fn resize(&self, rows: u16, cols: u16) {
-        let _ = self.pty.resize(PtySize {
-            rows: rows.max(1),
-            cols: cols.max(1),
-            pixel_width: 0,
-            pixel_height: 0,
-        });
+        let _ = self.pty.resize(PtySize { rows: rows.max(1), cols: cols.max(1), pixel_width: 0, pixel_height: 0 });
     }
 
     /// Output to whoever is attached.

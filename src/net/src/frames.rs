@@ -15,10 +15,7 @@ pub struct FrameSource<R> {
 impl<R: AsyncRead + Unpin> FrameSource<R> {
     /// Frames of `stream`, from its next byte.
     pub fn new(stream: R) -> Self {
-        FrameSource {
-            stream,
-            reader: FrameReader::new(),
-        }
+        FrameSource { stream, reader: FrameReader::new() }
     }
 
     /// The next frame; `None` when the stream ended between two frames. Cancel-safe.
@@ -45,9 +42,7 @@ impl<R: AsyncRead + Unpin> FrameSource<R> {
     /// # Errors
     /// `InvalidData` for what is no frame.
     pub fn buffered(&mut self) -> io::Result<Option<Frame>> {
-        self.reader
-            .next_frame()
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        self.reader.next_frame().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 }
 

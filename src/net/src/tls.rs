@@ -123,10 +123,7 @@ pub struct Domain {
 impl Domain {
     /// Of a site and a session by their names or ids, any text ([`dns_label`] is applied).
     pub fn new(site: &str, session: &str) -> Domain {
-        Domain {
-            site: dns_label(site),
-            session: dns_label(session),
-        }
+        Domain { site: dns_label(site), session: dns_label(session) }
     }
 
     /// Name of the site's event agent.
@@ -168,27 +165,17 @@ impl Bundle {
             text.push_str(&format!("site: {site}\n"));
         }
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        let certs = self
-            .certs
-            .iter()
-            .map(|cert| pem::Pem::new("CERTIFICATE", cert.to_vec()));
+        let certs = self.certs.iter().map(|cert| pem::Pem::new("CERTIFICATE", cert.to_vec()));
         let key = pem::Pem::new("PRIVATE KEY", self.key.clone());
-        text.push_str(&pem::encode_many_config(
-            &certs.chain([key]).collect::<Vec<_>>(),
-            config,
-        ));
+        text.push_str(&pem::encode_many_config(&certs.chain([key]).collect::<Vec<_>>(), config));
         text
     }
 
     fn parse(what: &'static str, text: &str) -> Result<Bundle, TlsError> {
-        let damaged = |why: &str| TlsError::Damaged {
-            what,
-            why: why.to_owned(),
-        };
+        let damaged = |why: &str| TlsError::Damaged { what, why: why.to_owned() };
         let line = |name: &str| {
             let mut head = text.lines().take_while(|line| !line.starts_with("-----"));
-            head.find_map(|line| line.strip_prefix(name))
-                .map(|value| value.trim().to_owned())
+            head.find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
         };
         let label = |value: String| match (1..=63).contains(&value.len()) && value.bytes().all(in_label) {
             true => Ok(value),
@@ -207,9 +194,7 @@ impl Bundle {
             return Err(damaged("no certificate"));
         }
         Ok(Bundle {
-            session: line("session:")
-                .ok_or_else(|| damaged("no line `session:`"))
-                .and_then(label)?,
+            session: line("session:").ok_or_else(|| damaged("no line `session:`")).and_then(label)?,
             site: line("site:").map(label).transpose()?,
             certs,
             key: key.ok_or_else(|| damaged("no private key"))?,
@@ -237,19 +222,12 @@ fn authority(name: &str, depth: u8) -> CertificateParams {
 }
 
 fn generate(name: &str) -> Result<KeyPair, TlsError> {
-    KeyPair::generate_for(&PKCS_ED25519).map_err(|source| TlsError::Issue {
-        name: name.to_owned(),
-        source,
-    })
+    KeyPair::generate_for(&PKCS_ED25519).map_err(|source| TlsError::Issue { name: name.to_owned(), source })
 }
 
 fn restore_key(what: &'static str, key: &[u8]) -> Result<KeyPair, TlsError> {
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key), &PKCS_ED25519).map_err(|e| {
-        TlsError::Damaged {
-            what,
-            why: e.to_string(),
-        }
-    })
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key), &PKCS_ED25519)
+        .map_err(|e| TlsError::Damaged { what, why: e.to_string() })
 }
 
 /// The session's root of trust. Made once by the master; the key never leaves it.
@@ -265,29 +243,16 @@ impl SessionCa {
         let name = Self::name(&session);
         let key = generate(&name)?;
         let params = authority(&name, 1);
-        let cert = params
-            .self_signed(&key)
-            .map_err(|source| TlsError::Issue { name, source })?;
-        let bundle = Bundle {
-            session,
-            site: None,
-            certs: vec![cert.der().clone()],
-            key: key.serialize_der(),
-        };
-        Ok(SessionCa {
-            bundle,
-            issuer: Issuer::new(params, key),
-        })
+        let cert = params.self_signed(&key).map_err(|source| TlsError::Issue { name, source })?;
+        let bundle = Bundle { session, site: None, certs: vec![cert.der().clone()], key: key.serialize_der() };
+        Ok(SessionCa { bundle, issuer: Issuer::new(params, key) })
     }
 
     /// Restores what [`SessionCa::to_pem`] wrote.
     pub fn from_pem(text: &str) -> Result<SessionCa, TlsError> {
         let bundle = Bundle::parse("session authority", text)?;
         let key = restore_key("session authority", &bundle.key)?;
-        Ok(SessionCa {
-            issuer: Issuer::new(authority(&Self::name(&bundle.session), 1), key),
-            bundle,
-        })
+        Ok(SessionCa { issuer: Issuer::new(authority(&Self::name(&bundle.session), 1), key), bundle })
     }
 
     /// Certificate and private key, as text. Secret: for a 0600 file of the master's.
@@ -297,10 +262,7 @@ impl SessionCa {
 
     /// Makes an authority for one site, with a new key. Starters with identities of an earlier one stay valid.
     pub fn site_intermediate(&self, site: &str) -> Result<SiteAuthority, TlsError> {
-        let domain = Domain {
-            site: dns_label(site),
-            session: self.bundle.session.clone(),
-        };
+        let domain = Domain { site: dns_label(site), session: self.bundle.session.clone() };
         let name = domain.to_string();
         let key = generate(&name)?;
         let mut params = authority(&name, 0);
@@ -308,24 +270,15 @@ impl SessionCa {
             permitted_subtrees: vec![GeneralSubtree::DnsName(name.clone())],
             excluded_subtrees: Vec::new(),
         });
-        let cert = params
-            .signed_by(&key, &self.issuer)
-            .map_err(|source| TlsError::Issue { name, source })?;
-        let certs = [cert.der().clone()]
-            .into_iter()
-            .chain(self.bundle.certs.iter().cloned())
-            .collect();
+        let cert = params.signed_by(&key, &self.issuer).map_err(|source| TlsError::Issue { name, source })?;
+        let certs = [cert.der().clone()].into_iter().chain(self.bundle.certs.iter().cloned()).collect();
         let bundle = Bundle {
             session: domain.session.clone(),
             site: Some(domain.site.clone()),
             certs,
             key: key.serialize_der(),
         };
-        Ok(SiteAuthority {
-            domain,
-            issuer: Issuer::new(params, key),
-            bundle,
-        })
+        Ok(SiteAuthority { domain, issuer: Issuer::new(params, key), bundle })
     }
 
     fn name(session: &str) -> String {
@@ -347,11 +300,7 @@ impl SiteAuthority {
         let bundle = Bundle::parse(what, text)?;
         let domain = bundle_domain(what, &bundle)?;
         let key = restore_key(what, &bundle.key)?;
-        Ok(SiteAuthority {
-            issuer: Issuer::new(authority(&domain.to_string(), 0), key),
-            domain,
-            bundle,
-        })
+        Ok(SiteAuthority { issuer: Issuer::new(authority(&domain.to_string(), 0), key), domain, bundle })
     }
 
     /// Certificates and private key, as text. Secret: for a 0600 file of the agent's.
@@ -377,48 +326,24 @@ impl SiteAuthority {
 
     fn issue(&self, names: Vec<String>, usage: ExtendedKeyUsagePurpose) -> Result<Identity, TlsError> {
         let name = names.first().cloned().unwrap_or_default();
-        let failed = |source| TlsError::Issue {
-            name: name.clone(),
-            source,
-        };
+        let failed = |source| TlsError::Issue { name: name.clone(), source };
         let key = generate(&name)?;
         let mut leaf = CertificateParams::new(names).map_err(failed)?;
-        let CertificateParams {
-            not_before,
-            not_after,
-            distinguished_name,
-            ..
-        } = params(&name);
+        let CertificateParams { not_before, not_after, distinguished_name, .. } = params(&name);
         (leaf.not_before, leaf.not_after, leaf.distinguished_name) = (not_before, not_after, distinguished_name);
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![usage];
         let cert = leaf.signed_by(&key, &self.issuer).map_err(failed)?;
-        let certs = [cert.der().clone()]
-            .into_iter()
-            .chain(self.bundle.certs.iter().cloned())
-            .collect();
-        let bundle = Bundle {
-            certs,
-            key: key.serialize_der(),
-            ..self.bundle.clone()
-        };
-        Ok(Identity {
-            domain: self.domain.clone(),
-            bundle,
-        })
+        let certs = [cert.der().clone()].into_iter().chain(self.bundle.certs.iter().cloned()).collect();
+        let bundle = Bundle { certs, key: key.serialize_der(), ..self.bundle.clone() };
+        Ok(Identity { domain: self.domain.clone(), bundle })
     }
 }
 
 fn bundle_domain(what: &'static str, bundle: &Bundle) -> Result<Domain, TlsError> {
-    let site = bundle.site.clone().ok_or_else(|| TlsError::Damaged {
-        what,
-        why: "no line `site:`".to_owned(),
-    })?;
-    Ok(Domain {
-        site,
-        session: bundle.session.clone(),
-    })
+    let site = bundle.site.clone().ok_or_else(|| TlsError::Damaged { what, why: "no line `site:`".to_owned() })?;
+    Ok(Domain { site, session: bundle.session.clone() })
 }
 
 /// What one end of a connection proves itself with: a certificate, those above it, its key; and the root that it trusts.
@@ -433,15 +358,9 @@ impl Identity {
     pub fn from_pem(text: &str) -> Result<Identity, TlsError> {
         let bundle = Bundle::parse("identity", text)?;
         if bundle.certs.len() < 2 {
-            return Err(TlsError::Damaged {
-                what: "identity",
-                why: "no root certificate".to_owned(),
-            });
+            return Err(TlsError::Damaged { what: "identity", why: "no root certificate".to_owned() });
         }
-        Ok(Identity {
-            domain: bundle_domain("identity", &bundle)?,
-            bundle,
-        })
+        Ok(Identity { domain: bundle_domain("identity", &bundle)?, bundle })
     }
 
     /// Certificates and private key, as text. Secret: for a 0600 file.
@@ -455,10 +374,7 @@ impl Identity {
     }
 
     fn unusable(&self, source: rustls::Error) -> TlsError {
-        TlsError::Unusable {
-            domain: self.domain.clone(),
-            source,
-        }
+        TlsError::Unusable { domain: self.domain.clone(), source }
     }
 
     /// The certificates to show, the key, and the trusted root.
@@ -537,10 +453,7 @@ where
     TlsAcceptor::from(Arc::clone(config))
         .accept(stream)
         .await
-        .map_err(|source| TlsError::Handshake {
-            name: "a starter".to_owned(),
-            source,
-        })
+        .map_err(|source| TlsError::Handshake { name: "a starter".to_owned(), source })
 }
 
 /// Plays the client on a stream towards the agent of the identity's own session and site. The caller bounds the time.
@@ -553,15 +466,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let name = domain.agent();
-    let failed = |source| TlsError::Handshake {
-        name: name.clone(),
-        source,
-    };
+    let failed = |source| TlsError::Handshake { name: name.clone(), source };
     let server = server_name(&name).map_err(|e| failed(std::io::Error::other(e)))?;
-    TlsConnector::from(Arc::clone(config))
-        .connect(server, stream)
-        .await
-        .map_err(failed)
+    TlsConnector::from(Arc::clone(config)).connect(server, stream).await.map_err(failed)
 }
 
 /// Checks that the certificates a peer showed in a completed handshake are those of a starter of this very proxy.
@@ -572,10 +479,7 @@ pub fn expect_starter(shown: Option<&[CertificateDer<'_>]>, domain: &Domain, pro
     };
     server_name(&name)
         .and_then(|expected| verify_server_name(&ParsedCertificate::try_from(leaf)?, &expected))
-        .map_err(|source| TlsError::NotThePeer {
-            name,
-            source: Some(source),
-        })
+        .map_err(|source| TlsError::NotThePeer { name, source: Some(source) })
 }
 
 /// Checks the chain to the session's root as usual, then that the leaf has the name that all starters of the site share.

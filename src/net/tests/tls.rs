@@ -34,10 +34,7 @@ async fn meet(
     let start = async {
         let tcp = tokio::net::TcpStream::connect(addr).await.unwrap();
         let mut stream = tls::connect_agent(&client, domain, tcp).await?;
-        let failed = |source| TlsError::Handshake {
-            name: "first read".to_owned(),
-            source,
-        };
+        let failed = |source| TlsError::Handshake { name: "first read".to_owned(), source };
         stream.write_all(b"ping").await.map_err(failed)?;
         let mut word = [0; 4];
         stream.read_exact(&mut word).await.map_err(failed)?;
@@ -56,10 +53,7 @@ async fn admitted(agent: &Identity, starter: &Identity) {
 
 /// The chain of reasons an error gives.
 fn reasons(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn refused_by_agent(agent: &Identity, client: Arc<ClientConfig>, why: &str) {
@@ -97,18 +91,12 @@ async fn strangers_are_refused_by_the_agent() {
     let client = |identity: &Identity| tls::client_config(identity).unwrap();
 
     // Same names, another session's root.
-    let impostor = site(&SessionCa::create("7f3a").unwrap(), "tundra")
-        .issue_starter(17)
-        .unwrap();
+    let impostor = site(&SessionCa::create("7f3a").unwrap(), "tundra").issue_starter(17).unwrap();
     refuse_blind(&agent, &impostor, "BadSignature").await;
     let other_site = site(&session, "mesa").issue_starter(17).unwrap();
     refuse_blind(&agent, &other_site, "not valid for name").await;
-    refused_by_agent(
-        &agent,
-        client(&tundra.issue_starter(18).unwrap()),
-        "not p17.starter.tundra.7f3a.vo.invalid",
-    )
-    .await;
+    refused_by_agent(&agent, client(&tundra.issue_starter(18).unwrap()), "not p17.starter.tundra.7f3a.vo.invalid")
+        .await;
     // An agent may not act as a starter.
     refused_by_agent(&agent, client(&agent), "extended key usage").await;
 }
@@ -125,53 +113,31 @@ fn trusting(agent: &Identity) -> rustls::ConfigBuilder<ClientConfig, rustls::cli
 
 fn certs(identity: &Identity) -> Vec<CertificateDer<'static>> {
     let blocks = pem::parse_many(identity.to_pem()).unwrap();
-    blocks
-        .into_iter()
-        .filter(|b| b.tag() == "CERTIFICATE")
-        .map(|b| b.into_contents().into())
-        .collect()
+    blocks.into_iter().filter(|b| b.tag() == "CERTIFICATE").map(|b| b.into_contents().into()).collect()
 }
 
 fn key(identity: &Identity) -> PrivatePkcs8KeyDer<'static> {
     let blocks = pem::parse_many(identity.to_pem()).unwrap();
-    blocks
-        .into_iter()
-        .find(|b| b.tag() == "PRIVATE KEY")
-        .unwrap()
-        .into_contents()
-        .into()
+    blocks.into_iter().find(|b| b.tag() == "PRIVATE KEY").unwrap().into_contents().into()
 }
 
 async fn refuse_blind(agent: &Identity, starter: &Identity, why: &str) {
     let mut chain = certs(starter);
     chain.pop();
-    let client = trusting(agent)
-        .with_client_auth_cert(chain, key(starter).into())
-        .unwrap();
+    let client = trusting(agent).with_client_auth_cert(chain, key(starter).into()).unwrap();
     refused_by_agent(agent, Arc::new(client), why).await;
 }
 
 #[tokio::test]
 async fn no_certificate_and_a_self_signed_one_are_refused() {
-    let agent = site(&SessionCa::create("7f3a").unwrap(), "tundra")
-        .issue_agent()
-        .unwrap();
-    refused_by_agent(
-        &agent,
-        Arc::new(trusting(&agent).with_no_client_auth()),
-        "peer sent no certificates",
-    )
-    .await;
+    let agent = site(&SessionCa::create("7f3a").unwrap(), "tundra").issue_agent().unwrap();
+    refused_by_agent(&agent, Arc::new(trusting(&agent).with_no_client_auth()), "peer sent no certificates").await;
 
     let domain = agent.domain();
     let own = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let cert = rcgen::CertificateParams::new(vec![domain.starter(17), domain.starters()])
-        .unwrap()
-        .self_signed(&own);
+    let cert = rcgen::CertificateParams::new(vec![domain.starter(17), domain.starters()]).unwrap().self_signed(&own);
     let der = PrivatePkcs8KeyDer::from(own.serialize_der());
-    let client = trusting(&agent)
-        .with_client_auth_cert(vec![cert.unwrap().der().clone()], der.into())
-        .unwrap();
+    let client = trusting(&agent).with_client_auth_cert(vec![cert.unwrap().der().clone()], der.into()).unwrap();
     refused_by_agent(&agent, Arc::new(client), "UnknownIssuer").await;
 }
 
@@ -185,9 +151,7 @@ async fn name_constraints_hold_a_stolen_site_authority() {
     let key = rcgen::KeyPair::try_from(key.as_slice()).unwrap();
     let mut subject = rcgen::CertificateParams::default();
     subject.distinguished_name = rcgen::DistinguishedName::new();
-    subject
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, mesa.domain().to_string());
+    subject.distinguished_name.push(rcgen::DnType::CommonName, mesa.domain().to_string());
     subject.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
     let thief = rcgen::Issuer::new(subject, key);
     let mut chain = certs(&mesa.issue_agent().unwrap());
@@ -195,10 +159,7 @@ async fn name_constraints_hold_a_stolen_site_authority() {
         let own = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let mut leaf = rcgen::CertificateParams::new(names).unwrap();
         leaf.extended_key_usages = vec![usage];
-        (
-            leaf.signed_by(&own, &thief).unwrap().der().clone(),
-            PrivatePkcs8KeyDer::from(own.serialize_der()),
-        )
+        (leaf.signed_by(&own, &thief).unwrap().der().clone(), PrivatePkcs8KeyDer::from(own.serialize_der()))
     };
     let root = chain.pop().unwrap();
 
@@ -219,10 +180,7 @@ async fn name_constraints_hold_a_stolen_site_authority() {
     let mesa_agent = mesa.issue_agent().unwrap();
     let (served, started) = meet(
         &mesa_agent,
-        with(forge(
-            vec![mesa.domain().starter(17), mesa.domain().starters()],
-            client_auth,
-        )),
+        with(forge(vec![mesa.domain().starter(17), mesa.domain().starters()], client_auth)),
         mesa.domain(),
     )
     .await;
@@ -236,15 +194,10 @@ async fn name_constraints_hold_a_stolen_site_authority() {
     let sub_cert = sub.signed_by(&sub_key, &thief).unwrap().der().clone();
     let names = vec![mesa.domain().starter(17), mesa.domain().starters()];
     let leaf = rcgen::CertificateParams::new(names).unwrap();
-    let leaf = leaf
-        .signed_by(&leaf_key, &rcgen::Issuer::new(sub, sub_key))
-        .unwrap()
-        .der()
-        .clone();
+    let leaf = leaf.signed_by(&leaf_key, &rcgen::Issuer::new(sub, sub_key)).unwrap().der().clone();
     let der = PrivatePkcs8KeyDer::from(leaf_key.serialize_der());
-    let client = trusting(&mesa_agent)
-        .with_client_auth_cert(vec![leaf, sub_cert, chain[1].clone()], der.into())
-        .unwrap();
+    let client =
+        trusting(&mesa_agent).with_client_auth_cert(vec![leaf, sub_cert, chain[1].clone()], der.into()).unwrap();
     refused_by_agent(&mesa_agent, Arc::new(client), "PathLenConstraintViolated").await;
     drop(root);
 }
@@ -260,16 +213,10 @@ async fn starters_refuse_false_agents() {
     let starter = tundra.issue_starter(17).unwrap();
     let client = tls::client_config(&starter).unwrap();
     let false_agents = [
-        (
-            "another site's agent",
-            site(&session, "mesa").issue_agent().unwrap(),
-            "not valid for name",
-        ),
+        ("another site's agent", site(&session, "mesa").issue_agent().unwrap(), "not valid for name"),
         (
             "another session's",
-            site(&SessionCa::create("7f3a").unwrap(), "tundra")
-                .issue_agent()
-                .unwrap(),
+            site(&SessionCa::create("7f3a").unwrap(), "tundra").issue_agent().unwrap(),
             "BadSignature",
         ),
         ("a starter", tundra.issue_starter(18).unwrap(), "extended key usage"),
@@ -288,30 +235,11 @@ fn labels_never_collide_and_are_labels() {
         assert_eq!(tls::dns_label(plain), plain);
     }
     let long = "x".repeat(400);
-    let odd = [
-        "",
-        "-",
-        "a--b",
-        "Tundra",
-        "tundra.example.org",
-        "a_b",
-        "a.b",
-        "-a",
-        "α",
-        "*",
-        "a\nb",
-        "tundra ",
-        &long,
-    ];
+    let odd = ["", "-", "a--b", "Tundra", "tundra.example.org", "a_b", "a.b", "-a", "α", "*", "a\nb", "tundra ", &long];
     let mut seen = std::collections::BTreeSet::new();
     for text in odd {
         let label = tls::dns_label(text);
-        assert!(
-            label.len() <= 63
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        );
+        assert!(label.len() <= 63 && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
         assert!(!label.starts_with('-') && !label.ends_with('-'), "{label}");
         assert!(seen.insert(label.clone()), "{label} twice");
         assert!(label.contains("--"));
@@ -334,10 +262,7 @@ fn damaged_text_is_an_error() {
         identity.split("-----BEGIN PRIVATE").next().unwrap().to_owned(),
         session.to_pem(),
     ] {
-        assert!(
-            matches!(Identity::from_pem(&text), Err(TlsError::Damaged { .. })),
-            "{text}"
-        );
+        assert!(matches!(Identity::from_pem(&text), Err(TlsError::Damaged { .. })), "{text}");
     }
     let broken = identity.replace("-----BEGIN PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----\nAAAA");
     let identity = Identity::from_pem(&broken).unwrap();

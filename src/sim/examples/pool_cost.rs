@@ -15,11 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jobs = jobs / clusters * clusters;
     println!("{jobs} jobs in {clusters} clusters, {starters} starters of 16 CPUs");
 
-    let mut bench = Bench {
-        jobs,
-        pool: Pool::new(),
-        log: Vec::new(),
-    };
+    let mut bench = Bench { jobs, pool: Pool::new(), log: Vec::new() };
     bench.measure("submit", |pool, _| {
         for _ in 0..clusters {
             pool.submit(Time(1), "cost".into(), vec![group(jobs / clusters)]);
@@ -27,19 +23,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let began = Instant::now();
     let state = minicbor::to_vec(bench.pool.snapshot())?;
-    report(
-        "snapshot",
-        began.elapsed(),
-        jobs,
-        &format!("{} bytes a job", state.len() as f64 / f64::from(jobs)),
-    );
+    report("snapshot", began.elapsed(), jobs, &format!("{} bytes a job", state.len() as f64 / f64::from(jobs)));
     let began = Instant::now();
     let restored = Pool::restore(minicbor::decode::<Snapshot>(&state)?);
     report("restore", began.elapsed(), jobs, "");
-    assert_eq!(
-        restored.counts(&Select::default()),
-        bench.pool.counts(&Select::default())
-    );
+    assert_eq!(restored.counts(&Select::default()), bench.pool.counts(&Select::default()));
 
     let mut out = Vec::new();
     bench.measure("starters join", |pool, _| {
@@ -47,16 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (offer, time_left) = (offer(key), None);
             pool.handle(Time(2), Event::StarterJoined { key, offer, time_left });
             let (queued, running, finished) = (Vec::new(), Vec::new(), Vec::new());
-            pool.handle(
-                Time(2),
-                Event::InventoryTold {
-                    key,
-                    number: 1,
-                    queued,
-                    running,
-                    finished,
-                },
-            );
+            pool.handle(Time(2), Event::InventoryTold { key, number: 1, queued, running, finished });
         }
     });
     let drain = |pool: &mut Pool, out: &mut Vec<_>| {
@@ -73,16 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // A report of each starter brings what it had.
             for (key, id) in std::mem::take(&mut out) {
                 pool.handle(Time(now), Event::AttemptsStarted { key, ids: vec![id] });
-                let usage = Usage {
-                    wall_ms: 10,
-                    ..Usage::default()
-                };
-                let result = AttemptResult {
-                    id,
-                    outcome: Outcome::Exited(0),
-                    usage,
-                    outputs: Vec::new(),
-                };
+                let usage = Usage { wall_ms: 10, ..Usage::default() };
+                let result = AttemptResult { id, outcome: Outcome::Exited(0), usage, outputs: Vec::new() };
                 pool.handle(Time(now), Event::AttemptEnded { key, result });
             }
             log.extend(pool.take_records());
@@ -104,12 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(seen, jobs as usize);
     bench.pool.submit(Time(now), "cost".into(), vec![group(jobs)]);
     bench.measure("remove", |pool, _| {
-        pool.handle(
-            Time(now),
-            Event::RemovalAsked {
-                select: Select::default(),
-            },
-        );
+        pool.handle(Time(now), Event::RemovalAsked { select: Select::default() });
     });
     Ok(())
 }
@@ -126,37 +92,20 @@ impl Bench {
         work(&mut self.pool, &mut self.log);
         self.log.extend(self.pool.take_records());
         let took = began.elapsed();
-        let bytes: usize = self.log[first..]
-            .iter()
-            .map(|record| minicbor::to_vec(record).map_or(0, |bytes| bytes.len()))
-            .sum();
-        report(
-            what,
-            took,
-            self.jobs,
-            &format!("journal {:.1} bytes a job", bytes as f64 / f64::from(self.jobs)),
-        );
+        let bytes: usize =
+            self.log[first..].iter().map(|record| minicbor::to_vec(record).map_or(0, |bytes| bytes.len())).sum();
+        report(what, took, self.jobs, &format!("journal {:.1} bytes a job", bytes as f64 / f64::from(self.jobs)));
     }
 }
 
 fn report(what: &str, took: Duration, jobs: u32, more: &str) {
     let each = took.as_nanos() as f64 / f64::from(jobs);
-    println!(
-        "{what:<26} {each:>9.1} ns a job {:>10.1} ms  {more}",
-        took.as_secs_f64() * 1e3
-    );
+    println!("{what:<26} {each:>9.1} ns a job {:>10.1} ms  {more}", took.as_secs_f64() * 1e3);
 }
 
 fn group(count: u32) -> GroupRecord {
-    let program = Program {
-        cpus: 1,
-        ..Program::default()
-    };
-    GroupRecord {
-        count,
-        program,
-        log: None,
-    }
+    let program = Program { cpus: 1, ..Program::default() };
+    GroupRecord { count, program, log: None }
 }
 
 fn offer(key: StarterKey) -> Offer {

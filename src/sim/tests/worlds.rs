@@ -21,15 +21,8 @@ fn check(seeds: impl Iterator<Item = u64>) {
             Err(failure) => failed.push(failure.to_string()),
         }
     }
-    assert!(
-        failed.is_empty(),
-        "{}\nreplay: cargo run --release -p vo-sim -- --seed N --log",
-        failed.join("\n")
-    );
-    assert!(
-        completed > 0 && starts > completed,
-        "{completed} jobs in {starts} starts: nothing was tried twice"
-    );
+    assert!(failed.is_empty(), "{}\nreplay: cargo run --release -p vo-sim -- --seed N --log", failed.join("\n"));
+    assert!(completed > 0 && starts > completed, "{completed} jobs in {starts} starts: nothing was tried twice");
     assert!(!faults.is_empty(), "no faults came");
 }
 
@@ -42,10 +35,7 @@ fn two_hundred_worlds() {
 fn worlds_that_once_failed() {
     let lines = SEEDS.lines().filter(|line| !line.starts_with('#'));
     check(lines.map(|line| {
-        line.split_whitespace()
-            .next()
-            .and_then(|seed| seed.parse().ok())
-            .expect("a seed begins each line")
+        line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a seed begins each line")
     }));
 }
 

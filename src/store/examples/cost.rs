@@ -14,10 +14,7 @@ const COMMIT: u32 = 1_000;
 
 fn cpu_seconds() -> Result<f64, nix::Error> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    Ok([usage.user_time(), usage.system_time()]
-        .iter()
-        .map(|t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6)
-        .sum())
+    Ok([usage.user_time(), usage.system_time()].iter().map(|t| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6).sum())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -52,11 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok::<(), &str>(())
     })?
     .log;
-    println!(
-        "open:     {:.3} CPU-s, {:.3} s, {seen} records",
-        cpu_seconds()? - cpu,
-        wall.elapsed().as_secs_f64()
-    );
+    println!("open:     {:.3} CPU-s, {:.3} s, {seen} records", cpu_seconds()? - cpu, wall.elapsed().as_secs_f64());
 
     let state = vec![1; 16 * RECORDS as usize];
     let (wall, cpu) = (Instant::now(), cpu_seconds()?);

@@ -50,18 +50,11 @@ impl RealDisk {
     /// or fails with [`StoreError::Missing`].
     pub fn open(dir: &Path, create: bool) -> Result<Self, StoreError> {
         if create {
-            make_dir(dir).map_err(|source| StoreError::Io {
-                action: "make",
-                file: dir.to_owned(),
-                source,
-            })?;
+            make_dir(dir).map_err(|source| StoreError::Io { action: "make", file: dir.to_owned(), source })?;
         } else if !dir.is_dir() {
             return Err(StoreError::Missing { file: dir.to_owned() });
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            _lock: Lock::acquire(dir)?,
-        })
+        Ok(Self { dir: dir.to_owned(), _lock: Lock::acquire(dir)? })
     }
 }
 
@@ -87,12 +80,7 @@ impl Disk for RealDisk {
 
     fn create(&mut self, name: &str) -> io::Result<File> {
         let path = self.path(name);
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
@@ -164,10 +152,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path does not name a file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"));
     };
     let dir = parent(path);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -176,13 +161,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     aside.push(format!(".{}-{count}", std::process::id()));
     let aside = dir.join(aside);
 
-    let create = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode & 0o600)
-            .open(&aside)
-    };
+    let create = || OpenOptions::new().write(true).create_new(true).mode(mode & 0o600).open(&aside);
     let mut file = match create() {
         // An earlier process of our number died here.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&aside).and_then(|()| create()),

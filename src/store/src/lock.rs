@@ -45,10 +45,7 @@ impl Lock {
                     "" => "another process".to_owned(),
                     holder => holder.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
                 };
-                return Err(StoreError::Busy {
-                    dir: dir.to_owned(),
-                    holder,
-                });
+                return Err(StoreError::Busy { dir: dir.to_owned(), holder });
             }
         }
         let host = nix::unistd::gethostname().map_err(|errno| io("name the host in")(errno.into()))?;

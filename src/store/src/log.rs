@@ -50,12 +50,7 @@ pub struct Cut {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            offset,
-            bytes,
-            why,
-        } = self;
+        let Self { file, offset, bytes, why } = self;
         write!(f, "cut {bytes} bytes off {} at byte {offset}: {why}", file.display())
     }
 }
@@ -124,23 +119,14 @@ impl<D: Disk> Log<D> {
         let shelf = Shelf::new(disk.list().map_err(io_error(&disk, "list", ""))?);
         let Some(generation) = shelf.current(&mut disk)? else {
             if !options.create {
-                return Err(StoreError::Missing {
-                    file: disk.path(&log_name(0)),
-                });
+                return Err(StoreError::Missing { file: disk.path(&log_name(0)) });
             }
             let file = write_aside(&mut disk, &log_name(0), &[&format::log_header(0, 0)])?;
             reveal(&mut disk, &log_name(0))?;
-            return Ok(Opened {
-                log: Self::new(disk, file, 0, LOG_HEADER as u64, 0),
-                cut: None,
-            });
+            return Ok(Opened { log: Self::new(disk, file, 0, LOG_HEADER as u64, 0), cut: None });
         };
         let mut call = |file: &str, offset: usize, event: Replay<'_>, disk: &D| {
-            let error = |e: E| StoreError::Replay {
-                file: disk.path(file),
-                offset: offset as u64,
-                source: e.into(),
-            };
+            let error = |e: E| StoreError::Replay { file: disk.path(file), offset: offset as u64, source: e.into() };
             replay(event).map_err(error)
         };
 
@@ -184,42 +170,24 @@ impl<D: Disk> Log<D> {
         }
 
         let mut file = disk.open(&name).map_err(io_error(&disk, "open", &name))?;
-        let cut = torn.map(|why| Cut {
-            file: disk.path(&name),
-            offset: end as u64,
-            bytes: (bytes.len() - end) as u64,
-            why,
-        });
+        let cut =
+            torn.map(|why| Cut { file: disk.path(&name), offset: end as u64, bytes: (bytes.len() - end) as u64, why });
         if cut.is_some() {
-            disk.truncate(&mut file, end as u64)
-                .map_err(io_error(&disk, "truncate", &name))?;
+            disk.truncate(&mut file, end as u64).map_err(io_error(&disk, "truncate", &name))?;
         }
         // The last commit may be in the system's cache only: never synced, or synced in vain, which leaves pages that
         // no later sync would write. Writing the same bytes anew makes them count, and tearing that changes nothing.
-        disk.write(&mut file, last as u64, &bytes[last..end])
-            .map_err(io_error(&disk, "write", &name))?;
+        disk.write(&mut file, last as u64, &bytes[last..end]).map_err(io_error(&disk, "write", &name))?;
         disk.sync(&mut file).map_err(io_error(&disk, "sync", &name))?;
         for name in shelf.leftovers(generation) {
             disk.remove(&name).map_err(io_error(&disk, "remove", &name))?;
         }
-        Ok(Opened {
-            log: Self::new(disk, file, generation, end as u64, sequence),
-            cut,
-        })
+        Ok(Opened { log: Self::new(disk, file, generation, end as u64, sequence), cut })
     }
 
     fn new(disk: D, file: D::File, generation: u64, length: u64, durable: u64) -> Self {
         let group = vec![0; GROUP_HEADER];
-        Self {
-            disk,
-            file,
-            generation,
-            length,
-            appended: durable,
-            durable,
-            group,
-            poison: None,
-        }
+        Self { disk, file, generation, length, appended: durable, durable, group, poison: None }
     }
 
     /// Buffers a record and returns its sequence number. It is durable once [`commit`](Log::commit) has returned that
@@ -229,8 +197,7 @@ impl<D: Disk> Log<D> {
     /// what the disk never will, so the next commit must not succeed.
     pub fn append(&mut self, record: &[u8]) -> u64 {
         if record.len() > MAX_RECORD {
-            self.poison
-                .get_or_insert_with(|| Arc::new(StoreError::TooLong { bytes: record.len() }));
+            self.poison.get_or_insert_with(|| Arc::new(StoreError::TooLong { bytes: record.len() }));
         } else if self.poison.is_none() {
             format::push_record(&mut self.group, record);
         }
@@ -343,10 +310,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn poisoned(&self, source: &Arc<StoreError>) -> StoreError {
-        StoreError::Poisoned {
-            file: self.disk.path(&log_name(self.generation)),
-            source: Arc::clone(source),
-        }
+        StoreError::Poisoned { file: self.disk.path(&log_name(self.generation)), source: Arc::clone(source) }
     }
 }
 
@@ -376,11 +340,7 @@ impl Shelf {
             let number = name.strip_prefix(kind)?.parse::<u64>().ok()?;
             (number < format::MAX_NUMBER && name == format!("{kind}{number}")).then_some(number)
         };
-        let mut shelf = Self {
-            logs: BTreeSet::new(),
-            snapshots: BTreeSet::new(),
-            asides: Vec::new(),
-        };
+        let mut shelf = Self { logs: BTreeSet::new(), snapshots: BTreeSet::new(), asides: Vec::new() };
         for name in names {
             let whole = name.strip_suffix(".new");
             let stem = whole.unwrap_or(&name);
@@ -403,11 +363,7 @@ impl Shelf {
         let current = self.snapshots.last().copied().unwrap_or(0);
         if !self.logs.contains(&current) {
             // Without any snapshot it is more likely that the newest log lost its own than that log-0 is gone.
-            let name = if current == 0 && newest > 0 {
-                snapshot_name(newest)
-            } else {
-                log_name(current)
-            };
+            let name = if current == 0 && newest > 0 { snapshot_name(newest) } else { log_name(current) };
             return Err(StoreError::Missing { file: disk.path(&name) });
         }
         if newest > current {
@@ -416,9 +372,7 @@ impl Shelf {
             let bytes = disk.read(&name).map_err(io_error(disk, "read", &name))?;
             format::read_log_header(&bytes, newest).map_err(bad(disk, &name, 0))?;
             if newest > current + 1 || bytes.len() > LOG_HEADER {
-                return Err(StoreError::Missing {
-                    file: disk.path(&snapshot_name(newest)),
-                });
+                return Err(StoreError::Missing { file: disk.path(&snapshot_name(newest)) });
             }
         }
         Ok(Some(current))
@@ -427,11 +381,7 @@ impl Shelf {
     /// What a crash left beside a generation.
     fn leftovers(self, current: u64) -> impl Iterator<Item = String> {
         let logs = self.logs.into_iter().filter(move |&n| n != current).map(log_name);
-        let snapshots = self
-            .snapshots
-            .into_iter()
-            .filter(move |&n| n != current)
-            .map(snapshot_name);
+        let snapshots = self.snapshots.into_iter().filter(move |&n| n != current).map(snapshot_name);
         self.asides.into_iter().chain(logs).chain(snapshots)
     }
 }
@@ -442,8 +392,7 @@ fn write_aside<D: Disk>(disk: &mut D, name: &str, parts: &[&[u8]]) -> Result<D::
     let mut file = disk.create(&name).map_err(io_error(disk, "create", &name))?;
     let mut offset = 0;
     for part in parts {
-        disk.write(&mut file, offset, part)
-            .map_err(io_error(disk, "write", &name))?;
+        disk.write(&mut file, offset, part).map_err(io_error(disk, "write", &name))?;
         offset += part.len() as u64;
     }
     disk.sync(&mut file).map_err(io_error(disk, "sync", &name))?;
@@ -452,8 +401,7 @@ fn write_aside<D: Disk>(disk: &mut D, name: &str, parts: &[&[u8]]) -> Result<D::
 
 /// Gives a file its name, durably.
 fn reveal<D: Disk>(disk: &mut D, name: &str) -> Result<(), StoreError> {
-    disk.rename(&aside(name), name)
-        .map_err(io_error(disk, "rename", &aside(name)))?;
+    disk.rename(&aside(name), name).map_err(io_error(disk, "rename", &aside(name)))?;
     disk.sync_dir().map_err(io_error(disk, "sync", ""))
 }
 
@@ -467,10 +415,6 @@ fn bad<D: Disk>(disk: &D, name: &str, start: usize) -> impl FnOnce(Bad) -> Store
     let file = disk.path(name);
     move |bad| match bad {
         Bad::Version(found) => StoreError::Version { file, found },
-        Bad::Damaged(at, why) => StoreError::Damaged {
-            file,
-            offset: (start + at) as u64,
-            why,
-        },
+        Bad::Damaged(at, why) => StoreError::Damaged { file, offset: (start + at) as u64, why },
     }
 }

@@ -155,11 +155,7 @@ impl MemInode {
 fn scatter(bytes: &mut Vec<u8>, offset: usize, data: &[u8], piece: usize, choices: &mut Choices) {
     // The new length is one more thing that may have arrived whole, in part or not at all.
     let old = bytes.len();
-    let written = if choices.below(2) == 0 {
-        data.len()
-    } else {
-        choices.below(data.len() + 1)
-    };
+    let written = if choices.below(2) == 0 { data.len() } else { choices.below(data.len() + 1) };
     let reached = old.max(offset + written);
     bytes.resize(reached, 0);
     for (i, piece_data) in data.chunks(piece).enumerate() {
@@ -203,10 +199,7 @@ impl State {
     }
 
     fn find(&self, name: &str) -> io::Result<usize> {
-        self.names
-            .get(name)
-            .copied()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename_to(&mut self, change: NameChange) {
@@ -302,11 +295,7 @@ impl MemDisk {
         let mut state = self.state();
         let state = &mut *state;
         let file = state.files.len();
-        state.files.push(MemInode {
-            seen: bytes.to_vec(),
-            durable: bytes.to_vec(),
-            changes: Vec::new(),
-        });
+        state.files.push(MemInode { seen: bytes.to_vec(), durable: bytes.to_vec(), changes: Vec::new() });
         state.names.insert(name.to_owned(), file);
         state.durable_names.insert(name.to_owned(), file);
     }
@@ -379,11 +368,7 @@ impl Disk for MemDisk {
             *room = room.saturating_sub(growth);
         }
         state.change(file.0, Change::Write(offset, bytes[..bytes.len() - short].to_vec()));
-        if short > 0 {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
+        if short > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn truncate(&mut self, file: &mut MemFile, length: u64) -> io::Result<()> {

@@ -23,11 +23,7 @@ const LOSSES: [Option<Loss>; 8] = [
 fn body(n: u64) -> Vec<u8> {
     let mut choices = Choices::new(n);
     let length = [0, 1, 7, 16, 40][choices.below(5)];
-    let mut body = if length == 0 {
-        Vec::new()
-    } else {
-        n.to_le_bytes().to_vec()
-    };
+    let mut body = if length == 0 { Vec::new() } else { n.to_le_bytes().to_vec() };
     body.resize(body.len().max(length), n as u8);
     body
 }
@@ -101,17 +97,8 @@ fn run(log: &mut Log<MemDisk>, told: &mut Told, choices: &mut Choices, moves: us
 }
 
 fn check(count: u64, told: &Told, what: &dyn Fn() -> String) {
-    assert!(
-        count >= told.durable,
-        "{}: {count} records of {} durable ones",
-        what(),
-        told.durable
-    );
-    assert!(
-        count == 0 || told.asked.contains(&count),
-        "{}: {count} records, half a commit of {told:?}",
-        what()
-    );
+    assert!(count >= told.durable, "{}: {count} records of {} durable ones", what(), told.durable);
+    assert!(count == 0 || told.asked.contains(&count), "{}: {count} records, half a commit of {told:?}", what());
 }
 
 /// One history, crashed at every step; then the recovery from it crashed at every step.
@@ -144,10 +131,7 @@ fn histories(seeds: std::ops::Range<u64>, moves: usize, recoveries: bool) {
                 let (mut opened, count) = open(&disk).unwrap_or_else(|e| panic!("{}: {e}", what()));
                 check(count, &told, &what);
                 // It goes on from there.
-                let mut told = Told {
-                    durable: count,
-                    asked: BTreeSet::from([count]),
-                };
+                let mut told = Told { durable: count, asked: BTreeSet::from([count]) };
                 run(&mut opened.log, &mut told, &mut choices, 6).unwrap();
                 drop(opened);
                 disk.crash(Loss::All, &mut choices);
@@ -192,13 +176,7 @@ fn a_crash_of_the_recovery_too() {
 fn an_error_at_any_step_loses_nothing() {
     for seed in 0..40 {
         let whole = MemDisk::new();
-        run(
-            &mut open(&whole).unwrap().0.log,
-            &mut Told::default(),
-            &mut Choices::new(seed),
-            25,
-        )
-        .unwrap();
+        run(&mut open(&whole).unwrap().0.log, &mut Told::default(), &mut Choices::new(seed), 25).unwrap();
         for step in 0..whole.steps() {
             for loss in LOSSES {
                 let what = || format!("seed {seed}, error at step {step}, then {loss:?}");
@@ -212,10 +190,7 @@ fn an_error_at_any_step_loses_nothing() {
                         drop(opened);
                         let (again, count) = open(&disk).unwrap_or_else(|e| panic!("{}: {e}", what()));
                         check(count, &told, &what);
-                        told = Told {
-                            durable: count,
-                            asked: BTreeSet::from([count]),
-                        };
+                        told = Told { durable: count, asked: BTreeSet::from([count]) };
                         opened = again;
                     }
                     run(&mut opened.log, &mut told, &mut choices, 8).unwrap_or_else(|e| panic!("{}: {e}", what()));
@@ -266,11 +241,7 @@ fn a_full_disk_keeps_records_waiting() {
         };
         assert!(error.is_transient(), "{error}");
         assert_eq!((log.appended(), log.durable()), (n, n - 1));
-        assert_eq!(
-            disk.content("log-0").unwrap().len(),
-            log.size() as usize + 28,
-            "cut back"
-        );
+        assert_eq!(disk.content("log-0").unwrap().len(), log.size() as usize + 28, "cut back");
         assert!(log.size() as usize + 28 <= length + room);
         // A snapshot fails as well and changes nothing, and the records still wait.
         let error = log.snapshot(&state(n)).unwrap_err();
@@ -310,10 +281,7 @@ fn a_failed_sync_poisons_until_reopened() {
             // The sync would succeed now, and mean nothing.
             let error = log.commit().unwrap_err();
             assert!(matches!(error, StoreError::Poisoned { .. }) && !error.is_transient());
-            assert!(matches!(
-                log.snapshot(&state(4)).unwrap_err(),
-                StoreError::Poisoned { .. }
-            ));
+            assert!(matches!(log.snapshot(&state(4)).unwrap_err(), StoreError::Poisoned { .. }));
             assert_eq!(log.durable(), 1);
         }
         drop(opened);

@@ -27,9 +27,7 @@ fn open(disk: &MemDisk) -> Result<(Vec<Vec<u8>>, Option<Cut>), StoreError> {
 /// A snapshot of two records, then commits of two, one and two records.
 fn small() -> (MemDisk, Vec<Vec<u8>>) {
     let disk = MemDisk::new();
-    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(()))
-        .unwrap()
-        .log;
+    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(())).unwrap().log;
     let mut records = vec![b"snapshot of two".to_vec()];
     log.append(b"zero");
     log.append(b"one");
@@ -91,23 +89,13 @@ fn no_flipped_byte_is_accepted() {
 fn a_log_that_ends_early_or_late_is_cut() {
     let (disk, records) = small();
     let good = disk.content(LOG).unwrap();
-    let tails = [
-        vec![0; 1],
-        vec![0; 5000],
-        vec![0xff; 100],
-        good[LOG_HEADER..].to_vec(),
-        good.clone(),
-    ];
+    let tails = [vec![0; 1], vec![0; 5000], vec![0xff; 100], good[LOG_HEADER..].to_vec(), good.clone()];
     let longer = tails.iter().map(|tail| [&good[..], tail].concat());
     for bytes in (0..=good.len()).map(|end| good[..end].to_vec()).chain(longer) {
         let disk = disk.copy();
         disk.set_content(LOG, &bytes);
         if bytes.len() < LOG_HEADER {
-            assert!(
-                matches!(open(&disk), Err(StoreError::Damaged { .. })),
-                "{} bytes",
-                bytes.len()
-            );
+            assert!(matches!(open(&disk), Err(StoreError::Damaged { .. })), "{} bytes", bytes.len());
             continue;
         }
         let end = *groups().iter().rfind(|&&end| end <= bytes.len()).unwrap();
@@ -132,10 +120,7 @@ fn a_missing_commit_is_refused() {
         let disk = disk.copy();
         disk.set_content(LOG, &[&good[..from], &good[to..]].concat());
         let error = open(&disk).unwrap_err();
-        assert!(
-            matches!(error, StoreError::Damaged { offset, .. } if offset == from as u64),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::Damaged { offset, .. } if offset == from as u64), "{error}");
     }
     // Two bad commits in a row, and a good header with a bad body behind a bad commit.
     for bad in [&[second + 30, third + 30][..], &[second, third + 30]] {
@@ -176,10 +161,7 @@ fn a_missing_or_foreign_file_is_refused() {
     assert_eq!(open(&early).unwrap().0.len(), 0);
 
     let damaged = |files: &[(&str, &str)]| {
-        assert!(
-            matches!(open(&only(&disk, files)), Err(StoreError::Damaged { .. })),
-            "{files:?}"
-        );
+        assert!(matches!(open(&only(&disk, files)), Err(StoreError::Damaged { .. })), "{files:?}");
     };
     damaged(&[(LOG, "log-0")]);
     damaged(&[(LOG, "log-2"), (SNAPSHOT, "snapshot-2")]);
@@ -189,23 +171,11 @@ fn a_missing_or_foreign_file_is_refused() {
     let whole = [(LOG, LOG), (SNAPSHOT, SNAPSHOT)];
     let disk = only(&disk, &whole);
     let ours = ["log-0", "log-2.new", "snapshot-2.new", "snapshot-0"];
-    let others = [
-        "lock",
-        "log-x",
-        "log-01",
-        "log-",
-        "snapshot",
-        "log-99999999999999999999",
-        "x.new",
-        "log-+3",
-    ];
+    let others = ["lock", "log-x", "log-01", "log-", "snapshot", "log-99999999999999999999", "x.new", "log-+3"];
     ours.iter().chain(&others).for_each(|name| disk.set_content(name, b"x"));
     assert_eq!(open(&disk).unwrap().0, records);
-    ours.iter()
-        .for_each(|name| assert!(disk.content(name).is_none(), "{name} is left"));
-    others
-        .iter()
-        .for_each(|name| assert!(disk.content(name).is_some(), "{name} is gone"));
+    ours.iter().for_each(|name| assert!(disk.content(name).is_none(), "{name} is left"));
+    others.iter().for_each(|name| assert!(disk.content(name).is_some(), "{name} is gone"));
 }
 
 #[test]
@@ -224,9 +194,7 @@ fn a_replay_that_refuses_ends_the_opening() {
 #[test]
 fn a_record_too_long_is_never_reported_durable() {
     let disk = MemDisk::new();
-    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(()))
-        .unwrap()
-        .log;
+    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(())).unwrap().log;
     let long = vec![7; MAX_RECORD + 1];
     log.append(&long[..MAX_RECORD]);
     assert_eq!(log.commit().unwrap(), 1);
@@ -241,9 +209,7 @@ fn a_record_too_long_is_never_reported_durable() {
 #[test]
 fn a_commit_is_one_sync_and_an_empty_one_none() {
     let disk = MemDisk::new();
-    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(()))
-        .unwrap()
-        .log;
+    let mut log = Log::open_on(disk.clone(), Options::default(), |_| Ok::<(), &str>(())).unwrap().log;
     let before = (disk.syncs(), disk.steps());
     log.commit().unwrap();
     assert_eq!((disk.syncs(), disk.steps()), before);
@@ -259,9 +225,7 @@ fn a_real_directory() {
     let absent = Log::open(&dir, Options { create: false }, |_| Ok::<(), &str>(()));
     assert!(matches!(absent, Err(StoreError::Missing { .. })) && !dir.exists());
 
-    let mut log = Log::open(&dir, Options::default(), |_| Err("nothing to replay"))
-        .unwrap()
-        .log;
+    let mut log = Log::open(&dir, Options::default(), |_| Err("nothing to replay")).unwrap().log;
     assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(dir.join("log-0")).unwrap().mode() & 0o777, 0o600);
     log.append(b"one");
@@ -270,10 +234,7 @@ fn a_real_directory() {
     assert_eq!(log.commit().unwrap(), 2);
 
     let names = || {
-        let mut names: Vec<_> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
@@ -294,13 +255,7 @@ fn a_real_directory() {
         Ok::<(), &str>(())
     })
     .unwrap();
-    assert_eq!(
-        seen,
-        [
-            format!("{:?}", Replay::Snapshot(b"of one")),
-            format!("{:?}", Replay::Record(b"two"))
-        ]
-    );
+    assert_eq!(seen, [format!("{:?}", Replay::Snapshot(b"of one")), format!("{:?}", Replay::Record(b"two"))]);
     let cut = opened.cut.unwrap();
     assert_eq!((&cut.file, cut.offset, cut.bytes), (&file, good.len() as u64, 4));
     assert_eq!(fs::read(&file).unwrap(), good);
@@ -311,10 +266,7 @@ fn a_lock_says_who_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let lock = Lock::acquire(dir.path()).unwrap();
     let text = fs::read_to_string(dir.path().join("lock")).unwrap();
-    assert!(
-        text.starts_with(&format!("process {} on ", std::process::id())),
-        "{text}"
-    );
+    assert!(text.starts_with(&format!("process {} on ", std::process::id())), "{text}");
     for (text, holder) in [("", "another process"), ("evil\x1b[2J\u{7}\n", "evil [2J")] {
         fs::write(dir.path().join("lock"), text).unwrap();
         match Lock::acquire(dir.path()) {

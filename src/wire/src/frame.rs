@@ -50,11 +50,7 @@ impl Frame {
     pub fn new<M: Message>(route: u64, message: &M) -> Frame {
         let mut body = Vec::new();
         encode(message, &mut body);
-        Frame {
-            kind: M::KIND,
-            route,
-            body,
-        }
+        Frame { kind: M::KIND, route, body }
     }
 
     /// The message, if it is an `M`.
@@ -65,10 +61,7 @@ impl Frame {
         if self.kind != M::KIND {
             return Err(WireError::Unexpected(self.kind));
         }
-        minicbor::decode(&self.body).map_err(|e| WireError::Body {
-            kind: self.kind,
-            why: e.to_string(),
-        })
+        minicbor::decode(&self.body).map_err(|e| WireError::Body { kind: self.kind, why: e.to_string() })
     }
 
     /// Appends the frame, as it travels.
@@ -142,11 +135,7 @@ impl FrameReader {
         let Some((route, _)) = rest.split_first_chunk::<8>() else {
             return Ok(None);
         };
-        let frame = Frame {
-            kind: u16::from_be_bytes(*kind),
-            route: u64::from_be_bytes(*route),
-            body: body.to_vec(),
-        };
+        let frame = Frame { kind: u16::from_be_bytes(*kind), route: u64::from_be_bytes(*route), body: body.to_vec() };
         self.taken += 4 + length;
         Ok(Some(frame))
     }

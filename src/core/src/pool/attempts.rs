@@ -5,10 +5,7 @@ use super::*;
 impl Pool {
     pub(super) fn joined(&mut self, now: Time, key: StarterKey, offer: Offer, time_left: Option<Duration>) {
         if !self.starters.contains_key(&key) {
-            self.write(Record::StarterJoined {
-                key,
-                offer: offer.clone(),
-            });
+            self.write(Record::StarterJoined { key, offer: offer.clone() });
         }
         if let Some(starter) = self.starters.get_mut(&key) {
             starter.offer = offer;
@@ -40,11 +37,7 @@ impl Pool {
         let lost: Vec<AttemptId> = starter.held.keys().filter(|id| !told.contains(id)).copied().collect();
         // The message that gave it never arrived, or its acknowledgement did: the starter has nothing of it.
         self.take_back(key, &lost);
-        let strays = queued
-            .iter()
-            .filter(|id| !self.is_current(**id, key))
-            .copied()
-            .collect();
+        let strays = queued.iter().filter(|id| !self.is_current(**id, key)).copied().collect();
         self.kill(key, strays, KILL_GRACE);
         self.started(now, key, running);
         if let Some(starter) = self.starters.get_mut(&key) {
@@ -87,11 +80,7 @@ impl Pool {
         for id in ids {
             if !self.is_current(*id, key) {
                 strays.push(*id);
-            } else if self
-                .starters
-                .get_mut(&key)
-                .is_some_and(|starter| starter.advance(*id, Phase::Running))
-            {
+            } else if self.starters.get_mut(&key).is_some_and(|starter| starter.advance(*id, Phase::Running)) {
                 self.change(id.job, |job| {
                     job.state = JobState::Running;
                     job.site = site;
@@ -244,11 +233,7 @@ impl Pool {
         {
             let site = self.starters.get(&key).map_or(job.site, |s| s.offer.site.0);
             let usage = result.usage;
-            let other = self
-                .live
-                .get(&id.job)
-                .copied()
-                .filter(|live| *live != (id.attempt, key));
+            let other = self.live.get(&id.job).copied().filter(|live| *live != (id.attempt, key));
             let ended = Ended { id, site, end, usage };
             // Ends of one moment share a record.
             match self.records.last_mut() {
@@ -256,10 +241,7 @@ impl Pool {
                     ends.push(ended.clone());
                     self.apply_ended(now, &ended);
                 }
-                _ => self.write(Record::Ended {
-                    at: now,
-                    ends: vec![ended],
-                }),
+                _ => self.write(Record::Ended { at: now, ends: vec![ended] }),
             }
             self.supersede(id.job, other);
             self.note(now, id.job, || Note::Terminated { end, usage });
@@ -296,20 +278,12 @@ impl Pool {
             let why = format!("{SITE_FAILURES} sites or nodes failed it; the last: {why}");
             return self.hold(now, id.job, why);
         }
-        self.write(Record::SiteFailed {
-            at: now,
-            id,
-            why: why.to_string(),
-        });
+        self.write(Record::SiteFailed { at: now, id, why: why.to_string() });
         self.note(now, id.job, || Note::Evicted { why: why.to_string() });
     }
 
     fn hold(&mut self, now: Time, job: JobId, why: String) {
-        self.write(Record::Held {
-            at: now,
-            job,
-            why: why.clone(),
-        });
+        self.write(Record::Held { at: now, job, why: why.clone() });
         self.note(now, job, || Note::Held { why });
     }
 
@@ -321,16 +295,10 @@ impl Pool {
         let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
         for job in &jobs {
             if let Some((attempt, key)) = self.live.get(job) {
-                kills.entry(*key).or_default().push(AttemptId {
-                    job: *job,
-                    attempt: *attempt,
-                });
+                kills.entry(*key).or_default().push(AttemptId { job: *job, attempt: *attempt });
             }
         }
-        self.write(Record::Removed {
-            at: now,
-            ranges: ranges(&jobs),
-        });
+        self.write(Record::Removed { at: now, ranges: ranges(&jobs) });
         for (key, ids) in kills {
             self.kill(key, ids, KILL_GRACE);
         }

@@ -175,11 +175,7 @@ impl Pool {
             attempts: job.attempt,
             submitted: cluster.submitted,
             at: job.at,
-            usage: Usage {
-                wall_ms: job.wall_ms.into(),
-                cpu_ms: job.cpu_ms.into(),
-                peak_kib: job.peak_kib.into(),
-            },
+            usage: Usage { wall_ms: job.wall_ms.into(), cpu_ms: job.cpu_ms.into(), peak_kib: job.peak_kib.into() },
             site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),
             reason: cluster.reasons.get(&id.proc).map(String::as_str),
@@ -195,18 +191,13 @@ impl Pool {
 
     fn ids<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobId> + 'a {
         let from = from.unwrap_or(JobId { cluster: 0, proc: 0 });
-        let clusters = self
-            .clusters
-            .range(from.cluster..)
-            .filter(|(number, _)| select.touches(**number));
+        let clusters = self.clusters.range(from.cluster..).filter(|(number, _)| select.touches(**number));
         clusters.flat_map(move |(number, cluster)| {
             let first = if *number == from.cluster { from.proc } else { 0 };
             let count = cluster.jobs.len() as u32;
             let all = if select.covers(*number) { first..count } else { 0..0 };
             let all = all.map(|proc| JobId { cluster: *number, proc });
-            let some = select
-                .within(*number, first)
-                .filter(move |id| id.proc < count && !select.covers(*number));
+            let some = select.within(*number, first).filter(move |id| id.proc < count && !select.covers(*number));
             all.chain(some)
         })
     }
@@ -220,16 +211,10 @@ impl Pool {
             } else {
                 let jobs = select.within(*number, 0);
                 let mut counts = Counts::default();
-                jobs.filter_map(|id| c.jobs.get(id.proc as usize))
-                    .for_each(|job| counts.add(job));
+                jobs.filter_map(|id| c.jobs.get(id.proc as usize)).for_each(|job| counts.add(job));
                 counts
             };
-            ClusterView {
-                cluster: *number,
-                name: &c.name,
-                submitted: c.submitted,
-                counts,
-            }
+            ClusterView { cluster: *number, name: &c.name, submitted: c.submitted, counts }
         })
     }
 
@@ -242,23 +227,15 @@ impl Pool {
 
     /// Does every named cluster and job exist? Else the first that doesn't, as printed.
     pub fn missing(&self, select: &Select) -> Option<String> {
-        let cluster = select
-            .clusters
-            .iter()
-            .find(|number| !self.clusters.contains_key(number));
-        cluster.map(ToString::to_string).or_else(|| {
-            select
-                .jobs
-                .iter()
-                .find(|job| self.job(**job).is_none())
-                .map(ToString::to_string)
-        })
+        let cluster = select.clusters.iter().find(|number| !self.clusters.contains_key(number));
+        cluster
+            .map(ToString::to_string)
+            .or_else(|| select.jobs.iter().find(|job| self.job(**job).is_none()).map(ToString::to_string))
     }
 
     pub(super) fn unfinished(&self, select: &Select) -> Vec<JobId> {
         let ids = self.ids(select, None);
-        ids.filter(|id| self.job(*id).is_some_and(|job| !job.is_over()))
-            .collect()
+        ids.filter(|id| self.job(*id).is_some_and(|job| !job.is_over())).collect()
     }
 
     /// The starters, by key.

@@ -51,8 +51,7 @@ impl Starter {
     /// The load of a job of a program that can run here.
     fn suits(&self, number: u64, program: &Program) -> Option<u32> {
         let sees = self.offer.shared != Shared::Nothing && !self.unshared.contains(&number);
-        self.load_of(program)
-            .filter(|_| program.transfer != Transfer::No || sees)
+        self.load_of(program).filter(|_| program.transfer != Transfer::No || sees)
     }
 }
 
@@ -66,11 +65,7 @@ impl Pool {
             if wanting {
                 let mut last = None;
                 while !self.open.is_empty()
-                    && let Some(key) = self
-                        .hungry
-                        .range((last.map_or(Unbounded, Excluded), Unbounded))
-                        .next()
-                        .copied()
+                    && let Some(key) = self.hungry.range((last.map_or(Unbounded, Excluded), Unbounded)).next().copied()
                 {
                     last = Some(key);
                     self.fill_up(now, key, backlog);
@@ -143,10 +138,7 @@ impl Pool {
     }
 
     fn assign(&mut self, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
-        self.write(Record::Dispatched {
-            key,
-            ids: chosen.iter().map(|(id, ..)| *id).collect(),
-        });
+        self.write(Record::Dispatched { key, ids: chosen.iter().map(|(id, ..)| *id).collect() });
         self.backlogged.insert(key);
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
@@ -170,13 +162,7 @@ impl Pool {
                         define.push((*program, body.clone()));
                     }
                 }
-                messages.push(Action::Assign {
-                    key,
-                    inventory: starter.inventory,
-                    define,
-                    attempts,
-                    shared,
-                });
+                messages.push(Action::Assign { key, inventory: starter.inventory, define, attempts, shared });
             }
         }
         messages.into_iter().for_each(|message| self.act(message));
@@ -187,21 +173,14 @@ impl Pool {
         let starters = &self.starters;
         let free = |key: &StarterKey| {
             let starter = starters.get(key).filter(|s| s.takes_work(now))?;
-            Some((
-                starter,
-                starter.offer.cpus.checked_sub(starter.load).filter(|free| *free > 0)?,
-            ))
+            Some((starter, starter.offer.cpus.checked_sub(starter.load).filter(|free| *free > 0)?))
         };
         let mut idle = touched.iter().filter_map(free).peekable();
         if idle.peek().is_none() {
             return;
         }
-        self.backlogged
-            .retain(|key| starters.get(key).is_some_and(|s| s.backlog() > 0));
-        let victims = self
-            .backlogged
-            .iter()
-            .filter_map(|key| Some((*key, starters.get(key)?)));
+        self.backlogged.retain(|key| starters.get(key).is_some_and(|s| s.backlog() > 0));
+        let victims = self.backlogged.iter().filter_map(|key| Some((*key, starters.get(key)?)));
         // A backlog that is gone within the round trip is not worth recalling.
         let mut victims: Vec<(u64, StarterKey, &Starter)> = victims
             .filter(|(_, s)| s.connected && s.known && s.recalled.is_none_or(|at| at + RECALL_AGAIN <= now))

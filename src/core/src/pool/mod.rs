@@ -326,12 +326,7 @@ impl Pool {
     pub fn submit(&mut self, now: Time, name: String, groups: Vec<GroupRecord>) -> u32 {
         self.now = self.now.max(now);
         let cluster = self.last_cluster + 1;
-        self.write(Record::Submitted {
-            cluster,
-            at: now,
-            name,
-            groups,
-        });
+        self.write(Record::Submitted { cluster, at: now, name, groups });
         let firsts: Vec<(u32, u32)> = self
             .clusters
             .get(&cluster)
@@ -348,13 +343,7 @@ impl Pool {
         self.wake(now);
         match event {
             Event::StarterJoined { key, offer, time_left } => self.joined(now, key, offer, time_left),
-            Event::InventoryTold {
-                key,
-                number,
-                queued,
-                running,
-                finished,
-            } => {
+            Event::InventoryTold { key, number, queued, running, finished } => {
                 if let Some(starter) = self.starters.get_mut(&key) {
                     starter.inventory = number;
                 }
@@ -412,10 +401,7 @@ impl Pool {
     }
 
     fn act(&mut self, action: Action) {
-        let link = action
-            .starter()
-            .and_then(|key| self.starters.get(&key))
-            .map_or(0, |s| s.link);
+        let link = action.starter().and_then(|key| self.starters.get(&key)).map_or(0, |s| s.link);
         let sequence = self.sequence;
         // Acknowledgements of one moment share a message.
         if let Action::Acknowledge { key, ids } = &action
@@ -472,13 +458,7 @@ impl Pool {
         let Some(group) = self.group(job) else { return };
         if let Some(log) = group.log.clone() {
             let initialdir = group.body.initialdir.clone();
-            self.act(Action::Note {
-                job,
-                log,
-                initialdir,
-                at: now,
-                note: note(),
-            });
+            self.act(Action::Note { job, log, initialdir, at: now, note: note() });
         }
     }
 
@@ -500,10 +480,7 @@ impl Pool {
 
     /// The starters of a proxy, or of a site.
     pub fn starters_of(&self, site: SiteId, proxy: Option<ProxyId>) -> Vec<StarterKey> {
-        let of = self
-            .starters
-            .iter()
-            .filter(|(_, s)| s.offer.site == site && proxy.is_none_or(|p| p == s.offer.proxy));
+        let of = self.starters.iter().filter(|(_, s)| s.offer.site == site && proxy.is_none_or(|p| p == s.offer.proxy));
         of.map(|(key, _)| *key).collect()
     }
 }

@@ -221,12 +221,7 @@ impl Pool {
     /// Folds a record in. A record that doesn't fit the state changes nothing: it was made twice.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::Submitted {
-                cluster,
-                at,
-                name,
-                groups,
-            } => self.apply_submitted(*cluster, *at, name, groups),
+            Record::Submitted { cluster, at, name, groups } => self.apply_submitted(*cluster, *at, name, groups),
             Record::StarterJoined { key, offer } => {
                 self.starters.entry(*key).or_insert_with(|| Starter::new(offer.clone()));
             }
@@ -279,13 +274,7 @@ impl Pool {
             Record::Removed { at, ranges } => {
                 for (cluster, first, last) in ranges {
                     for proc in *first..=*last {
-                        self.apply_removed(
-                            *at,
-                            JobId {
-                                cluster: *cluster,
-                                proc,
-                            },
-                        );
+                        self.apply_removed(*at, JobId { cluster: *cluster, proc });
                     }
                 }
             }
@@ -315,18 +304,11 @@ impl Pool {
             first += count;
         }
         let jobs = vec![Job::default(); first as usize];
-        let counts = Counts {
-            idle: first,
-            ..Counts::default()
-        };
+        let counts = Counts { idle: first, ..Counts::default() };
         let built = Cluster {
             name: name.to_string(),
             submitted: at,
-            open: (0..)
-                .zip(&built)
-                .filter(|(_, g)| g.count > 0)
-                .map(|(place, _)| place)
-                .collect(),
+            open: (0..).zip(&built).filter(|(_, g)| g.count > 0).map(|(place, _)| place).collect(),
             groups: built,
             jobs,
             counts,
@@ -499,11 +481,7 @@ impl Pool {
             groups: c
                 .groups
                 .iter()
-                .map(|g| GroupRecord {
-                    count: g.count,
-                    program: (*g.body).clone(),
-                    log: g.log.clone(),
-                })
+                .map(|g| GroupRecord { count: g.count, program: (*g.body).clone(), log: g.log.clone() })
                 .collect(),
             jobs: c.jobs.clone(),
             reasons: c.reasons.iter().map(|(proc, why)| (*proc, why.clone())).collect(),
@@ -513,23 +491,11 @@ impl Pool {
             last_cluster: self.last_cluster,
             last_program: self.last_program,
             clusters: clusters.collect(),
-            starters: self
-                .starters
-                .iter()
-                .map(|(key, s)| (*key, s.offer.clone(), s.completed))
-                .collect(),
+            starters: self.starters.iter().map(|(key, s)| (*key, s.offer.clone(), s.completed)).collect(),
             live: self
                 .live
                 .iter()
-                .map(|(job, (attempt, key))| {
-                    (
-                        AttemptId {
-                            job: *job,
-                            attempt: *attempt,
-                        },
-                        *key,
-                    )
-                })
+                .map(|(job, (attempt, key))| (AttemptId { job: *job, attempt: *attempt }, *key))
                 .collect(),
         }
     }

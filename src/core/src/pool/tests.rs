@@ -8,18 +8,11 @@ use crate::job::{Output, OutputKind};
 const KEY: StarterKey = StarterKey(7);
 
 fn program(cpus: u32) -> Program {
-    Program {
-        cpus,
-        ..Program::default()
-    }
+    Program { cpus, ..Program::default() }
 }
 
 fn group(count: u32, program: Program) -> GroupRecord {
-    GroupRecord {
-        count,
-        program,
-        log: None,
-    }
+    GroupRecord { count, program, log: None }
 }
 
 fn offer(cpus: u32) -> Offer {
@@ -38,33 +31,16 @@ fn offer(cpus: u32) -> Offer {
 }
 
 fn attempt(proc: u32, attempt: u32) -> AttemptId {
-    AttemptId {
-        job: JobId { cluster: 1, proc },
-        attempt,
-    }
+    AttemptId { job: JobId { cluster: 1, proc }, attempt }
 }
 
 fn result(id: AttemptId, outcome: Outcome) -> AttemptResult {
-    let usage = Usage {
-        wall_ms: 1000,
-        ..Usage::default()
-    };
-    AttemptResult {
-        id,
-        outcome,
-        usage,
-        outputs: Vec::new(),
-    }
+    let usage = Usage { wall_ms: 1000, ..Usage::default() };
+    AttemptResult { id, outcome, usage, outputs: Vec::new() }
 }
 
 fn with_output(mut result: AttemptResult) -> AttemptResult {
-    result.outputs.push(Output {
-        kind: OutputKind::Stdout,
-        size: 1,
-        hash: [0; 32],
-        mode: 0o600,
-        inline: None,
-    });
+    result.outputs.push(Output { kind: OutputKind::Stdout, size: 1, hash: [0; 32], mode: 0o600, inline: None });
     result
 }
 
@@ -150,9 +126,7 @@ impl Bench {
 fn told(actions: &[Action]) -> String {
     let list = |ids: Vec<String>| ids.join(" ");
     let show = |action: &Action| match action {
-        Action::Assign {
-            key, attempts, shared, ..
-        } => {
+        Action::Assign { key, attempts, shared, .. } => {
             let ids = attempts.iter().map(|(id, ..)| id.to_string()).collect();
             let apart = if *shared == Shared::Nothing { " with files" } else { "" };
             Some(format!("{}: run {}{apart}", key.0, list(ids)))
@@ -184,45 +158,25 @@ impl Pool {
                 let fresh = (group.first + group.fresh)..(group.first + group.count);
                 let fresh = fresh.filter(|proc| cluster.jobs[*proc as usize].state == JobState::Idle);
                 let here: BTreeSet<u32> = group.again.iter().copied().chain(fresh).collect();
-                assert!(
-                    here.is_empty() || cluster.open.contains(&place),
-                    "group {place} of {number} is open"
-                );
+                assert!(here.is_empty() || cluster.open.contains(&place), "group {place} of {number} is open");
                 queued.extend(here);
             }
-            assert!(
-                queued.is_empty() || self.open.contains(number),
-                "cluster {number} is open"
-            );
+            assert!(queued.is_empty() || self.open.contains(number), "cluster {number} is open");
             for (proc, job) in (0..).zip(&cluster.jobs) {
                 let id = JobId { cluster: *number, proc };
-                assert_eq!(
-                    job.state == JobState::Idle,
-                    queued.contains(&proc),
-                    "{id} is queued if idle"
-                );
+                assert_eq!(job.state == JobState::Idle, queued.contains(&proc), "{id} is queued if idle");
                 let live = self.live.get(&id);
-                let out = matches!(
-                    job.state,
-                    JobState::Matched | JobState::Running | JobState::Transferring
-                );
+                let out = matches!(job.state, JobState::Matched | JobState::Running | JobState::Transferring);
                 assert_eq!(out, live.is_some(), "{id} is out if {:?}", job.state);
                 if let Some((number, key)) = live {
-                    let held = AttemptId {
-                        job: id,
-                        attempt: *number,
-                    };
+                    let held = AttemptId { job: id, attempt: *number };
                     assert!(self.starters[key].held.contains_key(&held), "{key} holds {held}");
                 }
             }
         }
         for (key, starter) in &self.starters {
             let unfinished = starter.held.values().filter(|held| held.phase != Phase::Finished);
-            assert_eq!(
-                starter.load,
-                unfinished.map(|held| held.load).sum::<u32>(),
-                "load of {key}"
-            );
+            assert_eq!(starter.load, unfinished.map(|held| held.load).sum::<u32>(), "load of {key}");
             let queued = starter.held.values().filter(|held| held.phase == Phase::Queued);
             assert_eq!(starter.queued as usize, queued.count(), "backlog of {key}");
         }
@@ -247,21 +201,14 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
         job
     };
     let cluster = |(number, c): (&u32, &Cluster)| {
-        let groups: Vec<_> = c
-            .groups
-            .iter()
-            .map(|g| (g.first, g.count, g.program, g.body.clone()))
-            .collect();
+        let groups: Vec<_> = c.groups.iter().map(|g| (g.first, g.count, g.program, g.body.clone())).collect();
         let jobs: Vec<Job> = c.jobs.iter().map(job).collect();
         (*number, c.name.clone(), c.submitted, groups, jobs, c.reasons.clone())
     };
     (
         pool.clusters.iter().map(cluster).collect::<Vec<_>>(),
         pool.live.clone(),
-        pool.starters
-            .iter()
-            .map(|(key, s)| (*key, s.completed))
-            .collect::<Vec<_>>(),
+        pool.starters.iter().map(|(key, s)| (*key, s.completed)).collect::<Vec<_>>(),
         (pool.last_cluster, pool.last_program),
         pool.done_by_site.clone(),
     )
@@ -272,10 +219,7 @@ fn a_job_goes_out_and_counts_once() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
     assert_eq!(told(&bench.join(1)), "7: run 1.0#1; 7: run 1.1#1");
     let id = attempt(0, 1);
-    bench.tell(Event::AttemptsStarted {
-        key: KEY,
-        ids: vec![id],
-    });
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![id] });
     assert_eq!(bench.state(0), JobState::Running);
     assert_eq!(told(&bench.end(KEY, id, Outcome::Exited(0))), "7: forget 1.0#1");
     assert_eq!(bench.state(0), JobState::Completed);
@@ -292,19 +236,12 @@ fn a_result_waits_for_its_outputs() {
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
     bench.join(1);
     let result = with_output(result(attempt(0, 1), Outcome::Exited(0)));
-    let again = Event::AttemptEnded {
-        key: KEY,
-        result: result.clone(),
-    };
+    let again = Event::AttemptEnded { key: KEY, result: result.clone() };
     assert_eq!(told(&bench.tell(again.clone())), "7: bring 1.0#1");
     assert_eq!(told(&bench.tell(again.clone())), "", "they are on their way");
     // The starter was away: what was on its way may be lost.
     bench.tell(Event::StarterSilent { key: KEY });
-    bench.tell(Event::StarterJoined {
-        key: KEY,
-        offer: offer(1),
-        time_left: None,
-    });
+    bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
     assert_eq!(told(&bench.inventory(KEY, &[], &[], &[result.id])), "");
     assert_eq!(told(&bench.tell(again)), "7: bring 1.0#1");
     let stored = Event::OutputsStored { key: KEY, result };
@@ -322,46 +259,25 @@ fn a_late_result_of_an_old_attempt_wins() {
             bench.join_as(other, offer(1));
         }
         bench.tell(Event::StarterSilent { key: KEY });
-        bench.tell(Event::StarterGone {
-            key: KEY,
-            why: "its node is down".into(),
-        });
+        bench.tell(Event::StarterGone { key: KEY, why: "its node is down".into() });
         // It was not down.
-        bench.tell(Event::StarterJoined {
-            key: KEY,
-            offer: offer(1),
-            time_left: None,
-        });
+        bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
         let id = attempt(0, 1);
         let mut late = result(id, Outcome::Exited(0));
         if outputs {
             late = with_output(late);
         }
-        let actions = bench.tell(Event::AttemptEnded {
-            key: KEY,
-            result: late.clone(),
-        });
+        let actions = bench.tell(Event::AttemptEnded { key: KEY, result: late.clone() });
         let kill = if redispatched { "8: kill 1.0#2" } else { "" };
-        assert!(
-            told(&actions).contains(kill) && !told(&actions).contains("run"),
-            "{}",
-            told(&actions)
-        );
+        assert!(told(&actions).contains(kill) && !told(&actions).contains("run"), "{}", told(&actions));
         // Nothing sends it out again while its outputs come, nor after a crash.
         assert_eq!(told(&bench.inventory(KEY, &[], &[], &[id])), "");
         bench.refold();
         if outputs {
-            bench.tell(Event::StarterJoined {
-                key: KEY,
-                offer: offer(1),
-                time_left: None,
-            });
+            bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
             assert_eq!(told(&bench.inventory(KEY, &[], &[], &[id])), "");
             // The outputs are lost with the starter: it must not be stuck.
-            bench.tell(Event::StarterGone {
-                key: KEY,
-                why: "now it is".into(),
-            });
+            bench.tell(Event::StarterGone { key: KEY, why: "now it is".into() });
             assert_eq!(bench.state(0), JobState::Idle);
         } else {
             assert_eq!(bench.state(0), JobState::Completed);
@@ -377,14 +293,8 @@ fn outputs_that_were_stored_count_after_their_starter_is_gone() {
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
     bench.join(1);
     let result = with_output(result(attempt(0, 1), Outcome::Exited(0)));
-    bench.tell(Event::AttemptEnded {
-        key: KEY,
-        result: result.clone(),
-    });
-    bench.tell(Event::StarterGone {
-        key: KEY,
-        why: "down".into(),
-    });
+    bench.tell(Event::AttemptEnded { key: KEY, result: result.clone() });
+    bench.tell(Event::StarterGone { key: KEY, why: "down".into() });
     assert_eq!(bench.state(0), JobState::Idle);
     bench.tell(Event::OutputsStored { key: KEY, result });
     assert_eq!(bench.state(0), JobState::Completed);
@@ -395,18 +305,8 @@ fn outputs_that_were_stored_count_after_their_starter_is_gone() {
 #[test]
 fn an_assignment_that_waited_does_not_outlive_its_link() {
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
-    let join = Event::StarterJoined {
-        key: KEY,
-        offer: offer(1),
-        time_left: None,
-    };
-    let empty = Event::InventoryTold {
-        key: KEY,
-        number: 1,
-        queued: vec![],
-        running: vec![],
-        finished: vec![],
-    };
+    let join = Event::StarterJoined { key: KEY, offer: offer(1), time_left: None };
+    let empty = Event::InventoryTold { key: KEY, number: 1, queued: vec![], running: vec![], finished: vec![] };
     bench.pool.handle(Time(1), join.clone());
     bench.pool.handle(Time(1), empty.clone());
     bench.log.extend(bench.pool.take_records());
@@ -421,29 +321,14 @@ fn an_assignment_that_waited_does_not_outlive_its_link() {
 #[test]
 fn an_assignment_names_the_inventory_that_it_was_made_on() {
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
-    bench.pool.handle(
-        Time(1),
-        Event::StarterJoined {
-            key: KEY,
-            offer: offer(1),
-            time_left: None,
-        },
-    );
-    let empty = |number| Event::InventoryTold {
-        key: KEY,
-        number,
-        queued: vec![],
-        running: vec![],
-        finished: vec![],
-    };
+    bench.pool.handle(Time(1), Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
+    let empty = |number| Event::InventoryTold { key: KEY, number, queued: vec![], running: vec![], finished: vec![] };
     bench.pool.handle(Time(1), empty(5));
     bench.log.extend(bench.pool.take_records());
     // A second inventory on the same link, without what still waits for its record.
     bench.pool.handle(Time(2), empty(6));
     let named = |action: &Action| match action {
-        Action::Assign {
-            inventory, attempts, ..
-        } => Some((*inventory, attempts.iter().map(|(id, ..)| *id).collect())),
+        Action::Assign { inventory, attempts, .. } => Some((*inventory, attempts.iter().map(|(id, ..)| *id).collect())),
         _ => None,
     };
     let named: Vec<(u64, Vec<AttemptId>)> = bench.drain().iter().filter_map(named).collect();
@@ -452,17 +337,12 @@ fn an_assignment_names_the_inventory_that_it_was_made_on() {
 
 #[test]
 fn actions_wait_for_their_records() {
-    let mut bench = Bench::with_jobs(vec![GroupRecord {
-        log: Some(Template::constant("log")),
-        ..group(3, program(1))
-    }]);
+    let mut bench =
+        Bench::with_jobs(vec![GroupRecord { log: Some(Template::constant("log")), ..group(3, program(1)) }]);
     bench.join(1);
     bench.pool.handle(
         Time(5),
-        Event::AttemptEnded {
-            key: KEY,
-            result: result(attempt(0, 1), Outcome::Unrunnable("no".into())),
-        },
+        Event::AttemptEnded { key: KEY, result: result(attempt(0, 1), Outcome::Unrunnable("no".into())) },
     );
     let before = bench.pool.sequence();
     bench.pool.take_records();
@@ -476,14 +356,9 @@ fn strays_are_killed() {
     bench.join(1);
     let (id, other) = (attempt(0, 1), attempt(0, 9));
     assert_eq!(told(&bench.inventory(KEY, &[other], &[id], &[])), "7: kill 1.0#9");
-    bench.tell(Event::RemovalAsked {
-        select: Select::default(),
-    });
+    bench.tell(Event::RemovalAsked { select: Select::default() });
     let ids = vec![id];
-    assert_eq!(
-        told(&bench.tell(Event::AttemptsStarted { key: KEY, ids })),
-        "7: kill 1.0#1"
-    );
+    assert_eq!(told(&bench.tell(Event::AttemptsStarted { key: KEY, ids })), "7: kill 1.0#1");
     assert_eq!(told(&bench.end(KEY, id, Outcome::Killed)), "7: forget 1.0#1");
     assert_eq!(bench.state(0), JobState::Removed);
 }
@@ -491,84 +366,30 @@ fn strays_are_killed() {
 #[test]
 fn nothing_that_a_starter_says_panics_or_counts_what_never_ran() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
-    bench.join_as(
-        KEY,
-        Offer {
-            memory_mb: 1,
-            ..offer(u32::MAX)
-        },
-    );
+    bench.join_as(KEY, Offer { memory_mb: 1, ..offer(u32::MAX) });
     let mut huge = result(attempt(0, 1), Outcome::Exited(0));
     huge.usage.wall_ms = u64::MAX;
-    bench.tell(Event::AttemptEnded {
-        key: KEY,
-        result: huge.clone(),
-    });
+    bench.tell(Event::AttemptEnded { key: KEY, result: huge.clone() });
     huge.id = attempt(1, 1);
     bench.tell(Event::AttemptEnded { key: KEY, result: huge });
     bench.pool.submit(
         Time(u64::MAX),
         "more".into(),
-        vec![group(
-            1,
-            Program {
-                memory_mb: Some(u64::MAX),
-                ..program(u32::MAX)
-            },
-        )],
+        vec![group(1, Program { memory_mb: Some(u64::MAX), ..program(u32::MAX) })],
     );
     bench.drain();
-    for id in [
-        (9, 9, 1),
-        (1, 9, 1),
-        (2, 0, 0),
-        (2, 0, 5),
-        (0, 0, 0),
-        (u32::MAX, u32::MAX, u32::MAX),
-    ] {
-        let id = AttemptId {
-            job: JobId {
-                cluster: id.0,
-                proc: id.1,
-            },
-            attempt: id.2,
-        };
+    for id in [(9, 9, 1), (1, 9, 1), (2, 0, 0), (2, 0, 5), (0, 0, 0), (u32::MAX, u32::MAX, u32::MAX)] {
+        let id = AttemptId { job: JobId { cluster: id.0, proc: id.1 }, attempt: id.2 };
         bench.inventory(KEY, &[id], &[id], &[id]);
-        bench.tell(Event::AttemptsStarted {
-            key: KEY,
-            ids: vec![id],
-        });
-        bench.tell(Event::AttemptsReturned {
-            key: KEY,
-            ids: vec![id],
-        });
-        for outcome in [
-            Outcome::Exited(0),
-            Outcome::NeedsFiles,
-            Outcome::SiteFailed(String::new()),
-            Outcome::Killed,
-        ] {
+        bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![id] });
+        bench.tell(Event::AttemptsReturned { key: KEY, ids: vec![id] });
+        for outcome in [Outcome::Exited(0), Outcome::NeedsFiles, Outcome::SiteFailed(String::new()), Outcome::Killed] {
             bench.end(KEY, id, outcome);
         }
-        bench.tell(Event::OutputsStored {
-            key: KEY,
-            result: result(id, Outcome::Exited(0)),
-        });
-        bench.tell(Event::OutputsFailed {
-            key: StarterKey(1),
-            id,
-            why: String::new(),
-            ours: true,
-        });
-        bench.tell(Event::AssignmentFailed {
-            key: KEY,
-            id,
-            why: String::new(),
-        });
-        bench.tell(Event::StarterGone {
-            key: StarterKey(1),
-            why: String::new(),
-        });
+        bench.tell(Event::OutputsStored { key: KEY, result: result(id, Outcome::Exited(0)) });
+        bench.tell(Event::OutputsFailed { key: StarterKey(1), id, why: String::new(), ours: true });
+        bench.tell(Event::AssignmentFailed { key: KEY, id, why: String::new() });
+        bench.tell(Event::StarterGone { key: StarterKey(1), why: String::new() });
     }
     assert_eq!(bench.pool.counts(&Select::default()).completed, 2);
 }
@@ -581,92 +402,31 @@ fn a_job_runs_only_where_it_fits() {
         let ran: Vec<_> = actions
             .iter()
             .filter_map(|a| match a {
-                Action::Assign { attempts, shared, .. } => Some(format!(
-                    "{}{}",
-                    attempts.len(),
-                    if *shared == Shared::Nothing { "f" } else { "" }
-                )),
+                Action::Assign { attempts, shared, .. } => {
+                    Some(format!("{}{}", attempts.len(), if *shared == Shared::Nothing { "f" } else { "" }))
+                }
                 _ => None,
             })
             .collect();
         assert_eq!(ran.join("+"), expected, "{program:?} {offer:?}");
     };
-    let memory = |mb| Program {
-        memory_mb: Some(mb),
-        ..program(1)
-    };
+    let memory = |mb| Program { memory_mb: Some(mb), ..program(1) };
     let moves = |transfer| Program { transfer, ..program(1) };
     check(program(1), offer(2), "2+2");
     check(program(2), offer(2), "1+1");
     check(program(3), offer(2), "");
     check(program(0), offer(2), "2+2");
     check(program(1), offer(0), "");
-    check(
-        memory(8000),
-        Offer {
-            memory_mb: 4000,
-            ..offer(4)
-        },
-        "",
-    );
-    check(
-        memory(8000),
-        Offer {
-            memory_mb: 0,
-            ..offer(4)
-        },
-        "4+4",
-    );
-    check(
-        memory(4000),
-        Offer {
-            memory_mb: 4000,
-            ..offer(4)
-        },
-        "1+1",
-    );
-    check(
-        memory(1500),
-        Offer {
-            memory_mb: 4000,
-            ..offer(4)
-        },
-        "2+2",
-    );
-    check(
-        memory(u64::MAX),
-        Offer {
-            memory_mb: u64::MAX,
-            ..offer(u32::MAX)
-        },
-        "1",
-    );
-    check(
-        memory(1),
-        Offer {
-            memory_mb: 4000,
-            ..offer(4)
-        },
-        "4+4",
-    );
+    check(memory(8000), Offer { memory_mb: 4000, ..offer(4) }, "");
+    check(memory(8000), Offer { memory_mb: 0, ..offer(4) }, "4+4");
+    check(memory(4000), Offer { memory_mb: 4000, ..offer(4) }, "1+1");
+    check(memory(1500), Offer { memory_mb: 4000, ..offer(4) }, "2+2");
+    check(memory(u64::MAX), Offer { memory_mb: u64::MAX, ..offer(u32::MAX) }, "1");
+    check(memory(1), Offer { memory_mb: 4000, ..offer(4) }, "4+4");
     check(moves(Transfer::Yes), offer(1), "1f+1f");
     check(moves(Transfer::No), offer(1), "1+1");
-    check(
-        moves(Transfer::No),
-        Offer {
-            shared: Shared::Nothing,
-            ..offer(1)
-        },
-        "",
-    );
-    check(
-        moves(Transfer::IfNeeded),
-        Offer {
-            shared: Shared::Nothing,
-            ..offer(1)
-        },
-        "1f+1f",
-    );
+    check(moves(Transfer::No), Offer { shared: Shared::Nothing, ..offer(1) }, "");
+    check(moves(Transfer::IfNeeded), Offer { shared: Shared::Nothing, ..offer(1) }, "1f+1f");
 }
 
 #[test]
@@ -674,20 +434,14 @@ fn a_node_that_does_not_share_is_believed_once() {
     let transfer = |transfer| Program { transfer, ..program(1) };
     let mut bench = Bench::with_jobs(vec![group(1, transfer(Transfer::IfNeeded))]);
     assert_eq!(told(&bench.join(1)), "7: run 1.0#1");
-    assert_eq!(
-        told(&bench.end(KEY, attempt(0, 1), Outcome::NeedsFiles)),
-        "7: forget 1.0#1; 7: run 1.0#2 with files"
-    );
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), Outcome::NeedsFiles)), "7: forget 1.0#1; 7: run 1.0#2 with files");
     bench.end(KEY, attempt(0, 2), Outcome::NeedsFiles);
     let view = bench.pool.view(attempt(0, 1).job).unwrap();
     assert_eq!(view.reason, Some("its node asked for files that it was given"));
 
     let mut bench = Bench::with_jobs(vec![group(1, transfer(Transfer::No))]);
     bench.join(1);
-    assert_eq!(
-        told(&bench.end(KEY, attempt(0, 1), Outcome::NeedsFiles)),
-        "7: forget 1.0#1"
-    );
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), Outcome::NeedsFiles)), "7: forget 1.0#1");
     assert_eq!(told(&bench.join_as(StarterKey(8), offer(1))), "8: run 1.0#2");
 }
 
@@ -696,14 +450,8 @@ fn a_job_that_every_site_fails_is_held() {
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
     for number in 1..=u32::from(SITE_FAILURES) {
         let key = StarterKey(u64::from(number));
-        assert_eq!(
-            told(&bench.join_as(key, offer(1))),
-            format!("{number}: run 1.0#{number}")
-        );
-        bench.tell(Event::StarterGone {
-            key,
-            why: "burnt".into(),
-        });
+        assert_eq!(told(&bench.join_as(key, offer(1))), format!("{number}: run 1.0#{number}"));
+        bench.tell(Event::StarterGone { key, why: "burnt".into() });
         if number % 2 == 0 {
             continue; // what was queued there was not failed by it
         }
@@ -715,10 +463,7 @@ fn a_job_that_every_site_fails_is_held() {
         bench.join_as(key, offer(1));
         let id = attempt(0, number - 80);
         bench.tell(Event::AttemptsStarted { key, ids: vec![id] });
-        bench.tell(Event::StarterGone {
-            key,
-            why: "burnt".into(),
-        });
+        bench.tell(Event::StarterGone { key, why: "burnt".into() });
     }
     assert_eq!(bench.state(0), JobState::Held);
     assert_eq!(
@@ -751,10 +496,7 @@ fn a_bad_node_rests() {
     // It is no better.
     let first = *bench.pool.starters[&KEY].held.keys().next().unwrap();
     assert!(!told(&bench.end(KEY, first, fail())).contains("run"));
-    bench.tell(Event::StarterGone {
-        key: KEY,
-        why: "idle".into(),
-    });
+    bench.tell(Event::StarterGone { key: KEY, why: "idle".into() });
     assert_eq!(bench.pool.deadline(), None);
 }
 
@@ -769,19 +511,13 @@ fn an_idle_starter_gets_anothers_backlog() {
     let mut bench = Bench::with_jobs(vec![group(4, program(1))]);
     assert_eq!(told(&bench.join(2)), "7: run 1.0#1 1.1#1; 7: run 1.2#1 1.3#1");
     for proc in 0..2 {
-        bench.tell(Event::AttemptsStarted {
-            key: KEY,
-            ids: vec![attempt(proc, 1)],
-        });
+        bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![attempt(proc, 1)] });
     }
     // A cluster that fits nowhere must not stand in the way.
     bench.pool.submit(bench.now, "wide".into(), vec![group(1, program(64))]);
     assert_eq!(told(&bench.join_as(StarterKey(8), offer(2))), "7: give back 2");
     let ids = vec![attempt(2, 1), attempt(3, 1)];
-    assert_eq!(
-        told(&bench.tell(Event::AttemptsReturned { key: KEY, ids })),
-        "8: run 1.2#2 1.3#2"
-    );
+    assert_eq!(told(&bench.tell(Event::AttemptsReturned { key: KEY, ids })), "8: run 1.2#2 1.3#2");
     // What can't run at the idle starter stays where it is.
     let mut bench = Bench::with_jobs(vec![group(4, program(2))]);
     bench.join(2);
@@ -804,21 +540,14 @@ fn a_starter_that_gives_back_unasked_is_left_alone() {
     bench.join(1);
     let ids = vec![attempt(1, 1)];
     assert_eq!(told(&bench.tell(Event::AttemptsReturned { key: KEY, ids })), "");
-    assert_eq!(
-        told(&bench.end(KEY, attempt(0, 1), Outcome::Exited(0))),
-        "7: forget 1.0#1"
-    );
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), Outcome::Exited(0))), "7: forget 1.0#1");
     assert_eq!(told(&bench.inventory(KEY, &[], &[], &[])), "7: run 1.1#2");
 }
 
 #[test]
 fn walltime_near_its_end_gets_no_work() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
-    let join = |left| Event::StarterJoined {
-        key: KEY,
-        offer: offer(1),
-        time_left: Some(Duration::from_secs(left)),
-    };
+    let join = |left| Event::StarterJoined { key: KEY, offer: offer(1), time_left: Some(Duration::from_secs(left)) };
     bench.tell(join(60));
     assert_eq!(told(&bench.inventory(KEY, &[], &[], &[])), "");
     bench.tell(join(61));
@@ -832,10 +561,7 @@ fn a_short_queue_spreads_over_free_slots() {
         bench.join_as(StarterKey(key), offer(2));
     }
     bench.pool.submit(bench.now, "test".into(), vec![group(6, program(1))]);
-    assert_eq!(
-        told(&bench.drain()),
-        "1: run 1.0#1 1.1#1; 2: run 1.2#1 1.3#1; 3: run 1.4#1 1.5#1"
-    );
+    assert_eq!(told(&bench.drain()), "1: run 1.0#1 1.1#1; 2: run 1.2#1 1.3#1; 3: run 1.4#1 1.5#1");
 }
 
 #[test]
@@ -854,20 +580,11 @@ fn a_large_starter_is_filled_at_once() {
 #[test]
 fn selections() {
     let mut bench = Bench::with_jobs(vec![group(3, program(1)), group(0, program(1)), group(2, program(1))]);
-    bench
-        .pool
-        .submit(bench.now, "second".into(), vec![group(2, program(1))]);
+    bench.pool.submit(bench.now, "second".into(), vec![group(2, program(1))]);
     let job = |cluster, proc| JobId { cluster, proc };
     let check = |clusters: &[u32], jobs: &[JobId], from: Option<JobId>, expected: &str, missing: Option<&str>| {
-        let select = Select {
-            clusters: clusters.iter().copied().collect(),
-            jobs: jobs.iter().copied().collect(),
-        };
-        let shown: Vec<String> = bench
-            .pool
-            .views(&select, from)
-            .map(|view| view.id.to_string())
-            .collect();
+        let select = Select { clusters: clusters.iter().copied().collect(), jobs: jobs.iter().copied().collect() };
+        let shown: Vec<String> = bench.pool.views(&select, from).map(|view| view.id.to_string()).collect();
         assert_eq!(shown.join(" "), expected);
         assert_eq!(bench.pool.missing(&select).as_deref(), missing);
         if from.is_none() {
@@ -886,22 +603,12 @@ fn selections() {
 fn removed_jobs_leave_the_queue() {
     let mut bench = Bench::with_jobs(vec![group(4, program(1))]);
     let jobs = [0, 1, 3].map(|proc| JobId { cluster: 1, proc });
-    let select = Select {
-        jobs: jobs.into(),
-        ..Select::default()
-    };
+    let select = Select { jobs: jobs.into(), ..Select::default() };
     bench.tell(Event::RemovalAsked { select });
     assert_eq!(told(&bench.join(4)), "7: run 1.2#1");
     assert!(bench.pool.open.is_empty());
     bench.refold();
-    assert_eq!(
-        bench.pool.counts(&Select::default()),
-        Counts {
-            idle: 1,
-            removed: 3,
-            ..Counts::default()
-        }
-    );
+    assert_eq!(bench.pool.counts(&Select::default()), Counts { idle: 1, removed: 3, ..Counts::default() });
     assert!(Pool::restore(bench.pool.snapshot()).open.is_empty());
 }
 
@@ -909,19 +616,11 @@ fn removed_jobs_leave_the_queue() {
 fn records_folded_twice_change_nothing() {
     let mut bench = Bench::with_jobs(vec![group(3, program(1))]);
     bench.join(1);
-    bench.tell(Event::AttemptsStarted {
-        key: KEY,
-        ids: vec![attempt(0, 1)],
-    });
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![attempt(0, 1)] });
     bench.end(KEY, attempt(0, 1), Outcome::SiteFailed("full".into()));
     bench.end(KEY, attempt(1, 1), Outcome::Exited(1));
     bench.end(KEY, attempt(0, 2), Outcome::Unrunnable("no such program".into()));
-    bench.tell(Event::RemovalAsked {
-        select: Select {
-            jobs: [attempt(2, 1).job].into(),
-            ..Select::default()
-        },
-    });
+    bench.tell(Event::RemovalAsked { select: Select { jobs: [attempt(2, 1).job].into(), ..Select::default() } });
     let mut pool = Pool::new();
     for record in &bench.log {
         pool.apply(record);

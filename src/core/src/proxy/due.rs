@@ -71,17 +71,8 @@ impl Proxies {
 
     pub(super) fn on_cancel_answered(&mut self, now: Time, refusal: Option<String>) {
         let ids = core::mem::take(&mut self.cancelling);
-        let again = now
-            + if self.closing.is_some() {
-                CLOSING_POLL * 5
-            } else {
-                self.config.status
-            };
-        for proxy in self
-            .proxies
-            .values_mut()
-            .filter(|p| p.batch_id.as_ref().is_some_and(|id| ids.contains(id)))
-        {
+        let again = now + if self.closing.is_some() { CLOSING_POLL * 5 } else { self.config.status };
+        for proxy in self.proxies.values_mut().filter(|p| p.batch_id.as_ref().is_some_and(|id| ids.contains(id))) {
             proxy.cancel.next = again;
             if refusal.is_none() {
                 proxy.cancel.accepted = Some(self.cancel_began);
@@ -172,12 +163,7 @@ impl Proxies {
     }
 
     fn forget(&mut self, wake: &mut Wake) {
-        let ended: Vec<_> = self
-            .proxies
-            .iter()
-            .filter(|(_, p)| !p.is_live())
-            .map(|(&id, p)| (id, p.since))
-            .collect();
+        let ended: Vec<_> = self.proxies.iter().filter(|(_, p)| !p.is_live()).map(|(&id, p)| (id, p.since)).collect();
         let surplus = ended.len().saturating_sub(MAX_ENDED);
         for (place, (id, since)) in ended.into_iter().enumerate() {
             if place < surplus || self.master.is_some_and(|told| wake.due(since.max(told) + KEEP_ENDED)) {
@@ -191,13 +177,7 @@ impl Proxies {
         let Some(closing) = self.closing.filter(|_| !self.closed) else {
             return;
         };
-        let last = self
-            .proxies
-            .values()
-            .filter(|p| p.attempt > 0)
-            .map(|p| p.since)
-            .fold(closing, Time::max)
-            .min(now);
+        let last = self.proxies.values().filter(|p| p.attempt > 0).map(|p| p.since).fold(closing, Time::max).min(now);
         let agreed = !self.ever_submitted || self.clean.is_some_and(|(began, clean)| clean && began >= last);
         let idle = !self.submitting && self.cancelling.is_empty() && self.orphans.is_empty();
         if agreed && idle && self.live().is_empty() {

@@ -117,11 +117,7 @@ impl Proxies {
 
     /// A good listing that began at `began` doesn't show a live proxy.
     fn not_listed(&mut self, now: Time, id: ProxyId, began: Time) {
-        let gap = if self.closing.is_some() {
-            self.config.status.min(CLOSING_POLL * 5)
-        } else {
-            self.config.status
-        };
+        let gap = if self.closing.is_some() { self.config.status.min(CLOSING_POLL * 5) } else { self.config.status };
         let Some(proxy) = self.proxies.get_mut(&id) else {
             return;
         };
@@ -141,21 +137,13 @@ impl Proxies {
             return;
         }
         if proxy.removing && proxy.cancel.accepted.is_some_and(|at| at <= began) {
-            self.end(
-                now,
-                id,
-                "cancelled; the batch system doesn't list it any more".to_owned(),
-            );
+            self.end(now, id, "cancelled; the batch system doesn't list it any more".to_owned());
             return;
         }
         match &mut proxy.absence {
             Some(absence) => absence.last = began,
             None => {
-                proxy.absence = Some(Absence {
-                    first: began,
-                    last: began,
-                    asked: false,
-                });
+                proxy.absence = Some(Absence { first: began, last: began, asked: false });
                 let restarts = proxy.restarts;
                 self.moved(now, id, State::Unknown, restarts, "the batch system doesn't list it");
             }
@@ -204,15 +192,7 @@ impl Proxies {
             Some(proxy) if proxy.removing => Some("its proxy is to end"),
             Some(proxy) if proxy.state == State::Wanted && proxy.attempt == 0 => Some("its proxy was never submitted"),
             Some(proxy) if restarts < proxy.restarts => Some("its batch job was started again"),
-            Some(proxy)
-                if matches!(
-                    proxy.starters.get(&key),
-                    Some(Starter {
-                        link: Link::Gone(_),
-                        ..
-                    })
-                ) =>
-            {
+            Some(proxy) if matches!(proxy.starters.get(&key), Some(Starter { link: Link::Gone(_), .. })) => {
                 Some("it counts as ended")
             }
             // Only then can there be two batch jobs of this proxy.
@@ -270,18 +250,11 @@ impl Proxies {
         let rest = proxy.connected();
         let ended = proxy.ended.take().filter(|_| rest == 0);
         if rest == 0 {
-            proxy.why = format!(
-                "no starter is connected; the last one: {}",
-                left.as_deref().unwrap_or(why)
-            );
+            proxy.why = format!("no starter is connected; the last one: {}", left.as_deref().unwrap_or(why));
         }
         match left {
             Some(left) => self.starter_gone(id, key, format!("it left: {left}")),
-            None => self.act(Action::StarterDown {
-                key,
-                gone: false,
-                why: why.to_owned(),
-            }),
+            None => self.act(Action::StarterDown { key, gone: false, why: why.to_owned() }),
         }
         if let Some(why) = ended {
             self.end(now, id, why);

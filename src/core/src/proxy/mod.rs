@@ -294,12 +294,9 @@ impl Proxies {
 
     /// Every starter known, with its proxy.
     pub fn starters(&self) -> impl Iterator<Item = (ProxyId, StarterKey, &Link)> {
-        self.proxies.iter().flat_map(|(&id, proxy)| {
-            proxy
-                .starters
-                .iter()
-                .map(move |(&key, starter)| (id, key, &starter.link))
-        })
+        self.proxies
+            .iter()
+            .flat_map(|(&id, proxy)| proxy.starters.iter().map(move |(&key, starter)| (id, key, &starter.link)))
     }
 
     /// What the user should know now.
@@ -398,22 +395,12 @@ impl Proxies {
                 self.accounting_never |= never;
                 self.accounting_was_asked();
             }
-            Event::StarterConnected {
-                proxy,
-                node,
-                key,
-                batch_id,
-                restarts,
-            } => {
+            Event::StarterConnected { proxy, node, key, batch_id, restarts } => {
                 self.on_starter(now, proxy, node, key, &batch_id, restarts);
             }
-            Event::StarterLost {
-                proxy,
-                key,
-                left,
-                heard,
-                why,
-            } => self.on_starter_lost(now, proxy, key, left, heard, &why),
+            Event::StarterLost { proxy, key, left, heard, why } => {
+                self.on_starter_lost(now, proxy, key, left, heard, &why)
+            }
             Event::TagsListed { tags, exits } => self.on_tags(now, &tags, &exits),
             Event::TagsFailed => self.tags_running = false,
             Event::CancelAnswered(refusal) => self.on_cancel_answered(now, refusal),
@@ -424,29 +411,18 @@ impl Proxies {
     }
 
     fn live(&self) -> Vec<ProxyId> {
-        self.proxies
-            .iter()
-            .filter(|(_, p)| p.is_live())
-            .map(|(&id, _)| id)
-            .collect()
+        self.proxies.iter().filter(|(_, p)| p.is_live()).map(|(&id, _)| id).collect()
     }
 
     fn on_recovered(&mut self, now: Time) {
         for proxy in self.proxies.values_mut().filter(|p| p.is_live()) {
             proxy.touched = now;
             if proxy.state == State::Submitting {
-                proxy.lookup = Some(Lookup {
-                    since: now,
-                    absent: None,
-                });
+                proxy.lookup = Some(Lookup { since: now, absent: None });
                 "the agent ended during the submission; its name is looked up".clone_into(&mut proxy.why);
             }
             if proxy.state == State::Unknown {
-                proxy.absence = Some(Absence {
-                    first: now,
-                    last: now,
-                    asked: false,
-                });
+                proxy.absence = Some(Absence { first: now, last: now, asked: false });
             }
             for starter in proxy.starters.values_mut() {
                 if !matches!(starter.link, Link::Gone(_)) {
@@ -462,12 +438,7 @@ impl Proxies {
     }
 
     fn note(&mut self, topic: Topic, message: String, proxy: Option<ProxyId>) {
-        let note = Note {
-            topic,
-            resolved: false,
-            message,
-            proxy,
-        };
+        let note = Note { topic, resolved: false, message, proxy };
         if self.notes.insert(topic, note.clone()).as_ref() != Some(&note) {
             self.act(Action::ReportNote(note));
         }
@@ -486,10 +457,7 @@ impl Proxies {
             _ => return,
         }
         if let Some(proxy) = self.proxies.get_mut(&id).filter(|p| p.is_live()) {
-            proxy.cancel = Cancel {
-                next: now,
-                accepted: None,
-            };
+            proxy.cancel = Cancel { next: now, accepted: None };
             why.clone_into(&mut proxy.why);
             self.changed.insert(id);
         }
@@ -499,12 +467,8 @@ impl Proxies {
         let Some(proxy) = self.proxies.get(&id).filter(|p| p.is_live()) else {
             return;
         };
-        let silent: Vec<_> = proxy
-            .starters
-            .iter()
-            .filter(|(_, s)| !matches!(s.link, Link::Gone(_)))
-            .map(|(&key, _)| key)
-            .collect();
+        let silent: Vec<_> =
+            proxy.starters.iter().filter(|(_, s)| !matches!(s.link, Link::Gone(_))).map(|(&key, _)| key).collect();
         let barren = proxy.is_submitted() && !proxy.removing && proxy.starters.is_empty();
         let submitted = proxy.attempt > 0;
         self.record(Record::Ended(id, why.clone(), now));

@@ -59,13 +59,7 @@ pub enum Record {
     Submitted(#[n(0)] ProxyId, #[n(1)] String, #[n(2)] Time),
     /// Pend, Run or Unknown, the restarts counted by the batch system, and why.
     #[n(5)]
-    Moved(
-        #[n(0)] ProxyId,
-        #[n(1)] State,
-        #[n(2)] u32,
-        #[n(3)] String,
-        #[n(4)] Time,
-    ),
+    Moved(#[n(0)] ProxyId, #[n(1)] State, #[n(2)] u32, #[n(3)] String, #[n(4)] Time),
     /// It is to end, whatever it runs.
     #[n(6)]
     Removing(#[n(0)] ProxyId),
@@ -140,13 +134,7 @@ impl Proxies {
                 }
                 State::Wanted | State::Submitting => {}
                 State::Pend | State::Run | State::Unknown => {
-                    out.push(Record::Moved(
-                        id,
-                        proxy.state,
-                        proxy.restarts,
-                        proxy.why.clone(),
-                        proxy.since,
-                    ));
+                    out.push(Record::Moved(id, proxy.state, proxy.restarts, proxy.why.clone(), proxy.since));
                 }
                 State::Exit => out.push(Record::Ended(id, proxy.why.clone(), proxy.since)),
             }

@@ -7,19 +7,11 @@ impl Proxies {
         let Some(target) = self.target.filter(|_| self.configured && self.closing.is_none()) else {
             return;
         };
-        let counted: Vec<_> = self
-            .proxies
-            .iter()
-            .filter(|(_, p)| p.is_live() && !p.removing)
-            .map(|(&id, p)| (id, p.state))
-            .collect();
+        let counted: Vec<_> =
+            self.proxies.iter().filter(|(_, p)| p.is_live() && !p.removing).map(|(&id, p)| (id, p.state)).collect();
         let target = target as usize;
         let surplus = counted.len().saturating_sub(target);
-        let unsubmitted = counted
-            .iter()
-            .rev()
-            .filter(|(_, state)| *state == State::Wanted)
-            .take(surplus);
+        let unsubmitted = counted.iter().rev().filter(|(_, state)| *state == State::Wanted).take(surplus);
         for &(id, _) in unsubmitted {
             self.end(wake.now, id, "no longer wanted".to_owned());
         }
@@ -57,10 +49,7 @@ impl Proxies {
 
     pub(super) fn on_submit_answered(&mut self, now: Time, id: ProxyId, attempt: u32, answer: SubmitAnswer) {
         self.submitting = false;
-        let current = self
-            .proxies
-            .get(&id)
-            .is_some_and(|p| p.is_live() && p.attempt == attempt);
+        let current = self.proxies.get(&id).is_some_and(|p| p.is_live() && p.attempt == attempt);
         let known = self.proxies.get(&id).and_then(|p| p.batch_id.clone());
         match answer {
             SubmitAnswer::Accepted(batch_id) => {
@@ -88,10 +77,7 @@ impl Proxies {
                 self.paused = true;
                 if let Some(proxy) = self.proxies.get_mut(&id) {
                     proxy.why = format!("no clear answer ({message}); its name is looked up");
-                    proxy.lookup = Some(Lookup {
-                        since: now,
-                        absent: None,
-                    });
+                    proxy.lookup = Some(Lookup { since: now, absent: None });
                     self.changed.insert(id);
                 }
             }

@@ -15,52 +15,25 @@ type Machine = Starter<(), ()>;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn id(proc: u32) -> AttemptId {
-    AttemptId {
-        job: JobId { cluster: 1, proc },
-        attempt: 1,
-    }
+    AttemptId { job: JobId { cluster: 1, proc }, attempt: 1 }
 }
 
 fn result(proc: u32, outcome: Outcome) -> AttemptResult {
-    AttemptResult {
-        id: id(proc),
-        outcome,
-        usage: Usage::default(),
-        outputs: Vec::new(),
-    }
+    AttemptResult { id: id(proc), outcome, usage: Usage::default(), outputs: Vec::new() }
 }
 
 fn limits() -> Limits {
-    Limits {
-        idle: SECOND * 600,
-        lease: SECOND * 1200,
-        drain: SECOND * 60,
-    }
+    Limits { idle: SECOND * 600, lease: SECOND * 1200, drain: SECOND * 60 }
 }
 
 /// A connected starter of two CPUs and 1000 MB. Program N needs N CPUs; program 0 also 800 MB.
 fn machine(limits: Limits, ends: Option<Time>) -> Machine {
-    let mut machine = Starter::new(
-        Time(0),
-        limits,
-        Offer {
-            cpus: 2,
-            memory_mb: 1000,
-            ends,
-        },
-    );
+    let mut machine = Starter::new(Time(0), limits, Offer { cpus: 2, memory_mb: 1000, ends });
     machine.handle(Time(0), Event::AgentConnected { master: true });
     for cpus in 0..4 {
         let memory_mb = (cpus == 0).then_some(800);
         let demand = Demand { cpus, memory_mb };
-        machine.handle(
-            Time(0),
-            Event::ProgramDefined {
-                program: u64::from(cpus),
-                demand,
-                body: (),
-            },
-        );
+        machine.handle(Time(0), Event::ProgramDefined { program: u64::from(cpus), demand, body: () });
     }
     machine
 }
@@ -71,15 +44,8 @@ fn assign(program: u64, procs: impl IntoIterator<Item = u32>) -> Event<(), ()> {
 }
 
 fn assign_on(inventory: u64, program: u64, procs: impl IntoIterator<Item = u32>) -> Event<(), ()> {
-    let task = |proc| Task {
-        id: id(proc),
-        program,
-        body: (),
-    };
-    Event::Assigned {
-        inventory,
-        tasks: procs.into_iter().map(task).collect(),
-    }
+    let task = |proc| Task { id: id(proc), program, body: () };
+    Event::Assigned { inventory, tasks: procs.into_iter().map(task).collect() }
 }
 
 fn ended(proc: u32) -> Event<(), ()> {
@@ -98,19 +64,10 @@ fn say(action: Action<(), ()>) -> String {
         Action::Start { task, .. } => format!("start {}", task.id.job.proc),
         Action::Terminate(id) => format!("terminate {}", id.job.proc),
         Action::Kill(id) => format!("kill {}", id.job.proc),
-        Action::SendInventory {
-            queued,
-            running,
-            finished,
-            ..
-        } => {
+        Action::SendInventory { queued, running, finished, .. } => {
             format!("inventory{} |{} |{}", procs(&queued), procs(&running), procs(&finished))
         }
-        Action::SendReport {
-            started,
-            results,
-            returned,
-        } => {
+        Action::SendReport { started, results, returned } => {
             let mut text = format!("report{} |", procs(&started));
             for result in &results {
                 let _ = write!(text, " {} {:?}", result.id.job.proc, result.outcome);
@@ -146,16 +103,8 @@ fn jobs_start_in_order_as_room_allows() {
             (40, ended(3), &["report | 3 Exited(0) |"]),
             (50, assign(0, [4, 5]), &["start 4"]),
             (60, ended(4), &["start 5", "report | 4 Exited(0) |"]),
-            (
-                80,
-                assign(3, [6]),
-                &["report | 6 SiteFailed(\"needs 3 CPUs, the node offers 2\") |"],
-            ),
-            (
-                99,
-                assign(9, [7]),
-                &["report | 7 SiteFailed(\"program 9 was not defined to the starter\") |"],
-            ),
+            (80, assign(3, [6]), &["report | 6 SiteFailed(\"needs 3 CPUs, the node offers 2\") |"]),
+            (99, assign(9, [7]), &["report | 7 SiteFailed(\"program 9 was not defined to the starter\") |"]),
         ],
     );
 }
@@ -224,18 +173,10 @@ fn results_wait_for_the_way_and_are_repeated() {
             (20, Event::MasterLinkChanged { up: false }, &[]),
             (30, Event::JobStarted { id: id(1) }, &[]),
             (40, ended(1), &["start 3"]),
-            (
-                50,
-                Event::MasterLinkChanged { up: true },
-                &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"],
-            ),
+            (50, Event::MasterLinkChanged { up: true }, &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"]),
             (60, Event::AgentLost, &[]),
             (70, Event::AgentConnected { master: false }, &[]),
-            (
-                80,
-                Event::MasterLinkChanged { up: true },
-                &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"],
-            ),
+            (80, Event::MasterLinkChanged { up: true }, &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"]),
             (90, Event::Acknowledged(vec![id(1)]), &["forget 1"]),
             (99, Event::AgentConnected { master: true }, &["inventory 4 | 2 3 |"]),
         ],
@@ -270,10 +211,7 @@ fn what_an_inventory_overtook_is_ignored() {
 
 #[test]
 fn kills_are_answered() {
-    let kill = |procs: &[u32], grace| Event::KillAsked {
-        ids: procs.iter().map(|p| id(*p)).collect(),
-        grace,
-    };
+    let kill = |procs: &[u32], grace| Event::KillAsked { ids: procs.iter().map(|p| id(*p)).collect(), grace };
     check(
         &mut machine(limits(), None),
         vec![
@@ -309,11 +247,7 @@ fn a_job_ended_by_sigterm_waits_for_the_starters_own() {
         vec![
             (10, assign(1, [1]), &["start 1"]),
             (100, signaled(), &[]),
-            (
-                200,
-                Event::EndAsked { why: "TERM".into() },
-                &["report | 1 SiteFailed(\"TERM\") |"],
-            ),
+            (200, Event::EndAsked { why: "TERM".into() }, &["report | 1 SiteFailed(\"TERM\") |"]),
             (300, Event::Acknowledged(vec![id(1)]), &["forget 1", "leave: TERM"]),
             (400, assign(1, [2]), &[]),
         ],
@@ -323,10 +257,7 @@ fn a_job_ended_by_sigterm_waits_for_the_starters_own() {
 #[test]
 fn ends_by_itself() {
     // Idle: counted from the last acknowledgement.
-    let idle = Limits {
-        idle: SECOND * 10,
-        ..limits()
-    };
+    let idle = Limits { idle: SECOND * 10, ..limits() };
     let mut starter = machine(idle, None);
     assert_eq!(starter.deadline(), Some(Time(10_000)));
     check(
@@ -343,10 +274,7 @@ fn ends_by_itself() {
     assert_eq!(starter.deadline(), None);
 
     // The lease: counted from the agent's last word, connected or not.
-    let lease = Limits {
-        lease: SECOND * 20,
-        ..limits()
-    };
+    let lease = Limits { lease: SECOND * 20, ..limits() };
     check(
         &mut machine(lease, None),
         vec![
@@ -356,11 +284,7 @@ fn ends_by_itself() {
             (34_999, Event::TimePassed, &[]),
             (35_000, Event::TimePassed, &["kill 1"]),
             (35_500, ended(1), &[]),
-            (
-                37_000,
-                Event::TimePassed,
-                &["leave: no word of the site's agent for 20s"],
-            ),
+            (37_000, Event::TimePassed, &["leave: no word of the site's agent for 20s"]),
         ],
     );
 
@@ -376,18 +300,11 @@ fn ends_by_itself() {
             (89_999, Event::TimePassed, &[]),
             (90_000, Event::TimePassed, &["terminate 1"]),
             (92_000, Event::TimePassed, &["kill 1"]),
-            (
-                92_100,
-                ended(1),
-                &["report | 1 SiteFailed(\"walltime of the proxy ended\") |"],
-            ),
+            (92_100, ended(1), &["report | 1 SiteFailed(\"walltime of the proxy ended\") |"]),
         ],
     );
     assert_eq!(starter.deadline(), Some(Time(94_000)));
-    check(
-        &mut starter,
-        vec![(94_000, Event::TimePassed, &["leave: walltime of the proxy ended"])],
-    );
+    check(&mut starter, vec![(94_000, Event::TimePassed, &["leave: walltime of the proxy ended"])]);
 
     // Draining, it waits for nothing but acknowledgements.
     check(
@@ -411,12 +328,10 @@ fn unacknowledged_results_are_bounded() {
     machine.handle(Time(1), assign(1, 0..many));
     let mut running = Vec::new();
     loop {
-        running.extend(
-            core::iter::from_fn(|| machine.poll_action()).filter_map(|action| match action {
-                Action::Start { task, .. } => Some(task.id.job.proc),
-                _ => None,
-            }),
-        );
+        running.extend(core::iter::from_fn(|| machine.poll_action()).filter_map(|action| match action {
+            Action::Start { task, .. } => Some(task.id.job.proc),
+            _ => None,
+        }));
         let Some(proc) = running.pop() else { break };
         machine.handle(Time(2), ended(proc));
     }
@@ -447,10 +362,7 @@ fn unacknowledged_results_are_bounded() {
             _ => {}
         }
     }
-    assert!(
-        (MAX_UNACKNOWLEDGED_BYTES / REPORT_BYTES * 2..1000).contains(&ran),
-        "{ran}"
-    );
+    assert!((MAX_UNACKNOWLEDGED_BYTES / REPORT_BYTES * 2..1000).contains(&ran), "{ran}");
 }
 
 /// A small generator of random numbers (xorshift64*).
@@ -500,12 +412,7 @@ impl Checker {
             Action::Terminate(id) | Action::Kill(id) => {
                 assert!(self.running.contains(&id) && self.doomed.contains(&id));
             }
-            Action::SendInventory {
-                number,
-                queued,
-                running,
-                finished,
-            } => {
+            Action::SendInventory { number, queued, running, finished } => {
                 assert!(self.linked);
                 assert_eq!(number, self.inventories + 1);
                 self.inventories = number;
@@ -516,11 +423,7 @@ impl Checker {
                 assert!(queued.iter().all(|id| !self.ever_started.contains(id)));
                 self.told.clear();
             }
-            Action::SendReport {
-                started,
-                results,
-                returned,
-            } => {
+            Action::SendReport { started, results, returned } => {
                 assert!(self.linked && results.len() <= REPORT_RESULTS);
                 assert!(started.iter().all(|id| self.ever_started.contains(id)));
                 for result in results {
@@ -533,10 +436,7 @@ impl Checker {
                 }
                 self.given_back.extend(returned);
             }
-            Action::Forget(ids) => assert!(
-                ids.iter()
-                    .all(|id| !self.owed.contains(id) && !self.running.contains(id))
-            ),
+            Action::Forget(ids) => assert!(ids.iter().all(|id| !self.owed.contains(id) && !self.running.contains(id))),
             Action::Leave { .. } => self.left = true,
         }
     }
@@ -548,10 +448,7 @@ fn live(seed: u64) {
     let mut machine = machine(limits(), None);
     // Where memory is not counted, only the CPUs are bounds.
     machine.offer.memory_mb *= seed % 2;
-    let mut checker = Checker {
-        linked: true,
-        ..Checker::default()
-    };
+    let mut checker = Checker { linked: true, ..Checker::default() };
     let mut now = 0;
     let mut next = 0;
     while let Some(action) = machine.poll_action() {
@@ -560,22 +457,15 @@ fn live(seed: u64) {
     for round in 0..400 {
         now += random.below(20);
         let quiet = round >= 300;
-        let choice = if quiet {
-            [3, 3, 4, 9][usize::try_from(random.below(4)).unwrap()]
-        } else {
-            random.below(11)
-        };
+        let choice = if quiet { [3, 3, 4, 9][usize::try_from(random.below(4)).unwrap()] } else { random.below(11) };
         let event = match choice {
             0..=2 => {
                 // New tries, and sometimes old ones again, which change nothing.
                 let mut tasks = Vec::new();
                 for _ in 0..random.below(6) {
                     let again = next > 0 && random.below(4) == 0;
-                    let proc = if again {
-                        u32::try_from(random.below(next)).unwrap()
-                    } else {
-                        u32::try_from(next).unwrap()
-                    };
+                    let proc =
+                        if again { u32::try_from(random.below(next)).unwrap() } else { u32::try_from(next).unwrap() };
                     let program = random.below(5);
                     if !again {
                         next += 1;
@@ -583,35 +473,19 @@ fn live(seed: u64) {
                     }
                     let cpus = checker.demand[&id(proc)];
                     checker.given_back.remove(&id(proc));
-                    tasks.push(Task {
-                        id: id(proc),
-                        program: u64::from(cpus),
-                        body: (),
-                    });
+                    tasks.push(Task { id: id(proc), program: u64::from(cpus), body: () });
                 }
                 if !checker.linked {
                     continue;
                 }
-                Event::Assigned {
-                    inventory: checker.inventories,
-                    tasks,
-                }
+                Event::Assigned { inventory: checker.inventories, tasks }
             }
             3 | 10 => match random.pick(&checker.running) {
                 Some(id) => {
                     checker.running.remove(&id);
                     checker.owed.insert(id);
-                    let outcome = if random.below(5) == 0 {
-                        Outcome::Signaled(15)
-                    } else {
-                        Outcome::Exited(0)
-                    };
-                    Event::JobEnded(AttemptResult {
-                        id,
-                        outcome,
-                        usage: Usage::default(),
-                        outputs: Vec::new(),
-                    })
+                    let outcome = if random.below(5) == 0 { Outcome::Signaled(15) } else { Outcome::Exited(0) };
+                    Event::JobEnded(AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new() })
                 }
                 None => Event::TimePassed,
             },
@@ -623,17 +497,13 @@ fn live(seed: u64) {
                 }
                 None => Event::TimePassed,
             },
-            5 if checker.linked => Event::Recalled {
-                inventory: checker.inventories,
-                count: usize::try_from(random.below(3)).unwrap(),
-            },
+            5 if checker.linked => {
+                Event::Recalled { inventory: checker.inventories, count: usize::try_from(random.below(3)).unwrap() }
+            }
             6 if checker.linked => {
                 let ids: Vec<_> = random.pick(&checker.running).into_iter().collect();
                 checker.doomed.extend(ids.iter().copied());
-                Event::KillAsked {
-                    ids,
-                    grace: Duration::from_millis(random.below(100)),
-                }
+                Event::KillAsked { ids, grace: Duration::from_millis(random.below(100)) }
             }
             7 => {
                 checker.linked = random.below(3) > 0;
@@ -684,10 +554,7 @@ fn live(seed: u64) {
             checker.see(action);
         }
     }
-    assert!(
-        checker.left && checker.owed.is_empty() && checker.running.is_empty(),
-        "seed {seed}"
-    );
+    assert!(checker.left && checker.owed.is_empty() && checker.running.is_empty(), "seed {seed}");
 }
 
 #[test]
@@ -699,14 +566,9 @@ fn a_random_world() {
 
 #[test]
 fn spans_read_well() {
-    for (ms, text) in [
-        (300, "0.300s"),
-        (7_000, "7s"),
-        (60_000, "1m"),
-        (90_000, "1m30s"),
-        (7_200_000, "2h"),
-        (9_000_000, "2h30m"),
-    ] {
+    for (ms, text) in
+        [(300, "0.300s"), (7_000, "7s"), (60_000, "1m"), (90_000, "1m30s"), (7_200_000, "2h"), (9_000_000, "2h30m")]
+    {
         assert_eq!(human(Duration::from_millis(ms)).to_string(), text);
     }
 }

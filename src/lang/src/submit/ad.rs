@@ -57,8 +57,7 @@ pub(super) fn build(macros: &Macros<'_>, first: u32, end: u32, report: &Report<'
 
 /// True of `request_NAME`: the command for a resource of the site's own.
 pub(super) fn is_resource(name: &str) -> bool {
-    name.strip_prefix("request_")
-        .is_some_and(|resource| !resource.is_empty())
+    name.strip_prefix("request_").is_some_and(|resource| !resource.is_empty())
 }
 
 struct Builder<'a> {
@@ -81,8 +80,7 @@ impl Value {
 
     fn starts_with(&self, text: &str) -> bool {
         let mut pieces = self.pieces.iter();
-        text.bytes()
-            .all(|b| pieces.next().is_some_and(|(atom, _)| *atom == Atom::Byte(b)))
+        text.bytes().all(|b| pieces.next().is_some_and(|(atom, _)| *atom == Atom::Byte(b)))
     }
 
     fn ends_with(&self, byte: u8) -> bool {
@@ -93,17 +91,12 @@ impl Value {
 impl Builder<'_> {
     /// The value of the first of `names` that is set; none when it is empty.
     fn value(&self, names: &[&str]) -> Result<Option<Value>, Refused> {
-        let mut set = names
-            .iter()
-            .filter_map(|name| Some((name, self.macros.table.get(*name)?)));
+        let mut set = names.iter().filter_map(|name| Some((name, self.macros.table.get(*name)?)));
         let Some((name, definition)) = set.next() else {
             return Ok(None);
         };
         for (other, ignored) in set {
-            self.report.warn(
-                ignored.name_at,
-                format!("`{other}` is ignored: `{name}` is set, and means the same"),
-            );
+            self.report.warn(ignored.name_at, format!("`{other}` is ignored: `{name}` is set, and means the same"));
         }
         self.expand(&definition.value)
     }
@@ -115,32 +108,23 @@ impl Builder<'_> {
             return Ok(None);
         };
         let value = Value { pieces, at };
-        if let Some(quote) = ["“", "”", "„", "‘", "’", "«"]
-            .into_iter()
-            .find(|quote| value.starts_with(quote))
+        if let Some(quote) = ["“", "”", "„", "‘", "’", "«"].into_iter().find(|quote| value.starts_with(quote))
         {
-            let d = self
-                .report
-                .make_error(at, format!("value begins with the typographic quote {quote}"));
+            let d = self.report.make_error(at, format!("value begins with the typographic quote {quote}"));
             let d = d.expected("`\"` or no quote");
-            self.report.add(
-                at,
-                d.hint("word processors and web pages put them in place of `\"` and `'`"),
-            );
+            self.report.add(at, d.hint("word processors and web pages put them in place of `\"` and `'`"));
             return Err(Refused);
         }
         Ok(Some(value))
     }
 
     fn refuse<T>(&self, at: u32, message: String, expected: &str) -> Result<T, Refused> {
-        self.report
-            .add(at, self.report.make_error(at, message).expected(expected));
+        self.report.add(at, self.report.make_error(at, message).expected(expected));
         Err(Refused)
     }
 
     fn fault(&self, (at, message, expected): words::Fault) -> Refused {
-        self.report
-            .add(at, self.report.make_error(at, message).expected(expected));
+        self.report.add(at, self.report.make_error(at, message).expected(expected));
         Refused
     }
 
@@ -153,10 +137,7 @@ impl Builder<'_> {
             (Some(text), _) => Ok(Some((String::from_utf8_lossy(&text).into_owned(), value.at))),
             (None, name) => {
                 let name = name.copied().unwrap_or_default();
-                self.report.error(
-                    value.at,
-                    format!("a `{name}` that differs from job to job is not supported yet"),
-                );
+                self.report.error(value.at, format!("a `{name}` that differs from job to job is not supported yet"));
                 Err(Refused)
             }
         }
@@ -170,16 +151,13 @@ impl Builder<'_> {
                     && let Some(Value { at, .. }) = self.value(commands::EXECUTABLE)?
                 {
                     let d = self.report.make_warning(at, "the name of the program contains a space");
-                    self.report
-                        .add(at, d.hint("arguments of the program go into `arguments`"));
+                    self.report.add(at, d.hint("arguments of the program go into `arguments`"));
                 }
                 Ok(path)
             }
             None => {
-                let d = self
-                    .report
-                    .make_error(end, "no program is given")
-                    .expected("`executable = PATH` before `queue`");
+                let d =
+                    self.report.make_error(end, "no program is given").expected("`executable = PATH` before `queue`");
                 self.report.add(end, d);
                 Err(Refused)
             }
@@ -191,11 +169,8 @@ impl Builder<'_> {
             return Ok(None);
         };
         if value.starts_with("\"") || value.ends_with(b'"') {
-            let d = self
-                .report
-                .make_warning(value.at, "the quotation marks are taken as part of the file name");
-            self.report
-                .add(value.at, d.hint("paths are written without quotes, spaces and all"));
+            let d = self.report.make_warning(value.at, "the quotation marks are taken as part of the file name");
+            self.report.add(value.at, d.hint("paths are written without quotes, spaces and all"));
         }
         Ok(Some(template(&value.pieces)))
     }
@@ -204,17 +179,8 @@ impl Builder<'_> {
         let Some((name, at)) = self.constant(commands::UNIVERSE)? else {
             return Ok(Universe::Vanilla);
         };
-        const OTHERS: [&str; 9] = [
-            "standard",
-            "scheduler",
-            "grid",
-            "java",
-            "parallel",
-            "vm",
-            "docker",
-            "container",
-            "mpi",
-        ];
+        const OTHERS: [&str; 9] =
+            ["standard", "scheduler", "grid", "java", "parallel", "vm", "docker", "container", "mpi"];
         match name.to_ascii_lowercase().as_str() {
             "vanilla" | "5" => Ok(Universe::Vanilla),
             "local" | "12" => Ok(Universe::Local),
@@ -223,11 +189,9 @@ impl Builder<'_> {
                 format!("universe `{}` is not supported yet", show(known.as_bytes())),
                 "`vanilla` or `local`",
             ),
-            other => self.refuse(
-                at,
-                format!("there is no universe `{}`", show(other.as_bytes())),
-                "`vanilla` or `local`",
-            ),
+            other => {
+                self.refuse(at, format!("there is no universe `{}`", show(other.as_bytes())), "`vanilla` or `local`")
+            }
         }
     }
 
@@ -247,9 +211,7 @@ impl Builder<'_> {
         let mut index: std::collections::BTreeMap<String, usize> = Default::default();
         for (name, text) in words::environment(&value.pieces).map_err(|fault| self.fault(fault))? {
             let at = name.first().map_or(value.at, |piece| piece.1);
-            let name = template(&name)
-                .as_constant()
-                .and_then(|n| String::from_utf8(n.to_vec()).ok());
+            let name = template(&name).as_constant().and_then(|n| String::from_utf8(n.to_vec()).ok());
             let Some(name) = name else {
                 return self.refuse(
                     at,
@@ -260,13 +222,9 @@ impl Builder<'_> {
             if !words::is_new(&value.pieces) && looks_like_more(&text) {
                 let d = self.report.make_warning(
                     at,
-                    format!(
-                        "spaces don't part variables here: they belong to `{}`",
-                        show(name.as_bytes())
-                    ),
+                    format!("spaces don't part variables here: they belong to `{}`", show(name.as_bytes())),
                 );
-                self.report
-                    .add(at, d.hint("write `A=1;B=2`, or `\"A=1 B=2\"` in double quotes"));
+                self.report.add(at, d.hint("write `A=1;B=2`, or `\"A=1 B=2\"` in double quotes"));
             }
             let text = template(&text);
             match index.get(&name) {
@@ -294,15 +252,11 @@ impl Builder<'_> {
             "false" | "0" => GetEnv::None,
             word => {
                 if matches!(word, "yes" | "no" | "t" | "f" | "on" | "off" | "all" | "none") {
-                    let d = self
-                        .report
-                        .make_warning(at, format!("`getenv = {word}` asks for a variable named `{text}`"));
-                    self.report
-                        .add(at, d.hint("`getenv = true` passes on the whole environment"));
+                    let d =
+                        self.report.make_warning(at, format!("`getenv = {word}` asks for a variable named `{text}`"));
+                    self.report.add(at, d.hint("`getenv = true` passes on the whole environment"));
                 }
-                let names = text
-                    .split(|c: char| c == ',' || c.is_whitespace())
-                    .filter(|name| !name.is_empty());
+                let names = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty());
                 GetEnv::Matching(names.map(str::to_owned).collect())
             }
         })
@@ -370,8 +324,7 @@ impl Builder<'_> {
                 }
                 "on_exit" => {}
                 "on_exit_or_evict" | "on_success" => {
-                    self.report
-                        .error(at, format!("`when_to_transfer_output = {text}` is not supported yet"));
+                    self.report.error(at, format!("`when_to_transfer_output = {text}` is not supported yet"));
                     return Err(Refused);
                 }
                 _ => {
@@ -393,11 +346,7 @@ impl Builder<'_> {
         match text.to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => self.refuse(
-                at,
-                format!("`{}` is neither true nor false", show(text.as_bytes())),
-                "`true` or `false`",
-            ),
+            _ => self.refuse(at, format!("`{}` is neither true nor false", show(text.as_bytes())), "`true` or `false`"),
         }
     }
 
@@ -416,15 +365,10 @@ impl Builder<'_> {
             let path = trim(path);
             let Some((_, at)) = path.first() else { continue };
             if is_url(path) {
-                return self.refuse(
-                    *at,
-                    "transfer from and to URLs is not supported yet".to_owned(),
-                    "a path",
-                );
+                return self.refuse(*at, "transfer from and to URLs is not supported yet".to_owned(), "a path");
             }
             if path.iter().any(quote) {
-                self.report
-                    .warn(*at, "the quotation marks are taken as part of the file name");
+                self.report.warn(*at, "the quotation marks are taken as part of the file name");
             }
             paths.push(template(path));
         }
@@ -477,8 +421,7 @@ impl Builder<'_> {
                     Ok(true) => Ok(()),
                     Ok(false) => {
                         let d = self.report.make_error(at, format!("`{name}` is not supported yet"));
-                        self.report
-                            .add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
+                        self.report.add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
                         Err(Refused)
                     }
                     Err(Refused) => Err(Refused),

@@ -159,10 +159,7 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
         Refused(FALSE),
     ),
     (&["transfer_input", "transfer_output", "transfer_error"], Refused(TRUE)),
-    (
-        &["max_retries", "request_gpus", "requestgpus", "success_exit_code"],
-        Refused(ZERO),
-    ),
+    (&["max_retries", "request_gpus", "requestgpus", "success_exit_code"], Refused(ZERO)),
     (&["machine_count", "node_count", "nodecount"], Refused(ONE)),
     (
         &[
@@ -242,10 +239,7 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
 
 /// What becomes of the command `name` (lower case), if there is one.
 pub(super) fn find(name: &str) -> Option<Treatment> {
-    COMMANDS
-        .iter()
-        .find(|(names, _)| names.contains(&name))
-        .map(|(_, treatment)| *treatment)
+    COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, treatment)| *treatment)
 }
 
 /// All names of commands.

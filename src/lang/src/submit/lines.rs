@@ -14,9 +14,7 @@ pub(super) fn logical(text: &[u8], base: u32) -> impl Iterator<Item = Vec<Spot>>
     let mut physical = text.split(|b| *b == b'\n').map(move |line| {
         let from = start;
         // The caller bounds a text far below 4 GiB.
-        start = start
-            .saturating_add(u32::try_from(line.len()).unwrap_or(u32::MAX))
-            .saturating_add(1);
+        start = start.saturating_add(u32::try_from(line.len()).unwrap_or(u32::MAX)).saturating_add(1);
         (line, from)
     });
     std::iter::from_fn(move || {
@@ -38,9 +36,7 @@ pub(super) fn logical(text: &[u8], base: u32) -> impl Iterator<Item = Vec<Spot>>
                 (Some(_), true) => {}
                 (_, false) => {
                     let first = from.saturating_add(u32::try_from(lead).unwrap_or(u32::MAX));
-                    joined
-                        .get_or_insert_default()
-                        .extend(content.iter().copied().zip(first..));
+                    joined.get_or_insert_default().extend(content.iter().copied().zip(first..));
                 }
             }
             if !goes_on {
@@ -71,10 +67,7 @@ pub(super) fn bytes(spots: &[Spot]) -> Vec<u8> {
 }
 
 fn trimmed(mut spots: Vec<Spot>) -> Vec<Spot> {
-    let end = spots
-        .iter()
-        .rposition(|(b, _)| !b.is_ascii_whitespace())
-        .map_or(0, |last| last + 1);
+    let end = spots.iter().rposition(|(b, _)| !b.is_ascii_whitespace()).map_or(0, |last| last + 1);
     spots.truncate(end);
     spots
 }
@@ -86,9 +79,8 @@ mod tests {
     #[test]
     fn lines_join_as_htcondor_joins_them() {
         let check = |text: &str, expected: &[&str]| {
-            let lines: Vec<String> = logical(text.as_bytes(), 0)
-                .map(|l| String::from_utf8(bytes(&l)).unwrap_or_default())
-                .collect();
+            let lines: Vec<String> =
+                logical(text.as_bytes(), 0).map(|l| String::from_utf8(bytes(&l)).unwrap_or_default()).collect();
             assert_eq!(lines, expected, "{text:?}");
             for (byte, at) in logical(text.as_bytes(), 100).flatten() {
                 assert_eq!(text.as_bytes().get(at as usize - 100), Some(&byte), "{text:?}");

@@ -51,13 +51,7 @@ pub(super) struct Refused;
 impl<'a> Macros<'a> {
     pub(super) fn new(context: &'a Context<'a>, file_name: &'a str) -> Self {
         let (table, mentioned, steps) = (BTreeMap::new(), BTreeSet::new(), Cell::new(0));
-        Macros {
-            table,
-            mentioned,
-            context,
-            file_name,
-            steps,
-        }
+        Macros { table, mentioned, context, file_name, steps }
     }
 
     /// Takes a definition over. `$(name)` in the value of `name` itself means the value so far.
@@ -94,13 +88,7 @@ impl<'a> Macros<'a> {
 
     /// `value` with every macro expanded, for the queue statement whose first process is `first`.
     pub(super) fn expand(&self, value: &[Spot], first: u32, report: &Report<'_>) -> Result<Expanded, Refused> {
-        let mut expansion = Expansion {
-            macros: self,
-            report,
-            first,
-            stack: Vec::new(),
-            out: Vec::new(),
-        };
+        let mut expansion = Expansion { macros: self, report, first, stack: Vec::new(), out: Vec::new() };
         expansion.text(value, None, 0)?;
         Ok(expansion.out)
     }
@@ -129,8 +117,7 @@ impl<'m> Expansion<'m, '_> {
                 continue;
             }
             if depth > MAX_DEPTH {
-                self.report
-                    .error(place, format!("macros are nested more than {MAX_DEPTH} deep"));
+                self.report.error(place, format!("macros are nested more than {MAX_DEPTH} deep"));
                 return Err(Refused);
             }
             if let [(b'$', _), (b'(', _), ..] = tail {
@@ -138,10 +125,7 @@ impl<'m> Expansion<'m, '_> {
                 self.report.error(place, format!("{what} is not supported yet"));
                 return Err(Refused);
             }
-            let letters = tail
-                .iter()
-                .take_while(|(b, _)| b.is_ascii_alphanumeric() || *b == b'_')
-                .count();
+            let letters = tail.iter().take_while(|(b, _)| b.is_ascii_alphanumeric() || *b == b'_').count();
             let (function, after) = tail.split_at(letters);
             let [(b'(', _), body @ ..] = after else {
                 self.push(Atom::Byte(b'$'), place)?;
@@ -152,8 +136,7 @@ impl<'m> Expansion<'m, '_> {
             if !(function.is_empty() || function == b"ENV") {
                 if is_function(&function) {
                     let name = String::from_utf8_lossy(&function).into_owned();
-                    self.report
-                        .error(place, format!("the macro function `${name}()` is not supported yet"));
+                    self.report.error(place, format!("the macro function `${name}()` is not supported yet"));
                     return Err(Refused);
                 }
                 self.push(Atom::Byte(b'$'), place)?;
@@ -169,10 +152,7 @@ impl<'m> Expansion<'m, '_> {
                 }
                 [(b':', _), inner @ ..] if letters > 0 => {
                     let Some(end) = closing(inner) else {
-                        let d = self
-                            .report
-                            .make_error(place, "macro reference is never closed")
-                            .expected("a `)`");
+                        let d = self.report.make_error(place, "macro reference is never closed").expected("a `)`");
                         self.report.add(place, d);
                         return Err(Refused);
                     };
@@ -181,16 +161,12 @@ impl<'m> Expansion<'m, '_> {
                     Some(default)
                 }
                 [] => {
-                    let d = self
-                        .report
-                        .make_error(place, "macro reference is never closed")
-                        .expected("a `)`");
+                    let d = self.report.make_error(place, "macro reference is never closed").expected("a `)`");
                     self.report.add(place, d);
                     return Err(Refused);
                 }
                 _ => {
-                    self.report
-                        .warn(place, "this is no macro reference and stays as it is written");
+                    self.report.warn(place, "this is no macro reference and stays as it is written");
                     self.push(Atom::Byte(b'$'), place)?;
                     rest = tail;
                     continue;
@@ -219,8 +195,7 @@ impl<'m> Expansion<'m, '_> {
             if let Some(start) = self.stack.iter().position(|n| n == name) {
                 let ring: Vec<&str> = self.stack.iter().skip(start).copied().chain([name.as_str()]).collect();
                 let ring = ring.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(" → ");
-                self.report
-                    .error(place, format!("macros refer to each other in a ring: {ring}"));
+                self.report.error(place, format!("macros refer to each other in a ring: {ring}"));
                 return Err(Refused);
             }
             self.stack.push(name);
@@ -246,15 +221,13 @@ impl<'m> Expansion<'m, '_> {
                 // A macro is looked up often, but its absence told once.
                 None if self.report.knows(place) => b"",
                 None => {
-                    let mut d = self.report.make_warning(
-                        place,
-                        format!("macro `{written}` is not defined and expands to nothing"),
-                    );
+                    let mut d = self
+                        .report
+                        .make_warning(place, format!("macro `{written}` is not defined and expands to nothing"));
                     let known = self.macros.table.keys().map(String::as_str);
-                    if let Some(near) = crate::nearest(
-                        &name,
-                        known.chain(["Cluster", "ClusterId", "Process", "ProcId", "Step"]),
-                    ) {
+                    if let Some(near) =
+                        crate::nearest(&name, known.chain(["Cluster", "ClusterId", "Process", "ProcId", "Step"]))
+                    {
                         d = d.hint(format!("did you mean `$({near})`?"));
                     }
                     self.report.add(place, d);
@@ -278,8 +251,7 @@ impl<'m> Expansion<'m, '_> {
             (None, None) => {
                 let message = format!("environment variable `{name}` is not set and becomes the word UNDEFINED");
                 let d = self.report.make_warning(place, message);
-                self.report
-                    .add(place, d.hint(format!("`$ENV({name}:)` stands for nothing instead")));
+                self.report.add(place, d.hint(format!("`$ENV({name}:)` stands for nothing instead")));
                 b"UNDEFINED".to_vec()
             }
         };
@@ -289,8 +261,7 @@ impl<'m> Expansion<'m, '_> {
     fn push(&mut self, atom: Atom, place: u32) -> Result<(), Refused> {
         self.step(1, place)?;
         if self.out.len() >= MAX_VALUE {
-            self.report
-                .error(place, format!("value expands to more than {MAX_VALUE} bytes"));
+            self.report.error(place, format!("value expands to more than {MAX_VALUE} bytes"));
             return Err(Refused);
         }
         self.out.push((atom, place));
@@ -300,8 +271,7 @@ impl<'m> Expansion<'m, '_> {
     fn step(&self, cost: u64, place: u32) -> Result<(), Refused> {
         let steps = self.macros.steps.get();
         if steps >= MAX_STEPS {
-            self.report
-                .error(place, "the macros of this description expand to too much text");
+            self.report.error(place, "the macros of this description expand to too much text");
             return Err(Refused);
         }
         self.macros.steps.set(steps + cost);
@@ -349,9 +319,7 @@ fn is_function(name: &[u8]) -> bool {
         b"RANDOM_CHOICE",
     ];
     FUNCTIONS.contains(&name)
-        || name
-            .strip_prefix(b"F")
-            .is_some_and(|flags| flags.iter().all(|b| b"fpduwnxbqa".contains(b)))
+        || name.strip_prefix(b"F").is_some_and(|flags| flags.iter().all(|b| b"fpduwnxbqa".contains(b)))
 }
 
 /// Where the `)` stands that closes what comes before `text`, past nested references.

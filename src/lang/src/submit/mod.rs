@@ -208,17 +208,10 @@ pub fn parse(file_name: &str, text: &[u8], context: &Context<'_>) -> Result<Desc
         return Err(vec![d.expected(format!("at most {MAX_TEXT} bytes"))]);
     }
     let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    let report = Report::new(
-        Source::new(file_name, text),
-        Source::new("command line", &overrides),
-        end + 1,
-    );
+    let report = Report::new(Source::new(file_name, text), Source::new("command line", &overrides), end + 1);
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         let d = report.make_error(0, "this is UTF-16 text").expected("UTF-8");
-        report.add(
-            0,
-            d.hint(format!("iconv -f UTF-16 -t UTF-8 {file_name} makes it readable")),
-        );
+        report.add(0, d.hint(format!("iconv -f UTF-16 -t UTF-8 {file_name} makes it readable")));
         return Err(report.finish().1);
     }
     let mut parser = Parser {
@@ -248,14 +241,7 @@ pub fn parse(file_name: &str, text: &[u8], context: &Context<'_>) -> Result<Desc
     parser.finish();
     let groups = parser.groups;
     let (refused, findings) = report.finish();
-    if refused {
-        Err(findings)
-    } else {
-        Ok(Description {
-            groups,
-            warnings: findings,
-        })
-    }
+    if refused { Err(findings) } else { Ok(Description { groups, warnings: findings }) }
 }
 
 /// The overrides as lines of a description, for their diagnostics to show. An override is one line: a
@@ -303,11 +289,8 @@ impl Parser<'_, '_> {
         let rest = trim(rest);
         match rest {
             [(b'=', _), (b'=', equals), ..] if letters > 0 => {
-                let d = self
-                    .report
-                    .make_error(*equals, "`==` compares; a command is set with `=`");
-                self.report
-                    .add(*equals, d.expected(format!("`{} = value`", show(written.as_bytes()))));
+                let d = self.report.make_error(*equals, "`==` compares; a command is set with `=`");
+                self.report.add(*equals, d.expected(format!("`{} = value`", show(written.as_bytes()))));
                 None
             }
             [(b'=', _), value @ ..] if letters > 0 && name != "queue" => {
@@ -315,8 +298,7 @@ impl Parser<'_, '_> {
                 None
             }
             [(b'@', _), (b'=', _), tag @ ..] if letters > 0 => {
-                self.report
-                    .error(at, "values of several lines (`@=`) are not supported yet");
+                self.report.error(at, "values of several lines (`@=`) are not supported yet");
                 Some([b"@".as_slice(), &bytes(trim(tag))].concat())
             }
             _ if name == "queue" => self.queue(at, rest),
@@ -339,13 +321,7 @@ impl Parser<'_, '_> {
             self.names.push((name.clone(), at));
         }
         self.since_queue.get_or_insert(at);
-        let definition = Definition {
-            value: value.to_vec(),
-            written,
-            name_at: at,
-            epoch: self.queues,
-            fixed,
-        };
+        let definition = Definition { value: value.to_vec(), written, name_at: at, epoch: self.queues, fixed };
         self.macros.define(&name, definition, self.report);
     }
 
@@ -363,20 +339,13 @@ impl Parser<'_, '_> {
         }
         let expected = "`command = value` or `queue`";
         let d = match rest.first() {
-            _ if name.is_empty() => report
-                .make_error(at, "line doesn't begin with a command")
-                .expected(expected),
+            _ if name.is_empty() => report.make_error(at, "line doesn't begin with a command").expected(expected),
             Some((b':', colon)) => {
-                let d = report
-                    .make_error(*colon, format!("`{name}` is followed by a colon"))
-                    .expected("`=`");
+                let d = report.make_error(*colon, format!("`{name}` is followed by a colon")).expected("`=`");
                 return report.add(*colon, d);
             }
             Some((_, place)) => {
-                let d = report.make_error(
-                    *place,
-                    format!("`{}` is followed by something else", show(name.as_bytes())),
-                );
+                let d = report.make_error(*place, format!("`{}` is followed by something else", show(name.as_bytes())));
                 let d = d.expected("`=`");
                 let d = match nearest(name, ["queue"]) {
                     Some(_) => d.hint("did you mean `queue`?"),
@@ -385,9 +354,7 @@ impl Parser<'_, '_> {
                 return report.add(*place, d);
             }
             None => {
-                let d = report
-                    .make_error(at, format!("`{}` stands alone", show(name.as_bytes())))
-                    .expected(expected);
+                let d = report.make_error(at, format!("`{}` stands alone", show(name.as_bytes()))).expected(expected);
                 match nearest(name, ["queue"]) {
                     Some(_) => d.hint("did you mean `queue`?"),
                     None => d,
@@ -405,8 +372,7 @@ impl Parser<'_, '_> {
         let words = lower.split(|b| b.is_ascii_whitespace() || matches!(b, b'(' | b','));
         if let Some(word) = words.into_iter().find(|w| matches!(*w, b"in" | b"from" | b"matching")) {
             let word = String::from_utf8_lossy(word).into_owned();
-            self.report
-                .error(place, format!("`queue … {word} …` is not supported yet"));
+            self.report.error(place, format!("`queue … {word} …` is not supported yet"));
             self.build(1);
             let open = lower.contains(&b'(') && !lower.contains(&b')');
             return open.then(|| b")".to_vec());
@@ -420,9 +386,7 @@ impl Parser<'_, '_> {
     fn count(&mut self, place: u32, rest: &[Spot]) -> Option<u32> {
         let report = self.report;
         if rest.first().is_some_and(|(b, _)| *b == b'=') {
-            let d = report
-                .make_error(place, "`queue` takes no `=`")
-                .expected("`queue` or `queue COUNT`");
+            let d = report.make_error(place, "`queue` takes no `=`").expected("`queue` or `queue COUNT`");
             report.add(place, d);
             return None;
         }
@@ -460,10 +424,7 @@ impl Parser<'_, '_> {
         } else if text.bytes().any(|b| b.is_ascii_digit()) {
             report.add(
                 place,
-                bad(format!(
-                    "`{}` is no number (expressions are not supported yet)",
-                    show(text.as_bytes())
-                )),
+                bad(format!("`{}` is no number (expressions are not supported yet)", show(text.as_bytes()))),
             );
             None
         } else {
@@ -477,14 +438,10 @@ impl Parser<'_, '_> {
         self.queues = self.queues.saturating_add(1);
         let ad = ad::build(&self.macros, self.jobs, self.end, self.report);
         let Some(jobs) = self.jobs.checked_add(count).filter(|n| *n <= MAX_JOBS) else {
-            return self
-                .report
-                .error(self.end, format!("more than {MAX_JOBS} jobs in one cluster"));
+            return self.report.error(self.end, format!("more than {MAX_JOBS} jobs in one cluster"));
         };
         if self.groups.len() >= MAX_QUEUES {
-            return self
-                .report
-                .error(self.end, format!("more than {MAX_QUEUES} `queue` statements"));
+            return self.report.error(self.end, format!("more than {MAX_QUEUES} `queue` statements"));
         }
         self.jobs = jobs;
         if let Some(ad) = ad
@@ -498,9 +455,7 @@ impl Parser<'_, '_> {
     fn finish(&mut self) {
         let report = self.report;
         if self.queues == 0 {
-            let d = report
-                .make_error(self.end, "description submits nothing")
-                .expected("a `queue` statement");
+            let d = report.make_error(self.end, "description submits nothing").expected("a `queue` statement");
             report.add(self.end, d.hint("`queue` alone submits one job, `queue 100` a hundred"));
             ad::build(&self.macros, 0, self.end, report);
         } else if self.jobs == 0 {
@@ -513,10 +468,8 @@ impl Parser<'_, '_> {
             if used || name.starts_with("my.") || ad::is_resource(name) {
                 continue;
             }
-            let d = report.make_warning(
-                *at,
-                format!("`{}` is no command, and no value refers to it", show(name.as_bytes())),
-            );
+            let d = report
+                .make_warning(*at, format!("`{}` is no command, and no value refers to it", show(name.as_bytes())));
             report.add(
                 *at,
                 match nearest(name, commands::names()) {

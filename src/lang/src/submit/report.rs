@@ -20,13 +20,7 @@ pub(super) struct Report<'a> {
 impl<'a> Report<'a> {
     pub(super) fn new(text: Source<'a>, overrides: Source<'a>, overrides_start: u32) -> Self {
         let (found, refused) = (RefCell::default(), Cell::new(false));
-        Report {
-            text,
-            overrides,
-            overrides_start,
-            found,
-            refused,
-        }
+        Report { text, overrides, overrides_start, found, refused }
     }
 
     pub(super) fn error(&self, at: u32, message: impl Into<String>) {
@@ -57,9 +51,7 @@ impl<'a> Report<'a> {
         if diagnostic.severity == Severity::Error {
             self.refused.set(true);
         }
-        let known = found
-            .iter()
-            .any(|(place, d)| *place == at && d.message == diagnostic.message);
+        let known = found.iter().any(|(place, d)| *place == at && d.message == diagnostic.message);
         let alike = found.iter().filter(|(_, d)| d.severity == diagnostic.severity).count();
         if !known && alike < MAX_FINDINGS {
             found.push((at, diagnostic));

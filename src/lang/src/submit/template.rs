@@ -30,10 +30,7 @@ pub(super) enum Atom {
 impl Template {
     /// A template without open numbers.
     pub fn literal(text: impl Into<Vec<u8>>) -> Self {
-        Template {
-            text: text.into().into_boxed_slice(),
-            holes: Box::default(),
-        }
+        Template { text: text.into().into_boxed_slice(), holes: Box::default() }
     }
 
     /// The text, when it is the same for every job.
@@ -113,9 +110,7 @@ impl Template {
                 b"Process" => Atom::Late(Late::Process { first: 0 }),
                 other => {
                     let first = std::str::from_utf8(other.strip_prefix(b"Process-")?).ok()?;
-                    Atom::Late(Late::Process {
-                        first: first.parse().ok()?,
-                    })
+                    Atom::Late(Late::Process { first: first.parse().ok()? })
                 }
             });
             rest = tail.get(1..)?;
@@ -134,10 +129,7 @@ impl FromIterator<Atom> for Template {
                 Atom::Late(late) => holes.push((u32::try_from(text.len()).unwrap_or(u32::MAX), late)),
             }
         }
-        Template {
-            text: text.into(),
-            holes: holes.into(),
-        }
+        Template { text: text.into(), holes: holes.into() }
     }
 }
 

@@ -23,11 +23,7 @@ pub(super) fn is_new(value: &[Piece]) -> bool {
 
 /// Words of an `arguments` value.
 pub(super) fn arguments(value: &[Piece]) -> Result<Vec<Vec<Piece>>, Fault> {
-    if is_new(value) {
-        new_words(value)
-    } else {
-        old_words(value)
-    }
+    if is_new(value) { new_words(value) } else { old_words(value) }
 }
 
 /// Old syntax: words parted by white space; `\"` is a double quote, any other backslash itself.
@@ -41,11 +37,7 @@ fn old_words(value: &[Piece]) -> Result<Vec<Vec<Piece>>, Fault> {
                 Some(quote) => out.push(*quote),
                 None if is(piece, b'"') => {
                     let expected = "`\\\"`, or the whole value in double quotes";
-                    return Err((
-                        piece.1,
-                        "double quote inside a value that doesn't begin with one",
-                        expected,
-                    ));
+                    return Err((piece.1, "double quote inside a value that doesn't begin with one", expected));
                 }
                 None => out.push(*piece),
             }
@@ -79,11 +71,7 @@ fn new_words(value: &[Piece]) -> Result<Vec<Vec<Piece>>, Fault> {
         }
     }
     if let Some(at) = quoted {
-        return Err((
-            at,
-            "single quote is never closed",
-            "a closing `'` (a `'` of the text is doubled: `''`)",
-        ));
+        return Err((at, "single quote is never closed", "a closing `'` (a `'` of the text is doubled: `''`)"));
     }
     words.extend(word);
     Ok(words)
@@ -114,11 +102,7 @@ fn unquote(value: &[Piece]) -> Result<Vec<Piece>, Fault> {
 /// Entries of an `environment` value, each split at its first `=` into name and value.
 #[allow(clippy::type_complexity)]
 pub(super) fn environment(value: &[Piece]) -> Result<Vec<(Vec<Piece>, Vec<Piece>)>, Fault> {
-    let entries = if is_new(value) {
-        new_words(value)?
-    } else {
-        old_entries(value)
-    };
+    let entries = if is_new(value) { new_words(value)? } else { old_entries(value) };
     let split = |entry: Vec<Piece>| {
         let at = entry.first().map_or(0, |p| p.1);
         match entry.iter().position(|p| is(p, b'=')) {
@@ -136,11 +120,7 @@ pub(super) fn environment(value: &[Piece]) -> Result<Vec<(Vec<Piece>, Vec<Piece>
 /// Old syntax: `A=1;B=2`, or parted by `|` when it begins with one. White space before a name doesn't
 /// count, after it everything does.
 fn old_entries(value: &[Piece]) -> Vec<Vec<Piece>> {
-    let delimiter = if value.first().is_some_and(|p| is(p, b'|')) {
-        b'|'
-    } else {
-        b';'
-    };
+    let delimiter = if value.first().is_some_and(|p| is(p, b'|')) { b'|' } else { b';' };
     let entries = value.split(|p| is(p, delimiter));
     let entries = entries.map(|e| e.iter().skip_while(|p| is_blank(p)).copied().collect::<Vec<_>>());
     entries.filter(|e| !e.is_empty()).collect()
@@ -193,11 +173,8 @@ mod tests {
     #[test]
     fn environments_are_split_as_htcondor_splits_them() {
         let check = |value: &str, expected: Result<&[(&str, &str)], u32>| {
-            let entries = environment(&pieces(value)).map(|e| {
-                e.iter()
-                    .map(|(name, value)| (text(name), text(value)))
-                    .collect::<Vec<_>>()
-            });
+            let entries = environment(&pieces(value))
+                .map(|e| e.iter().map(|(name, value)| (text(name), text(value))).collect::<Vec<_>>());
             match (&entries, expected) {
                 (Ok(entries), Ok(expected)) => {
                     let entries: Vec<_> = entries.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -212,10 +189,7 @@ mod tests {
         check("| A=1|B=2", Ok(&[("A", "1"), ("B", "2")]));
         check("A=b=c; D=", Ok(&[("A", "b=c"), ("D", "")]));
         check(r#"A="b""#, Ok(&[("A", "\"b\"")]));
-        check(
-            r#""A=1 B='x y' C=""q""""#,
-            Ok(&[("A", "1"), ("B", "x y"), ("C", "\"q\"")]),
-        );
+        check(r#""A=1 B='x y' C=""q""""#, Ok(&[("A", "1"), ("B", "x y"), ("C", "\"q\"")]));
         check("\"  A=1\tB=2  \"", Ok(&[("A", "1"), ("B", "2")]));
         check("A", Err(0));
         check("B=1; A", Err(5));

@@ -15,15 +15,7 @@ impl Master {
     pub(super) fn client_told(&mut self, told: control::Told) {
         match told {
             control::Told::Opened(id, outbox) => {
-                self.clients.insert(
-                    id,
-                    Client {
-                        outbox,
-                        greeted: false,
-                        request: None,
-                        busy: false,
-                    },
-                );
+                self.clients.insert(id, Client { outbox, greeted: false, request: None, busy: false });
             }
             control::Told::Drained(id) => {
                 if let Some(client) = self.clients.get_mut(&id) {
@@ -135,10 +127,7 @@ impl Master {
                     let nothing = select == Select::default();
                     if let Some(client) = self.clients.get_mut(&id) {
                         if nothing {
-                            client.send(&ctl::Progress {
-                                counts: ctl::Counts::default(),
-                                rate_milli: 0,
-                            });
+                            client.send(&ctl::Progress { counts: ctl::Counts::default(), rate_milli: 0 });
                             client.done();
                         } else {
                             client.request = Some(Request::Watching { select, told: None });
@@ -199,15 +188,9 @@ impl Master {
             }
             return;
         }
-        let group = |g: ctl::SubmitGroup| GroupRecord {
-            count: g.count,
-            program: g.program,
-            log: g.log,
-        };
+        let group = |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log };
         let now = self.now();
-        let cluster = self
-            .pool
-            .submit(now, submit.name, submit.groups.into_iter().map(group).collect());
+        let cluster = self.pool.submit(now, submit.name, submit.groups.into_iter().map(group).collect());
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
@@ -221,18 +204,9 @@ impl Master {
         let dir = view.program.initialdir.expand(job);
         let at = |name: &Option<vo_core::Template>| {
             let name = name.as_ref()?.expand(job);
-            Some(
-                Path::new(OsStr::from_bytes(&dir))
-                    .join(OsStr::from_bytes(&name))
-                    .into_os_string()
-                    .into_vec(),
-            )
+            Some(Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&name)).into_os_string().into_vec())
         };
-        let log = view.log.map(|log| {
-            eventlog::path(log, &view.program.initialdir, job)
-                .into_os_string()
-                .into_vec()
-        });
+        let log = view.log.map(|log| eventlog::path(log, &view.program.initialdir, job).into_os_string().into_vec());
         let row = listing::row(&view, &|site| self.site_name(site));
         let detail = ctl::JobDetail {
             initialdir: dir.clone(),
@@ -263,12 +237,7 @@ impl Master {
                 write_message(0, event, &mut bytes);
                 client.outbox.send(bytes);
             }
-            client.request = Some(Request::Following {
-                patience,
-                interactive,
-                settled: None,
-                told: None,
-            });
+            client.request = Some(Request::Following { patience, interactive, settled: None, told: None });
         }
         if !self.started {
             self.connect_sites(interactive);
@@ -292,18 +261,8 @@ impl Master {
 
     pub(super) fn ask(&mut self, question: ctl::Question, answer: oneshot::Sender<Option<String>>) {
         self.last_question += 1;
-        let question = ctl::Question {
-            id: self.last_question,
-            ..question
-        };
-        self.questions.insert(
-            self.last_question,
-            Asked {
-                question,
-                answer,
-                client: None,
-            },
-        );
+        let question = ctl::Question { id: self.last_question, ..question };
+        self.questions.insert(self.last_question, Asked { question, answer, client: None });
         self.put_questions();
     }
 
@@ -325,10 +284,7 @@ impl Master {
     }
 
     fn answered(&mut self, client: u64, answer: ctl::Answer) {
-        if self
-            .questions
-            .get(&answer.id)
-            .is_some_and(|asked| asked.client == Some(client))
+        if self.questions.get(&answer.id).is_some_and(|asked| asked.client == Some(client))
             && let Some(asked) = self.questions.remove(&answer.id)
         {
             let _ = asked.answer.send(answer.text);
@@ -343,14 +299,7 @@ impl Master {
         };
         let confirm = kind == "confirm" || prompt.contains("(yes/no");
         let (answer, answered) = oneshot::channel();
-        let question = ctl::Question {
-            id: 0,
-            site,
-            title: String::new(),
-            text: prompt,
-            echo: confirm,
-            confirm,
-        };
+        let question = ctl::Question { id: 0, site, title: String::new(), text: prompt, echo: confirm, confirm };
         self.ask(question, answer);
         tokio::spawn(async move {
             let text = answered.await.ok().flatten();
@@ -379,12 +328,7 @@ impl Master {
         client.request = Some(Request::Ending);
         if unfinished > 0 {
             let now = self.now();
-            self.pool.handle(
-                now,
-                Event::RemovalAsked {
-                    select: Select::default(),
-                },
-            );
+            self.pool.handle(now, Event::RemovalAsked { select: Select::default() });
         }
         self.end();
     }
@@ -415,10 +359,7 @@ impl Master {
     /// Tells clients what they follow, at their pace; listings go on when the client has taken the last page.
     pub(super) fn tell_clients(&mut self) {
         let (now, instant) = (self.now(), Instant::now());
-        let following = self
-            .clients
-            .values()
-            .any(|c| matches!(c.request, Some(Request::Following { .. })));
+        let following = self.clients.values().any(|c| matches!(c.request, Some(Request::Following { .. })));
         let participants = if following { self.participants() } else { (0, 0) };
         let settled = following && self.settled();
         let any_up = self.sites.iter().any(|site| site.state == SiteState::Up);
@@ -435,9 +376,7 @@ impl Master {
                     }
                 }
                 Some(Request::Watching { select, told }) => {
-                    let early = told
-                        .as_ref()
-                        .is_some_and(|(at, _)| instant.duration_since(*at) < WATCH_PACE);
+                    let early = told.as_ref().is_some_and(|(at, _)| instant.duration_since(*at) < WATCH_PACE);
                     if early && select.jobs.len() > COUNTED_AT_ONCE {
                         continue;
                     }
@@ -452,12 +391,7 @@ impl Master {
                         }
                     }
                 }
-                Some(Request::Following {
-                    patience,
-                    settled: since,
-                    told,
-                    ..
-                }) => {
+                Some(Request::Following { patience, settled: since, told, .. }) => {
                     let (joined, wanted) = participants;
                     let news = *told != Some(participants);
                     *told = Some(participants);
@@ -483,11 +417,7 @@ impl Master {
             let time_left = s.deadline.map(|deadline| deadline.since(now));
             let state = if !s.connected {
                 let linked = site.is_some_and(|site| site.link.is_some());
-                if linked {
-                    ctl::StarterState::Silent
-                } else {
-                    ctl::StarterState::Unreachable
-                }
+                if linked { ctl::StarterState::Silent } else { ctl::StarterState::Unreachable }
             } else if time_left.is_some_and(|left| left <= s.offer.drain) {
                 ctl::StarterState::Draining
             } else if s.running > 0 {
@@ -531,10 +461,7 @@ impl Master {
                 busy_cpus += s.busy_cpus;
             });
             let in_state = |states: &[ProxyState]| {
-                site.proxies
-                    .values()
-                    .filter(|(info, _)| states.contains(&info.state))
-                    .count() as u32
+                site.proxies.values().filter(|(info, _)| states.contains(&info.state)).count() as u32
             };
             let hello = site.hello.as_ref();
             let version = |h: &link::AgentHello| format!("{} {}", h.batch, h.batch_version).trim().to_owned();
@@ -563,16 +490,10 @@ impl Master {
     fn proxy_rows(&self, all: bool) -> Vec<ctl::ProxyRow> {
         let now = self.now();
         let rows = self.sites.iter().flat_map(|site| {
-            let shown = site
-                .proxies
-                .values()
-                .filter(move |(info, _)| all || info.state != ProxyState::Exit);
+            let shown = site.proxies.values().filter(move |(info, _)| all || info.state != ProxyState::Exit);
             shown.map(move |(info, at)| {
                 let age_ms = info.age_ms.saturating_add(now.0.saturating_sub(at.0));
-                ctl::ProxyRow {
-                    site: site.conf.name.clone(),
-                    info: ProxyInfo { age_ms, ..info.clone() },
-                }
+                ctl::ProxyRow { site: site.conf.name.clone(), info: ProxyInfo { age_ms, ..info.clone() } }
             })
         });
         rows.collect()
@@ -604,11 +525,7 @@ fn events(row: &ctl::JobRow, end: Option<End>) -> Vec<ctl::JobEventRow> {
     }
     if let Some(reason) = &row.reason {
         let when = row.ended_ms.or(row.started_ms).unwrap_or(row.submitted_ms);
-        let what = if row.state == ctl::JobState::Held {
-            "held"
-        } else {
-            "a site failed an attempt"
-        };
+        let what = if row.state == ctl::JobState::Held { "held" } else { "a site failed an attempt" };
         events.push(at(when, format!("{what}: {reason}")));
     }
     if let Some(ended) = row.ended_ms {
@@ -631,14 +548,8 @@ mod tests {
 
     #[test]
     fn every_state_of_a_job_is_counted() {
-        let counted = counts(&vo_core::pool::Counts {
-            idle: 1,
-            running: 2,
-            held: 4,
-            completed: 8,
-            removed: 16,
-            failed: 3,
-        });
+        let counted =
+            counts(&vo_core::pool::Counts { idle: 1, running: 2, held: 4, completed: 8, removed: 16, failed: 3 });
         assert_eq!(counted.total(), 31);
         assert_eq!(counted.unfinished(), 7);
     }

@@ -16,15 +16,7 @@ pub(super) struct Makings<'a> {
 
 /// A site's state at the start, and the way to it.
 pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route), String> {
-    let Makings {
-        session,
-        dir,
-        ca,
-        epoch,
-        marker,
-        now,
-        ..
-    } = *of;
+    let Makings { session, dir, ca, epoch, marker, now, .. } = *of;
     let local = conf.gateway == session::LOCAL;
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let (wanted, cpus) = match conf.proxies {
@@ -35,9 +27,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
     let authority = ca.site_intermediate(&conf.name).map_err(|e| chain(&e))?;
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     // A local pool is the user's own machine: it ends with the session.
-    let walltime = conf
-        .walltime
-        .unwrap_or(Duration::from_secs(if local { 365 * 86_400 } else { 3600 }));
+    let walltime = conf.walltime.unwrap_or(Duration::from_secs(if local { 365 * 86_400 } else { 3600 }));
     let shape = ProxyShape {
         batch: conf.batch.clone().or(local.then(|| "fork".into())),
         nodes: conf.nodes.max(1),
@@ -70,7 +60,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         query.config.clone_from(&session.ssh_config);
         let options = vo_net::ssh::ConnectOptions {
             force_system: conf.system_ssh,
-            control_dir: Some(dir.join("ssh")),
+            control_dir: Some(control_dir(dir, session)?),
             askpass: Some(site::askpass(&session.program, dir, &conf.name)),
             ..Default::default()
         };
@@ -104,6 +94,19 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         ever_up: false,
     };
     Ok((site, route))
+}
+
+/// Where the system's `ssh` keeps its sockets, whose addresses must be short: below the session's directory, or `/tmp` if that is deep.
+pub(super) fn control_path(dir: &Path, session: &SessionFile) -> PathBuf {
+    const LONGEST: usize = 60;
+    let near = dir.join("ssh");
+    if near.as_os_str().len() <= LONGEST { near } else { PathBuf::from(format!("/tmp/vo-ssh-{}", session.id)) }
+}
+
+fn control_dir(dir: &Path, session: &SessionFile) -> Result<PathBuf, String> {
+    let path = control_path(dir, session);
+    session::private_dir(&path).map_err(|e| e.to_string())?;
+    Ok(path)
 }
 
 fn host_name() -> String {
@@ -200,8 +203,7 @@ impl Master {
         site.sending.clear();
         // Whoever waits for a piece from there waits in vain; the result is told again after the next inventory.
         let pool = &self.pool;
-        self.collecting
-            .retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
+        self.collecting.retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
     }
 
     fn site_failed(&mut self, id: SiteId, problem: Problem) {
@@ -219,26 +221,9 @@ impl Master {
             ending.left.push(format!("{name}: {}", problem.message));
         }
         if !ended {
-            self.set_state(
-                id,
-                if problem.authentication {
-                    SiteState::NeedsLogin
-                } else {
-                    SiteState::Failed
-                },
-            );
-            let Problem {
-                message,
-                hint,
-                authentication,
-                ..
-            } = problem;
-            self.announce(SiteEvent::Failed {
-                site: name,
-                message,
-                hint,
-                authentication,
-            });
+            self.set_state(id, if problem.authentication { SiteState::NeedsLogin } else { SiteState::Failed });
+            let Problem { message, hint, authentication, .. } = problem;
+            self.announce(SiteEvent::Failed { site: name, message, hint, authentication });
         }
     }
 
@@ -260,44 +245,18 @@ impl Master {
             work::Report::KIND => {
                 let report = frame.read::<work::Report>()?;
                 if !report.started.is_empty() {
-                    self.pool.handle(
-                        now,
-                        Event::AttemptsStarted {
-                            key,
-                            ids: report.started,
-                        },
-                    );
+                    self.pool.handle(now, Event::AttemptsStarted { key, ids: report.started });
                 }
                 for result in report.results {
                     self.result(now, key, result);
                 }
                 if !report.returned.is_empty() {
-                    self.pool.handle(
-                        now,
-                        Event::AttemptsReturned {
-                            key,
-                            ids: report.returned,
-                        },
-                    );
+                    self.pool.handle(now, Event::AttemptsReturned { key, ids: report.returned });
                 }
             }
             work::Inventory::KIND => {
-                let work::Inventory {
-                    queued,
-                    running,
-                    finished,
-                    number,
-                } = frame.read()?;
-                self.pool.handle(
-                    now,
-                    Event::InventoryTold {
-                        key,
-                        number,
-                        queued,
-                        running,
-                        finished,
-                    },
-                );
+                let work::Inventory { queued, running, finished, number } = frame.read()?;
+                self.pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
             }
             work::OutputChunk::KIND => {
                 let chunk = frame.read::<work::OutputChunk>()?;
@@ -322,15 +281,7 @@ impl Master {
                 if let Some(site) = self.sites.get_mut(usize::from(id.0)) {
                     site.stop = None;
                 }
-                self.site_failed(
-                    id,
-                    Problem {
-                        message,
-                        hint,
-                        authentication: false,
-                        transient: false,
-                    },
-                );
+                self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
             }
             link::ProxyReport::KIND => self.proxies(id, frame.read()?),
             link::SiteNote::KIND => self.site_note(id, frame.read()?),
@@ -363,11 +314,7 @@ impl Master {
                 let link::StarterDown { key, gone, why } = frame.read()?;
                 if self.belongs(id, key) {
                     self.drop_collections(key);
-                    let event = if gone {
-                        Event::StarterGone { key, why }
-                    } else {
-                        Event::StarterSilent { key }
-                    };
+                    let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key } };
                     self.pool.handle(now, event);
                 }
             }
@@ -376,12 +323,7 @@ impl Master {
                 let link::BlobAck { hash, received } = frame.read()?;
                 self.blob_acknowledged(id, hash, received);
             }
-            link::Ping::KIND => self.to_site(
-                id,
-                &link::Pong {
-                    nonce: frame.read::<link::Ping>()?.nonce,
-                },
-            ),
+            link::Ping::KIND => self.to_site(id, &link::Pong { nonce: frame.read::<link::Ping>()?.nonce }),
             link::AgentStats::KIND => self.sites[usize::from(id.0)].stats = frame.read()?,
             link::ShutdownDone::KIND => self.site_ended(id, frame.read()?),
             // From an agent newer than we are, or not for us.
@@ -410,28 +352,13 @@ impl Master {
         if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
             let message = format!("its event agent is version {}, which we can't talk to", hello.version);
             let hint = Some("end the session with the vo-login that started it".into());
-            return self.site_failed(
-                id,
-                Problem {
-                    message,
-                    hint,
-                    authentication: false,
-                    transient: false,
-                },
-            );
+            return self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
         }
-        let up = SiteEvent::Up {
-            site: site.conf.name.clone(),
-            batch: hello.batch.clone(),
-        };
+        let up = SiteEvent::Up { site: site.conf.name.clone(), batch: hello.batch.clone() };
         site.hello = Some(hello);
         site.problem = None;
         site.ever_up = true;
-        let state = if self.ending.is_some() {
-            SiteState::Ending
-        } else {
-            SiteState::Up
-        };
+        let state = if self.ending.is_some() { SiteState::Ending } else { SiteState::Up };
         self.set_state(id, state);
         self.announce(up);
         if self.ending.is_some() {
@@ -459,12 +386,7 @@ impl Master {
         }
         let mut gone: Vec<(StarterKey, String)> = Vec::new();
         for (proxy, why) in ended {
-            gone.extend(
-                self.pool
-                    .starters_of(id, Some(proxy))
-                    .into_iter()
-                    .map(|key| (key, why.clone())),
-            );
+            gone.extend(self.pool.starters_of(id, Some(proxy)).into_iter().map(|key| (key, why.clone())));
         }
         if first {
             // Starters of proxies that the agent has forgotten ended while we were away.
@@ -488,23 +410,14 @@ impl Master {
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
-        let link::SiteNote {
-            resolved,
-            message,
-            hint,
-            ..
-        } = note;
+        let link::SiteNote { resolved, message, hint, .. } = note;
         tracing::info!(site = site.conf.name, resolved, message, "note");
         if resolved {
             site.problem = None;
             return;
         }
         site.problem = Some((message.clone(), hint.clone()));
-        let event = SiteEvent::Note {
-            site: site.conf.name.clone(),
-            message,
-            hint,
-        };
+        let event = SiteEvent::Note { site: site.conf.name.clone(), message, hint };
         self.announce(event);
     }
 
@@ -531,9 +444,7 @@ impl Master {
             return;
         }
         let proxies = if demand > 0 {
-            u32::try_from(demand.div_ceil(u64::from(site.cpus)))
-                .unwrap_or(u32::MAX)
-                .min(site.wanted)
+            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(site.wanted)
         } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
             site.wanted
         } else {
@@ -552,9 +463,21 @@ impl Master {
         (joined, up.map(|site| site.wanted * site.conf.nodes.max(1)).sum())
     }
 
-    /// Has every gateway either an agent at work or a reason why not?
+    /// Has every gateway either an agent at work, whose first proxy the batch system has taken or refused, or a reason why not? A
+    /// batch system that takes its time is not waited for long.
     pub(super) fn settled(&self) -> bool {
-        self.started && self.sites.iter().all(|site| site.state != SiteState::Connecting)
+        let now = self.now();
+        let settled = |site: &Site| match site.state {
+            SiteState::Connecting => false,
+            SiteState::Up => {
+                let answered = |info: &ProxyInfo| !matches!(info.state, ProxyState::Wanted | ProxyState::Submitting);
+                site.problem.is_some()
+                    || site.proxies.values().any(|(info, _)| answered(info))
+                    || now.since(site.since) > SUBMISSION_PATIENCE
+            }
+            _ => true,
+        };
+        self.started && self.sites.iter().all(settled)
     }
 
     // ---- files for the nodes ----
@@ -566,15 +489,7 @@ impl Master {
         if site.sending.contains_key(&hash) {
             return;
         }
-        site.sending.insert(
-            hash,
-            Sending {
-                blob: None,
-                sent: 0,
-                received: 0,
-                reading: true,
-            },
-        );
+        site.sending.insert(hash, Sending { blob: None, sent: 0, received: 0, reading: true });
         let (files, inputs) = (self.files.clone(), self.inputs.clone());
         tokio::task::spawn_blocking(move || {
             let read = files.open(&hash).and_then(|blob| {
@@ -598,15 +513,7 @@ impl Master {
                 let (size, offset) = (blob.size, sending.sent);
                 sending.blob = Some(blob);
                 sending.sent += data.len() as u64;
-                self.to_site(
-                    id,
-                    &link::BlobChunk {
-                        hash,
-                        offset,
-                        size,
-                        data,
-                    },
-                );
+                self.to_site(id, &link::BlobChunk { hash, offset, size, data });
                 self.send_on(id, hash);
             }
             Err(why) => {
@@ -617,11 +524,7 @@ impl Master {
     }
 
     fn blob_acknowledged(&mut self, id: SiteId, hash: Hash, received: u64) {
-        if let Some(sending) = self
-            .sites
-            .get_mut(usize::from(id.0))
-            .and_then(|site| site.sending.get_mut(&hash))
-        {
+        if let Some(sending) = self.sites.get_mut(usize::from(id.0)).and_then(|site| site.sending.get_mut(&hash)) {
             sending.received = sending.received.max(received);
             self.send_on(id, hash);
         }
@@ -646,10 +549,7 @@ impl Master {
         sending.reading = true;
         let (blob, offset, inputs) = (blob.clone(), sending.sent, self.inputs.clone());
         tokio::task::spawn_blocking(move || {
-            let read = blob
-                .read(offset, work::CHUNK)
-                .map_err(|e| e.to_string())
-                .map(|data| (blob, data));
+            let read = blob.read(offset, work::CHUNK).map_err(|e| e.to_string()).map(|data| (blob, data));
             let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
         });
     }
@@ -662,11 +562,7 @@ impl Master {
             return;
         }
         tracing::info!("ending");
-        let mut ending = Ending {
-            waiting: BTreeSet::new(),
-            left: Vec::new(),
-            until: Instant::now() + ENDING_PATIENCE,
-        };
+        let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until: Instant::now() + ENDING_PATIENCE };
         let mut notes = Vec::new();
         for (index, site) in self.sites.iter_mut().enumerate() {
             match site.state {
@@ -676,11 +572,7 @@ impl Master {
                 SiteState::Lost => {
                     ending.waiting.insert(SiteId(index as u16));
                     let message = format!("is not connected; tried for another {} s", ENDING_PATIENCE.as_secs());
-                    notes.push(SiteEvent::Note {
-                        site: site.conf.name.clone(),
-                        message,
-                        hint: None,
-                    });
+                    notes.push(SiteEvent::Note { site: site.conf.name.clone(), message, hint: None });
                 }
                 _ if site.ever_up => {
                     let (why, _) = site.problem.clone().unwrap_or_default();
@@ -715,16 +607,10 @@ impl Master {
         let name = site.conf.name.clone();
         if let Some(ending) = &mut self.ending {
             ending.waiting.remove(&id);
-            ending
-                .left
-                .extend(done.left.into_iter().map(|left| format!("{name}: {left}")));
+            ending.left.extend(done.left.into_iter().map(|left| format!("{name}: {left}")));
         }
         let message = "its proxies and files are removed".into();
-        self.announce(SiteEvent::Note {
-            site: name,
-            message,
-            hint: None,
-        });
+        self.announce(SiteEvent::Note { site: name, message, hint: None });
     }
 
     pub(super) fn check_ending(&mut self) {
@@ -737,16 +623,9 @@ impl Master {
         }
         for id in std::mem::take(&mut ending.waiting) {
             let site = &self.sites[usize::from(id.0)];
-            let hours = site
-                .limits
-                .heartbeat_ms
-                .saturating_mul(u64::from(site.limits.missed_heartbeats))
-                / 3_600_000;
+            let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
             let after = if site.limits.shutdown_on_missed {
-                format!(
-                    "its agent removes its {} proxies itself after {hours} h without us",
-                    site.proxies.len()
-                )
+                format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
             } else {
                 "its agent goes on by itself (on_missed = keep)".into()
             };
@@ -760,18 +639,12 @@ impl Master {
         for line in &left {
             tracing::warn!(line, "left behind");
         }
-        let enders = self
-            .clients
-            .values_mut()
-            .filter(|c| matches!(c.request, Some(Request::Ending)));
+        let enders = self.clients.values_mut().filter(|c| matches!(c.request, Some(Request::Ending)));
         for client in enders {
             if left.is_empty() {
                 client.done();
             } else {
-                let message = format!(
-                    "the session has ended, but something is left behind: {}",
-                    left.join("; ")
-                );
+                let message = format!("the session has ended, but something is left behind: {}", left.join("; "));
                 client.failed(Fault::System, message, None);
             }
         }
@@ -780,9 +653,8 @@ impl Master {
 
     /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
     fn remove_files(&self) {
-        for name in ["store", "ssh"] {
-            let _ = std::fs::remove_dir_all(self.dir.join(name));
-        }
+        let _ = std::fs::remove_dir_all(self.dir.join("store"));
+        let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));
         for name in ["ca.pem", "marker", "epoch", "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }

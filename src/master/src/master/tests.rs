@@ -60,15 +60,8 @@ impl Bench {
     }
 
     fn submit(&mut self, count: u32) {
-        let program = Program {
-            cpus: 1,
-            ..Program::default()
-        };
-        let group = ctl::SubmitGroup {
-            count,
-            program,
-            log: None,
-        };
+        let program = Program { cpus: 1, ..Program::default() };
+        let group = ctl::SubmitGroup { count, program, log: None };
         let name = "test".into();
         let groups = vec![group];
         self.ask(&ctl::Submit { groups, name });
@@ -90,9 +83,7 @@ fn kinds(sent: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Vec<u16> {
     while let Ok(bytes) = sent.try_recv() {
         reader.buffer().extend(bytes);
     }
-    std::iter::from_fn(|| reader.next_frame().unwrap())
-        .map(|frame| frame.kind)
-        .collect()
+    std::iter::from_fn(|| reader.next_frame().unwrap()).map(|frame| frame.kind).collect()
 }
 
 #[test]
@@ -133,16 +124,9 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
         system: String::new(),
     };
     let now = bench.master.now();
-    let joined = Event::StarterJoined {
-        key,
-        offer,
-        time_left: None,
-    };
+    let joined = Event::StarterJoined { key, offer, time_left: None };
     bench.master.pool.handle(now, joined);
-    let inventory = work::Inventory {
-        number: 3,
-        ..Default::default()
-    };
+    let inventory = work::Inventory { number: 3, ..Default::default() };
     let frame = Frame::new(key.0, &inventory);
     bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
     bench.submit(CPUS);
@@ -163,10 +147,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
         usage: Usage::default(),
         outputs: Vec::new(),
     });
-    let report = work::Report {
-        results: failed.collect(),
-        ..Default::default()
-    };
+    let report = work::Report { results: failed.collect(), ..Default::default() };
     let frame = Frame::new(key.0, &report);
     bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
     bench.settle();

@@ -20,11 +20,7 @@ pub(super) fn preferred(settings: &Settings, trust: &Trust) -> Preferred {
     let mut keys = host_keys(settings);
     // A stable sort: the known types come first, else a second key of a known host would look like a changed one.
     keys.sort_by_key(|algorithm| !is_known(algorithm));
-    let certificates = if trust.known.has_authority(name, portless) {
-        keys.clone()
-    } else {
-        Vec::new()
-    };
+    let certificates = if trust.known.has_authority(name, portless) { keys.clone() } else { Vec::new() };
     let extensions = defaults.kex.iter().filter(|name| is_kex_extension(name)).copied();
     Preferred {
         kex: match kexes(settings) {
@@ -55,47 +51,27 @@ fn is_kex_extension(name: &kex::Name) -> bool {
 
 fn host_keys(settings: &Settings) -> Vec<Algorithm> {
     let supported = &Preferred::DEFAULT.key;
-    let listed = settings
-        .host_key_algorithms
-        .iter()
-        .filter_map(|name| Algorithm::new(name).ok());
+    let listed = settings.host_key_algorithms.iter().filter_map(|name| Algorithm::new(name).ok());
     let chosen: Vec<_> = listed.filter(|algorithm| supported.contains(algorithm)).collect();
     if !settings.host_key_algorithms.is_empty() {
         return chosen;
     }
     // SHA-1 signatures only where the configuration asks for them.
-    supported
-        .iter()
-        .filter(|algorithm| **algorithm != Algorithm::Rsa { hash: None })
-        .cloned()
-        .collect()
+    supported.iter().filter(|algorithm| **algorithm != Algorithm::Rsa { hash: None }).cloned().collect()
 }
 
 fn kexes(settings: &Settings) -> Vec<kex::Name> {
-    let names = settings
-        .kex_algorithms
-        .iter()
-        .filter_map(|name| kex::Name::try_from(name.as_str()).ok());
-    names
-        .filter(|name| *name != kex::NONE && !is_kex_extension(name))
-        .collect()
+    let names = settings.kex_algorithms.iter().filter_map(|name| kex::Name::try_from(name.as_str()).ok());
+    names.filter(|name| *name != kex::NONE && !is_kex_extension(name)).collect()
 }
 
 fn ciphers(settings: &Settings) -> Vec<cipher::Name> {
-    let names = settings
-        .ciphers
-        .iter()
-        .filter_map(|name| cipher::Name::try_from(name.as_str()).ok());
-    names
-        .filter(|name| *name != cipher::NONE && *name != cipher::CLEAR)
-        .collect()
+    let names = settings.ciphers.iter().filter_map(|name| cipher::Name::try_from(name.as_str()).ok());
+    names.filter(|name| *name != cipher::NONE && *name != cipher::CLEAR).collect()
 }
 
 fn macs(settings: &Settings) -> Vec<mac::Name> {
-    let names = settings
-        .macs
-        .iter()
-        .filter_map(|name| mac::Name::try_from(name.as_str()).ok());
+    let names = settings.macs.iter().filter_map(|name| mac::Name::try_from(name.as_str()).ok());
     names.filter(|name| *name != mac::NONE).collect()
 }
 
@@ -103,14 +79,8 @@ fn macs(settings: &Settings) -> Vec<mac::Name> {
 pub(super) fn unserved(settings: &Settings) -> Option<&'static str> {
     let lacking = |wanted: &[String], served: bool| !wanted.is_empty() && !served;
     [
-        (
-            "HostKeyAlgorithms",
-            lacking(&settings.host_key_algorithms, !host_keys(settings).is_empty()),
-        ),
-        (
-            "KexAlgorithms",
-            lacking(&settings.kex_algorithms, !kexes(settings).is_empty()),
-        ),
+        ("HostKeyAlgorithms", lacking(&settings.host_key_algorithms, !host_keys(settings).is_empty())),
+        ("KexAlgorithms", lacking(&settings.kex_algorithms, !kexes(settings).is_empty())),
         ("Ciphers", lacking(&settings.ciphers, !ciphers(settings).is_empty())),
         ("MACs", lacking(&settings.macs, !macs(settings).is_empty())),
     ]

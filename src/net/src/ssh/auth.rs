@@ -57,13 +57,9 @@ impl From<AuthResult> for Step {
     fn from(result: AuthResult) -> Step {
         match result {
             AuthResult::Success => Step::Success,
-            AuthResult::Failure {
-                remaining_methods,
-                partial_success,
-            } => Step::Refused {
-                remaining: remaining_methods,
-                partial: partial_success,
-            },
+            AuthResult::Failure { remaining_methods, partial_success } => {
+                Step::Refused { remaining: remaining_methods, partial: partial_success }
+            }
         }
     }
 }
@@ -125,14 +121,7 @@ impl Login<'_> {
                 let offered = names(&remaining);
                 let usable =
                     |method: &&str| offered.contains(method) && METHODS.contains(method) && !done.contains(method);
-                let Some(method) = self
-                    .target
-                    .settings
-                    .authentications
-                    .iter()
-                    .map(String::as_str)
-                    .find(usable)
-                else {
+                let Some(method) = self.target.settings.authentications.iter().map(String::as_str).find(usable) else {
                     return Err(self.refused(&remaining));
                 };
                 let step = match method {
@@ -142,10 +131,7 @@ impl Login<'_> {
                 };
                 match step {
                     Step::Success => return Ok(()),
-                    Step::Refused {
-                        remaining: now,
-                        partial,
-                    } => {
+                    Step::Refused { remaining: now, partial } => {
                         remaining = now;
                         if partial {
                             done.clear();
@@ -177,16 +163,11 @@ impl Login<'_> {
 
     fn closed(&self, e: &dyn std::fmt::Display) -> SshError {
         let why = self.lost.borrow().clone().unwrap_or_else(|| e.to_string());
-        SshError::Closed {
-            host: self.target.host.clone(),
-            why,
-        }
+        SshError::Closed { host: self.target.host.clone(), why }
     }
 
     fn cancelled(&self) -> SshError {
-        SshError::Cancelled {
-            host: self.target.host.clone(),
-        }
+        SshError::Cancelled { host: self.target.host.clone() }
     }
 
     /// The outcome of one step with the server.
@@ -194,21 +175,12 @@ impl Login<'_> {
         match step {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => Err(self.closed(&e)),
-            Err(_) => Err(SshError::TimedOut {
-                host: self.target.host.clone(),
-                after: STEP_TIME,
-            }),
+            Err(_) => Err(SshError::TimedOut { host: self.target.host.clone(), after: STEP_TIME }),
         }
     }
 
     async fn ask(&self, kind: PromptKind, instruction: String, text: String, echo: bool) -> Result<String, SshError> {
-        let prompt = Prompt {
-            host: self.target.host.clone(),
-            kind,
-            instruction,
-            text,
-            echo,
-        };
+        let prompt = Prompt { host: self.target.host.clone(), kind, instruction, text, echo };
         self.prompter.ask(prompt).await.ok_or_else(|| self.cancelled())
     }
 
@@ -230,19 +202,12 @@ impl Login<'_> {
             }
             let hash = match candidate.public.algorithm().is_rsa() {
                 false => None,
-                true => match self
-                    .handle
-                    .best_supported_rsa_hash()
-                    .await
-                    .map_err(|e| self.closed(&e))?
-                {
+                true => match self.handle.best_supported_rsa_hash().await.map_err(|e| self.closed(&e))? {
                     Some(Some(hash)) => Some(hash),
                     None => Some(HashAlg::Sha512),
                     Some(None) => {
-                        self.tried.push(format!(
-                            "publickey {}: the server takes SHA-1 signatures only",
-                            candidate.label
-                        ));
+                        self.tried
+                            .push(format!("publickey {}: the server takes SHA-1 signatures only", candidate.label));
                         continue;
                     }
                 },
@@ -281,14 +246,10 @@ impl Login<'_> {
             };
             let words = match outcome.map(Step::from) {
                 Ok(Step::Success) => return Ok(Step::Success),
-                Ok(Step::Refused {
-                    remaining: now,
-                    partial,
-                }) => {
+                Ok(Step::Refused { remaining: now, partial }) => {
                     remaining = now;
                     if partial {
-                        self.tried
-                            .push(format!("publickey {}: accepted, but not enough", candidate.label));
+                        self.tried.push(format!("publickey {}: accepted, but not enough", candidate.label));
                         return Ok(Step::Refused { remaining, partial });
                     }
                     "refused".to_owned()
@@ -307,10 +268,7 @@ impl Login<'_> {
                 return Err(self.refused(&remaining));
             }
         }
-        Ok(Step::Refused {
-            remaining,
-            partial: false,
-        })
+        Ok(Step::Refused { remaining, partial: false })
     }
 
     async fn agent(&mut self) -> Option<AgentClient<UnixStream>> {
@@ -345,10 +303,7 @@ impl Login<'_> {
             }
         }
         let mut certificates: Vec<Certificate> = Vec::new();
-        let beside = settings
-            .identity_files
-            .iter()
-            .map(|file| with_suffix(file, "-cert.pub"));
+        let beside = settings.identity_files.iter().map(|file| with_suffix(file, "-cert.pub"));
         for file in settings.certificate_files.iter().cloned().chain(beside) {
             let Ok(text) = std::fs::read_to_string(&file) else {
                 continue;
@@ -369,27 +324,18 @@ impl Login<'_> {
         }
         let named = |public: &PublicKey| {
             files.iter().any(|(_, key, _)| key.key_data() == public.key_data())
-                || certificates
-                    .iter()
-                    .any(|certificate| certificate.public_key() == public.key_data())
+                || certificates.iter().any(|certificate| certificate.public_key() == public.key_data())
         };
         let mut offers = Vec::new();
         for identity in held {
             let (public, certificate, comment) = match identity {
                 AgentIdentity::PublicKey { key, comment } => (key, None, comment),
-                AgentIdentity::Certificate { certificate, comment } => (
-                    PublicKey::from(certificate.public_key().clone()),
-                    Some(certificate),
-                    comment,
-                ),
+                AgentIdentity::Certificate { certificate, comment } => {
+                    (PublicKey::from(certificate.public_key().clone()), Some(certificate), comment)
+                }
             };
             let label = format!("{} (ssh-agent)", printable(&comment));
-            offers.push(Candidate {
-                label,
-                public,
-                certificate,
-                file: None,
-            });
+            offers.push(Candidate { label, public, certificate, file: None });
         }
         // Stable sorts: within each kind the agent's and the configuration's orders stay.
         offers.sort_by_key(|offer| !named(&offer.public));
@@ -402,20 +348,12 @@ impl Login<'_> {
             .into_iter()
             .filter(|(_, public, _)| !with_agent.iter().any(|held| held.key_data() == public.key_data()));
         for (file, public, _) in from_files {
-            offers.push(Candidate {
-                label: tilde(&file),
-                public,
-                certificate: None,
-                file: Some(file),
-            });
+            offers.push(Candidate { label: tilde(&file), public, certificate: None, file: Some(file) });
         }
         let mut candidates = Vec::new();
         for offer in offers {
             if offer.certificate.is_none() {
-                for certificate in certificates
-                    .iter()
-                    .filter(|c| c.public_key() == offer.public.key_data())
-                {
+                for certificate in certificates.iter().filter(|c| c.public_key() == offer.public.key_data()) {
                     candidates.push(Candidate {
                         label: format!("{} with certificate {}", offer.label, printable(certificate.key_id())),
                         public: offer.public.clone(),
@@ -433,10 +371,7 @@ impl Login<'_> {
         let mut remaining = before.clone();
         if !self.prompter.interactive() {
             self.tried.push(format!("keyboard-interactive: it {NEEDS_ANSWER}"));
-            return Ok(Step::Refused {
-                remaining,
-                partial: false,
-            });
+            return Ok(Step::Refused { remaining, partial: false });
         }
         for attempt in 0..self.target.settings.password_prompts.max(1) {
             let user = self.target.user.clone();
@@ -447,44 +382,25 @@ impl Login<'_> {
             for round in 0.. {
                 let (name, instructions, prompts) = match response {
                     KeyboardInteractiveAuthResponse::Success => return Ok(Step::Success),
-                    KeyboardInteractiveAuthResponse::Failure {
-                        remaining_methods,
-                        partial_success,
-                    } => {
+                    KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
                         remaining = remaining_methods;
                         if partial_success {
-                            self.tried
-                                .push("keyboard-interactive: accepted, but not enough".to_owned());
-                            return Ok(Step::Refused {
-                                remaining,
-                                partial: true,
-                            });
+                            self.tried.push("keyboard-interactive: accepted, but not enough".to_owned());
+                            return Ok(Step::Refused { remaining, partial: true });
                         }
                         break;
                     }
-                    KeyboardInteractiveAuthResponse::InfoRequest {
-                        name,
-                        instructions,
-                        prompts,
-                    } => (name, instructions, prompts),
+                    KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
+                        (name, instructions, prompts)
+                    }
                 };
                 if round >= MOST_ROUNDS {
-                    self.tried
-                        .push("keyboard-interactive: questions without end".to_owned());
-                    return Ok(Step::Refused {
-                        remaining,
-                        partial: false,
-                    });
+                    self.tried.push("keyboard-interactive: questions without end".to_owned());
+                    return Ok(Step::Refused { remaining, partial: false });
                 }
-                let mut instruction = [name, instructions]
-                    .map(|text| printable(&text))
-                    .join("\n")
-                    .trim()
-                    .to_owned();
+                let mut instruction = [name, instructions].map(|text| printable(&text)).join("\n").trim().to_owned();
                 if attempt > 0 && round == 0 {
-                    instruction = format!("Refused, please try again.\n{instruction}")
-                        .trim_end()
-                        .to_owned();
+                    instruction = format!("Refused, please try again.\n{instruction}").trim_end().to_owned();
                 }
                 if prompts.is_empty() && !instruction.is_empty() {
                     self.prompter.info(&self.target.host, &instruction);
@@ -494,10 +410,7 @@ impl Login<'_> {
                     asked = true;
                     let text = one_line(&prompt.prompt);
                     let instruction = std::mem::take(&mut instruction);
-                    answers.push(
-                        self.ask(PromptKind::KeyboardInteractive, instruction, text, prompt.echo)
-                            .await?,
-                    );
+                    answers.push(self.ask(PromptKind::KeyboardInteractive, instruction, text, prompt.echo).await?);
                 }
                 let respond = self.handle.authenticate_keyboard_interactive_respond(answers);
                 let respond = tokio::time::timeout(STEP_TIME, respond).await;
@@ -511,37 +424,25 @@ impl Login<'_> {
                 break;
             }
         }
-        Ok(Step::Refused {
-            remaining,
-            partial: false,
-        })
+        Ok(Step::Refused { remaining, partial: false })
     }
 
     async fn password(&mut self, before: &MethodSet) -> Result<Step, SshError> {
         let mut remaining = before.clone();
         if !self.prompter.interactive() {
             self.tried.push(format!("password: it {NEEDS_ANSWER}"));
-            return Ok(Step::Refused {
-                remaining,
-                partial: false,
-            });
+            return Ok(Step::Refused { remaining, partial: false });
         }
         for attempt in 0..self.target.settings.password_prompts.max(1) {
-            let instruction = if attempt > 0 {
-                "Permission denied, please try again.".to_owned()
-            } else {
-                String::new()
-            };
+            let instruction =
+                if attempt > 0 { "Permission denied, please try again.".to_owned() } else { String::new() };
             let text = format!("{}@{}'s password: ", self.target.user, self.target.host);
             let password = self.ask(PromptKind::Password, instruction, text, false).await?;
             let step = self.handle.authenticate_password(self.target.user.clone(), password);
             let step = tokio::time::timeout(STEP_TIME, step).await;
             match self.answer(step)?.into() {
                 Step::Success => return Ok(Step::Success),
-                Step::Refused {
-                    remaining: now,
-                    partial,
-                } => {
+                Step::Refused { remaining: now, partial } => {
                     remaining = now;
                     if partial {
                         self.tried.push("password: accepted, but not enough".to_owned());
@@ -557,10 +458,7 @@ impl Login<'_> {
                 }
             }
         }
-        Ok(Step::Refused {
-            remaining,
-            partial: false,
-        })
+        Ok(Step::Refused { remaining, partial: false })
     }
 }
 
@@ -573,16 +471,8 @@ async fn offer<S: Signer>(
     signer: &mut S,
 ) -> Result<AuthResult, S::Error> {
     match &candidate.certificate {
-        Some(certificate) => {
-            handle
-                .authenticate_certificate_with(user, certificate.clone(), hash, signer)
-                .await
-        }
-        None => {
-            handle
-                .authenticate_publickey_with(user, candidate.public.clone(), hash, signer)
-                .await
-        }
+        Some(certificate) => handle.authenticate_certificate_with(user, certificate.clone(), hash, signer).await,
+        None => handle.authenticate_publickey_with(user, candidate.public.clone(), hash, signer).await,
     }
 }
 
@@ -621,9 +511,7 @@ fn public_part(file: &Path) -> Result<(PublicKey, bool), String> {
     match decode_secret_key(&text, None) {
         Ok(key) => Ok((key.public_key().clone(), false)),
         Err(e) => match std::fs::read_to_string(with_suffix(file, ".pub")) {
-            Ok(public) => PublicKey::from_openssh(public.trim())
-                .map(|key| (key, true))
-                .map_err(|e| e.to_string()),
+            Ok(public) => PublicKey::from_openssh(public.trim()).map(|key| (key, true)).map_err(|e| e.to_string()),
             Err(_) => Err(format!("unreadable without its .pub file: {e}")),
         },
     }

@@ -41,9 +41,7 @@ pub(super) struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("host", &self.host)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
@@ -63,53 +61,36 @@ impl Connection {
                 Some(jump) => {
                     let (hostname, port) = (hop.hostname.clone(), u32::from(hop.port));
                     let open = jump.channel_open_direct_tcpip(hostname, port, "127.0.0.1", 0);
-                    let channel = within(hop, hop.settings.connect_timeout, open)
-                        .await?
-                        .map_err(|e| match e {
-                            russh::Error::ChannelOpenFailure(reason) => SshError::Unreachable {
-                                host: hop.host.clone(),
-                                source: io::Error::other(format!("its jump host says {reason:?}")),
-                            },
-                            e => closed(&hop.host, &e),
-                        })?;
+                    let channel = within(hop, hop.settings.connect_timeout, open).await?.map_err(|e| match e {
+                        russh::Error::ChannelOpenFailure(reason) => SshError::Unreachable {
+                            host: hop.host.clone(),
+                            source: io::Error::other(format!("its jump host says {reason:?}")),
+                        },
+                        e => closed(&hop.host, &e),
+                    })?;
                     handshake(hop, channel.into_stream(), &prompter).await?
                 }
             };
             super::auth::login(&mut handle, &lost, hop, options, prompter.as_ref()).await?;
             if std::ptr::eq(hop, target) {
-                return Ok(Connection {
-                    host: target.host.clone(),
-                    handle,
-                    through,
-                    lost,
-                });
+                return Ok(Connection { host: target.host.clone(), handle, through, lost });
             }
             through.push(handle);
         }
         // The chain above ends with the target itself.
-        Err(SshError::Config {
-            host: target.host.clone(),
-            why: "no host".to_owned(),
-        })
+        Err(SshError::Config { host: target.host.clone(), why: "no host".to_owned() })
     }
 
     pub(super) async fn exec(&self, command: &str) -> Result<Exec, SshError> {
         let refused = |e: russh::Error| match e {
-            russh::Error::ChannelOpenFailure(reason) => SshError::ChannelRefused {
-                host: self.host.clone(),
-                why: format!("{reason:?}"),
-            },
+            russh::Error::ChannelOpenFailure(reason) => {
+                SshError::ChannelRefused { host: self.host.clone(), why: format!("{reason:?}") }
+            }
             e => self.lost(&e),
         };
-        let timed_out = |_| SshError::TimedOut {
-            host: self.host.clone(),
-            after: CHANNEL_TIME,
-        };
-        let open = async || {
-            tokio::time::timeout(CHANNEL_TIME, self.handle.channel_open_session())
-                .await
-                .map_err(timed_out)
-        };
+        let timed_out = |_| SshError::TimedOut { host: self.host.clone(), after: CHANNEL_TIME };
+        let open =
+            async || tokio::time::timeout(CHANNEL_TIME, self.handle.channel_open_session()).await.map_err(timed_out);
         let mut channel = match open().await? {
             // sshd frees a closed channel's slot only after it has handled all that came with our close, so an open right
             // behind that is refused. The refusal tells that the slot is free by now.
@@ -133,14 +114,8 @@ impl Connection {
         if let Err(why) = answer {
             let _ = channel.close().await;
             return Err(match &*self.lost.borrow() {
-                Some(why) => SshError::Closed {
-                    host: self.host.clone(),
-                    why: why.clone(),
-                },
-                None => SshError::ChannelRefused {
-                    host: self.host.clone(),
-                    why: why.to_owned(),
-                },
+                Some(why) => SshError::Closed { host: self.host.clone(), why: why.clone() },
+                None => SshError::ChannelRefused { host: self.host.clone(), why: why.to_owned() },
             });
         }
 
@@ -151,28 +126,17 @@ impl Connection {
         let (host, lost) = (self.host.clone(), self.lost.clone());
         tokio::spawn(async move {
             let unknown = || {
-                let why = lost
-                    .borrow()
-                    .clone()
-                    .unwrap_or_else(|| "a command ended without saying how".to_owned());
+                let why = lost.borrow().clone().unwrap_or_else(|| "a command ended without saying how".to_owned());
                 SshError::Closed { host, why }
             };
             pump(channel, from_caller, [to_stdout, to_stderr], exit_sender, unknown).await;
         });
-        Ok(Exec {
-            stdin: Box::new(stdin),
-            stdout: Box::new(stdout),
-            stderr: Box::new(stderr),
-            exit: ExecExit(exit),
-        })
+        Ok(Exec { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), exit: ExecExit(exit) })
     }
 
     fn lost(&self, e: &russh::Error) -> SshError {
         let why = self.lost.borrow().clone().unwrap_or_else(|| e.to_string());
-        SshError::Closed {
-            host: self.host.clone(),
-            why,
-        }
+        SshError::Closed { host: self.host.clone(), why }
     }
 
     pub(super) async fn closed(&self) -> String {
@@ -180,9 +144,7 @@ impl Connection {
     }
 
     pub(super) async fn close(self) {
-        let Connection {
-            handle, through, lost, ..
-        } = self;
+        let Connection { handle, through, lost, .. } = self;
         let farewell = async {
             let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
             reason_of(&lost).await;
@@ -271,27 +233,16 @@ fn signal_text(signal: russh::Sig) -> String {
 }
 
 async fn reason_of(lost: &watch::Receiver<Option<String>>) -> String {
-    let why = lost
-        .clone()
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|why| why.clone());
+    let why = lost.clone().wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
     why.unwrap_or_else(|| "the connection ended".to_owned())
 }
 
 fn closed(host: &str, e: &russh::Error) -> SshError {
-    SshError::Closed {
-        host: host.to_owned(),
-        why: e.to_string(),
-    }
+    SshError::Closed { host: host.to_owned(), why: e.to_string() }
 }
 
 async fn within<T>(target: &Target, time: Duration, future: impl Future<Output = T>) -> Result<T, SshError> {
-    let timed_out = |_| SshError::TimedOut {
-        host: target.host.clone(),
-        after: time,
-    };
+    let timed_out = |_| SshError::TimedOut { host: target.host.clone(), after: time };
     tokio::time::timeout(time, future).await.map_err(timed_out)
 }
 
@@ -300,16 +251,8 @@ async fn within<T>(target: &Target, time: Duration, future: impl Future<Output =
 async fn dial(target: &Target) -> Result<TcpStream, SshError> {
     let host = || target.host.clone();
     let time = target.settings.connect_timeout;
-    let not_found = |source| SshError::NotFound {
-        hostname: target.hostname.clone(),
-        source,
-    };
-    let found = within(
-        target,
-        time,
-        tokio::net::lookup_host((target.hostname.as_str(), target.port)),
-    )
-    .await?;
+    let not_found = |source| SshError::NotFound { hostname: target.hostname.clone(), source };
+    let found = within(target, time, tokio::net::lookup_host((target.hostname.as_str(), target.port))).await?;
     let wanted = |address: &SocketAddr| target.settings.ipv6.is_none_or(|six| address.is_ipv6() == six);
     let addresses: Vec<_> = found.map_err(not_found)?.filter(wanted).take(MOST_ADDRESSES).collect();
     let mut last = not_found(io::Error::from(io::ErrorKind::AddrNotAvailable));
@@ -323,37 +266,23 @@ async fn dial(target: &Target) -> Result<TcpStream, SshError> {
                     Ok(1..) => {
                         let line =
                             String::from_utf8_lossy(first.split(|&b| b == b'\n' || b == 0).next().unwrap_or_default());
-                        tracing::debug!(
-                            host = target.host,
-                            line = printable(&line),
-                            "a line before the SSH version"
-                        );
+                        tracing::debug!(host = target.host, line = printable(&line), "a line before the SSH version");
                         if ["Exceeded MaxStartups", "Not allowed at this time"]
                             .iter()
                             .any(|says| line.starts_with(says))
                         {
-                            return Err(SshError::TurnedAway {
-                                host: host(),
-                                why: printable(&line),
-                            });
+                            return Err(SshError::TurnedAway { host: host(), why: printable(&line) });
                         }
                         Ok(stream)
                     }
-                    Ok(0) | Err(_) => Err(SshError::TurnedAway {
-                        host: host(),
-                        why: String::new(),
-                    }),
+                    Ok(0) | Err(_) => Err(SshError::TurnedAway { host: host(), why: String::new() }),
                 };
             }
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => SshError::Refused {
-                host: host(),
-                port: target.port,
-            },
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                SshError::Refused { host: host(), port: target.port }
+            }
             Ok(Err(source)) => SshError::Unreachable { host: host(), source },
-            Err(_) => SshError::TimedOut {
-                host: host(),
-                after: time,
-            },
+            Err(_) => SshError::TimedOut { host: host(), after: time },
         };
     }
     Err(last)
@@ -376,13 +305,7 @@ where
     };
     let (asking, asked) = watch::channel(false);
     let (lost_sender, lost) = watch::channel(None);
-    let handler = Handler {
-        trust,
-        accepted: None,
-        prompter: Arc::clone(prompter),
-        asking,
-        lost: lost_sender,
-    };
+    let handler = Handler { trust, accepted: None, prompter: Arc::clone(prompter), asking, lost: lost_sender };
     let time = target.settings.connect_timeout;
     let handle = tokio::select! {
         handle = client::connect_stream(Arc::new(config), stream, handler) => handle,
@@ -391,26 +314,16 @@ where
     let host = target.host.clone();
     let handle = handle.map_err(|e| match e {
         HandlerError::Ours(e) => *e,
-        HandlerError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => SshError::TurnedAway {
-            host,
-            why: lost.borrow().clone().unwrap_or_default(),
-        },
-        HandlerError::Ssh(russh::Error::IO(e)) if broken(&e) => SshError::TurnedAway {
-            host,
-            why: e.to_string(),
-        },
+        HandlerError::Ssh(russh::Error::Disconnect | russh::Error::HUP) => {
+            SshError::TurnedAway { host, why: lost.borrow().clone().unwrap_or_default() }
+        }
+        HandlerError::Ssh(russh::Error::IO(e)) if broken(&e) => SshError::TurnedAway { host, why: e.to_string() },
         HandlerError::Ssh(russh::Error::IO(source)) => SshError::Unreachable { host, source },
         HandlerError::Ssh(russh::Error::NoCommonAlgo { kind, theirs, .. }) => {
-            let why = format!(
-                "it offers no {kind:?} algorithm of ours, but {}",
-                printable(&theirs.join(", "))
-            );
+            let why = format!("it offers no {kind:?} algorithm of ours, but {}", printable(&theirs.join(", ")));
             SshError::Protocol { host, why }
         }
-        HandlerError::Ssh(e) => SshError::Protocol {
-            host,
-            why: e.to_string(),
-        },
+        HandlerError::Ssh(e) => SshError::Protocol { host, why: e.to_string() },
     })?;
     Ok((handle, lost))
 }
@@ -429,10 +342,7 @@ pub(super) async fn clock(mut asked: watch::Receiver<bool>, time: Duration) {
 
 fn broken(e: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        e.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-    )
+    matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Errors that end a session: russh's, or ours about the host key.

@@ -91,10 +91,7 @@ impl ExecExit {
     pub async fn wait(self) -> Result<ExitStatus, SshError> {
         // The sender is only lost when the runtime shuts down.
         self.0.await.unwrap_or_else(|_| {
-            Err(SshError::Closed {
-                host: "gateway".to_owned(),
-                why: "we are shutting down".to_owned(),
-            })
+            Err(SshError::Closed { host: "gateway".to_owned(), why: "we are shutting down".to_owned() })
         })
     }
 }
@@ -130,18 +127,11 @@ impl Gateway {
         prompter: Arc<dyn Prompter>,
     ) -> Result<Gateway, SshError> {
         let inner = if options.force_system || target.needs_system().is_some() {
-            Inner::System(Box::new(
-                system::Connection::open(target, options, prompter.as_ref()).await?,
-            ))
+            Inner::System(Box::new(system::Connection::open(target, options, prompter.as_ref()).await?))
         } else {
-            Inner::Builtin(Box::new(
-                Box::pin(builtin::Connection::open(target, options, prompter)).await?,
-            ))
+            Inner::Builtin(Box::new(Box::pin(builtin::Connection::open(target, options, prompter)).await?))
         };
-        Ok(Gateway {
-            host: target.host.clone(),
-            inner,
-        })
+        Ok(Gateway { host: target.host.clone(), inner })
     }
 
     /// The gateway's name, as the user gave it.
@@ -173,12 +163,7 @@ impl Gateway {
     ) -> Result<Output, SshError> {
         let run = async {
             let exec = self.exec(command).await?;
-            let Exec {
-                stdin: mut input,
-                stdout,
-                stderr,
-                exit,
-            } = exec;
+            let Exec { stdin: mut input, stdout, stderr, exit } = exec;
             // A command may end without reading its input: what counts is how it ends.
             let feed = async {
                 let _ = input.write_all(stdin).await;
@@ -191,17 +176,10 @@ impl Gateway {
                 self.collect(stdout, command, max_output),
                 self.collect(stderr, command, max_output)
             )?;
-            Ok(Output {
-                status: exit.wait().await?,
-                stdout,
-                stderr,
-            })
+            Ok(Output { status: exit.wait().await?, stdout, stderr })
         };
-        let timed_out = |_| SshError::CommandTimedOut {
-            host: self.host.clone(),
-            command: command.to_owned(),
-            after: timeout,
-        };
+        let timed_out =
+            |_| SshError::CommandTimedOut { host: self.host.clone(), command: command.to_owned(), after: timeout };
         tokio::time::timeout(timeout, run).await.map_err(timed_out)?
     }
 
@@ -216,11 +194,7 @@ impl Gateway {
         // These pipes end, but don't fail; why they ended is the exit status's to tell.
         let _ = stream.take(most).read_to_end(&mut bytes).await;
         if bytes.len() > limit {
-            return Err(SshError::TooMuchOutput {
-                host: self.host.clone(),
-                command: command.to_owned(),
-                limit,
-            });
+            return Err(SshError::TooMuchOutput { host: self.host.clone(), command: command.to_owned(), limit });
         }
         Ok(bytes)
     }
@@ -237,11 +211,7 @@ impl Gateway {
         mut progress: impl FnMut(u64),
     ) -> Result<(), SshError> {
         // `./` keeps a name that begins with `-` from being taken for an option. The size tells a cut line from the end.
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("./{path}")
-        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
         let script = format!(
             "umask 077; t={}.$$; trap 'rm -f \"$t\"' 0; cat > \"$t\" && \
              if [ `wc -c < \"$t\"` -ne {size} ]; then echo 'incomplete' >&2; exit 1; fi && \
@@ -250,21 +220,13 @@ impl Gateway {
             quote(&path)
         );
         let exec = self.exec(&format!("sh -c {}", quote(&script))).await?;
-        let Exec {
-            stdin: mut input,
-            stdout,
-            stderr,
-            exit,
-        } = exec;
+        let Exec { stdin: mut input, stdout, stderr, exit } = exec;
         drop(stdout);
         let feed = async {
             let mut buffer = vec![0; 64 * 1024];
             let mut sent = 0;
             loop {
-                let failed = |source| SshError::Source {
-                    host: self.host.clone(),
-                    source,
-                };
+                let failed = |source| SshError::Source { host: self.host.clone(), source };
                 let count = source.read(&mut buffer).await.map_err(failed)?;
                 let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else {
                     break;
@@ -291,11 +253,7 @@ impl Gateway {
         let status = exit.wait().await?;
         if !status.success() {
             let stderr = String::from_utf8_lossy(&words).trim_end().to_owned();
-            return Err(SshError::Upload {
-                host: self.host.clone(),
-                status,
-                stderr,
-            });
+            return Err(SshError::Upload { host: self.host.clone(), status, stderr });
         }
         Ok(())
     }
@@ -306,10 +264,7 @@ impl Gateway {
             Inner::Builtin(connection) => connection.closed().await,
             Inner::System(connection) => connection.closed().await,
         };
-        SshError::Closed {
-            host: self.host.clone(),
-            why,
-        }
+        SshError::Closed { host: self.host.clone(), why }
     }
 
     /// Ends the connection and all its commands, and waits (briefly) until the server knows.

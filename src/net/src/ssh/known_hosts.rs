@@ -71,10 +71,7 @@ pub fn lookup_name(host: &str, port: u16) -> String {
 pub fn new_line(name: &str, key_type: &str, blob: &[u8], salt: Option<&[u8; 20]>) -> String {
     let name = match salt {
         Some(salt) => {
-            let tag = hmac::sign(
-                &hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt),
-                name.as_bytes(),
-            );
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt), name.as_bytes());
             format!("|1|{}|{}", BASE64_STANDARD.encode(salt), BASE64_STANDARD.encode(tag))
         }
         None => name.to_owned(),
@@ -87,10 +84,7 @@ impl KnownHosts {
     pub fn add(&mut self, path: &Path, text: &str) {
         let file = self.files.len();
         self.files.push(path.to_owned());
-        let parsed = text
-            .lines()
-            .enumerate()
-            .filter_map(|(index, line)| parse(line, file, index + 1));
+        let parsed = text.lines().enumerate().filter_map(|(index, line)| parse(line, file, index + 1));
         self.lines.extend(parsed);
     }
 
@@ -134,11 +128,7 @@ impl KnownHosts {
     fn types(&self, name: &str, portless: Option<&str>, marker: Marker) -> Vec<&str> {
         let mut types: Vec<&str> = Vec::new();
         for name in [Some(name), portless].into_iter().flatten() {
-            for line in self
-                .lines
-                .iter()
-                .filter(|line| line.marker == marker && matches_list(&line.names, name))
-            {
+            for line in self.lines.iter().filter(|line| line.marker == marker && matches_list(&line.names, name)) {
                 if !types.contains(&line.key_type.as_str()) {
                     types.push(&line.key_type);
                 }
@@ -186,14 +176,7 @@ fn parse(line: &str, file: usize, number: usize) -> Option<Line> {
         return None;
     }
     russh::keys::PublicKey::from_bytes(&blob).ok()?;
-    Some(Line {
-        file,
-        number,
-        marker,
-        names: names.to_owned(),
-        key_type: key_type.to_owned(),
-        blob,
-    })
+    Some(Line { file, number, marker, names: names.to_owned(), key_type: key_type.to_owned(), blob })
 }
 
 /// Whether a line's names cover a host: a hashed name, or a list in which a negated match excludes.

@@ -88,10 +88,6 @@ impl Prompter for NoPrompter {
 /// length is bounded.
 pub(super) fn printable(text: &str) -> String {
     const MOST: usize = 4096;
-    let clean: String = text
-        .chars()
-        .take(MOST)
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-        .collect();
+    let clean: String = text.chars().take(MOST).map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
     clean.trim_end().to_owned()
 }

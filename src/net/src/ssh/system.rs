@@ -57,35 +57,21 @@ impl Connection {
             return Ok(Connection::joined(target, own));
         }
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let missing = || SshError::Config {
-            host: target.host.clone(),
-            why: "no directory for its control socket".to_owned(),
-        };
+        let missing =
+            || SshError::Config { host: target.host.clone(), why: "no directory for its control socket".to_owned() };
         let dir = options.control_dir.as_deref().ok_or_else(missing)?;
-        let socket = dir.join(format!(
-            "m{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let socket = dir.join(format!("m{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
 
         let settings = &target.settings;
         let mut command = client(target, &socket);
-        command.args([
-            "-M",
-            "-N",
-            "-oControlPersist=no",
-            "-oRequestTTY=no",
-            "-oRemoteCommand=none",
-        ]);
+        command.args(["-M", "-N", "-oControlPersist=no", "-oRequestTTY=no", "-oRemoteCommand=none"]);
         // ssh takes the first value given, so these are overridden by nothing; the configuration's own are in `settings`.
         command.arg(format!("-oServerAliveInterval={}", settings.alive_interval.as_secs()));
         command.arg(format!("-oServerAliveCountMax={}", settings.alive_count));
         command.arg(format!("-oConnectTimeout={}", settings.connect_timeout.as_secs()));
         match options.askpass.as_ref().filter(|_| prompter.interactive()) {
             Some(askpass) => {
-                command
-                    .env("SSH_ASKPASS", &askpass.program)
-                    .env("SSH_ASKPASS_REQUIRE", "force");
+                command.env("SSH_ASKPASS", &askpass.program).env("SSH_ASKPASS_REQUIRE", "force");
                 command.envs(askpass.env.iter().cloned());
                 if std::env::var_os("DISPLAY").is_none() {
                     command.env("DISPLAY", ":0");
@@ -96,12 +82,7 @@ impl Connection {
             }
         }
         command.arg("--").arg(&target.host);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut master = command.spawn().map_err(|source| cannot_run(target, source))?;
 
         // The words are read all the time: a full pipe would stop the master.
@@ -127,10 +108,7 @@ impl Connection {
                 return Err(explain(target, &String::from_utf8_lossy(&words.borrow())));
             }
             Err(_) => {
-                return Err(SshError::TimedOut {
-                    host: target.host.clone(),
-                    after: LOGIN_TIME,
-                });
+                return Err(SshError::TimedOut { host: target.host.clone(), after: LOGIN_TIME });
             }
         }
         let said = String::from_utf8_lossy(&words.borrow()).trim().to_owned();
@@ -167,12 +145,7 @@ impl Connection {
                 lost_sender.send_replace(Some(last));
             }
         });
-        Ok(Connection {
-            target: target.clone(),
-            socket,
-            lost,
-            stop: Some(stop),
-        })
+        Ok(Connection { target: target.clone(), socket, lost, stop: Some(stop) })
     }
 
     /// Uses the user's own master, which ends when they say so.
@@ -193,12 +166,7 @@ impl Connection {
                 }
             }
         });
-        Connection {
-            target: target.clone(),
-            socket: socket.to_owned(),
-            lost,
-            stop: None,
-        }
+        Connection { target: target.clone(), socket: socket.to_owned(), lost, stop: None }
     }
 
     pub(super) fn exec(&self, command: &str) -> Result<Exec, SshError> {
@@ -208,28 +176,13 @@ impl Connection {
         }
         let mut ssh = client(&self.target, &self.socket);
         // Never a login of its own: without the master this must fail, not ask.
-        ssh.args([
-            "-oControlMaster=no",
-            "-oBatchMode=yes",
-            "-oProxyCommand=false",
-            "-T",
-            "--",
-        ])
-        .arg(&host)
-        .arg(command);
-        ssh.stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        ssh.args(["-oControlMaster=no", "-oBatchMode=yes", "-oProxyCommand=false", "-T", "--"]).arg(&host).arg(command);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = ssh.spawn().map_err(|source| cannot_run(&self.target, source))?;
         let (Some(stdin), Some(stdout), Some(mut words)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return Err(SshError::Closed {
-                host,
-                why: "no pipes to ssh".to_owned(),
-            });
+            return Err(SshError::Closed { host, why: "no pipes to ssh".to_owned() });
         };
         let (stderr, mut to_caller) = tokio::io::duplex(MOST_WORDS);
         let (mut sender, exit) = oneshot::channel();
@@ -256,19 +209,15 @@ impl Connection {
             };
             let words = String::from_utf8_lossy(&last).trim().to_owned();
             let status = match ended {
-                Err(source) => Err(SshError::Closed {
-                    host,
-                    why: source.to_string(),
-                }),
+                Err(source) => Err(SshError::Closed { host, why: source.to_string() }),
                 Ok(status) => match (status.code(), status.signal()) {
                     (Some(OWN_FAILURE), _) if refused_session(&words) => {
                         Err(SshError::ChannelRefused { host, why: words })
                     }
                     // The command's own exit code, or that of an ssh which lost its master.
-                    (Some(OWN_FAILURE), _) if !alive(&target, &socket).await => Err(SshError::Closed {
-                        host,
-                        why: lost.borrow().clone().unwrap_or(words),
-                    }),
+                    (Some(OWN_FAILURE), _) if !alive(&target, &socket).await => {
+                        Err(SshError::Closed { host, why: lost.borrow().clone().unwrap_or(words) })
+                    }
                     (Some(code), _) => Ok(ExitStatus::Code(u32::try_from(code).unwrap_or(u32::MAX))),
                     (None, signal) => Err(SshError::Closed {
                         host,
@@ -278,22 +227,11 @@ impl Connection {
             };
             let _ = sender.send(status);
         });
-        Ok(Exec {
-            stdin: Box::new(stdin),
-            stdout: Box::new(stdout),
-            stderr: Box::new(stderr),
-            exit: ExecExit(exit),
-        })
+        Ok(Exec { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), exit: ExecExit(exit) })
     }
 
     pub(super) async fn closed(&self) -> String {
-        let why = self
-            .lost
-            .clone()
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|why| why.clone());
+        let why = self.lost.clone().wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         why.unwrap_or_else(|| "the connection ended".to_owned())
     }
 
@@ -308,10 +246,7 @@ impl Connection {
 }
 
 fn cannot_run(target: &Target, source: std::io::Error) -> SshError {
-    SshError::Program {
-        program: program(target),
-        source,
-    }
+    SshError::Program { program: program(target), source }
 }
 
 fn program(target: &Target) -> PathBuf {
@@ -328,12 +263,7 @@ fn client(target: &Target, socket: &Path) -> Command {
 
 /// Runs a command without input and output; whether it succeeded.
 async fn quiet(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
     command.status().await.is_ok_and(|status| status.success())
 }
 
@@ -341,9 +271,7 @@ async fn quiet(command: &mut Command) -> bool {
 async fn alive(target: &Target, socket: &Path) -> bool {
     let mut check = client(target, socket);
     check.args(["-O", "check", "--"]).arg(&target.host);
-    tokio::time::timeout(CONTROL_TIME, quiet(&mut check))
-        .await
-        .unwrap_or(false)
+    tokio::time::timeout(CONTROL_TIME, quiet(&mut check)).await.unwrap_or(false)
 }
 
 /// Waits until the master serves its socket, which it does once logged in; `false` if it ended instead.
@@ -380,38 +308,19 @@ fn explain(target: &Target, words: &str) -> SshError {
     let stderr = words.trim().to_owned();
     let last = stderr.lines().last().unwrap_or_default().to_owned();
     if has("Could not resolve hostname") {
-        SshError::NotFound {
-            hostname: target.hostname.clone(),
-            source: std::io::Error::other(last),
-        }
+        SshError::NotFound { hostname: target.hostname.clone(), source: std::io::Error::other(last) }
     } else if has("Connection refused") {
-        SshError::Refused {
-            host,
-            port: target.port,
-        }
+        SshError::Refused { host, port: target.port }
     } else if has("Connection timed out") || has("Operation timed out") {
-        SshError::TimedOut {
-            host,
-            after: target.settings.connect_timeout,
-        }
+        SshError::TimedOut { host, after: target.settings.connect_timeout }
     } else if has("No route to host") || has("Network is unreachable") {
-        SshError::Unreachable {
-            host,
-            source: std::io::Error::other(last),
-        }
+        SshError::Unreachable { host, source: std::io::Error::other(last) }
     } else if has("kex_exchange_identification") || has("Exceeded MaxStartups") || has("Not allowed at this time") {
         SshError::TurnedAway { host, why: last }
     } else if has("Permission denied (") || has("Too many authentication failures") {
         let offered = last.split_once('(').and_then(|(_, list)| list.split_once(')'));
-        let offered = offered
-            .map(|(list, _)| list.split(',').map(str::to_owned).collect())
-            .unwrap_or_default();
-        SshError::AuthRefused {
-            host,
-            user: target.user.clone(),
-            tried: vec![last],
-            offered,
-        }
+        let offered = offered.map(|(list, _)| list.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        SshError::AuthRefused { host, user: target.user.clone(), tried: vec![last], offered }
     } else {
         SshError::System { host, stderr }
     }

@@ -34,9 +34,7 @@ impl TargetQuery {
             host: host.to_owned(),
             user: None,
             port: None,
-            config: std::env::var_os("VO_SSH_CONFIG")
-                .filter(|file| !file.is_empty())
-                .map(PathBuf::from),
+            config: std::env::var_os("VO_SSH_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from),
             program: Some(PathBuf::from("ssh")),
         }
     }
@@ -148,10 +146,7 @@ impl Target {
 }
 
 async fn resolve(query: &TargetQuery, jumps_left: usize) -> Result<Target, SshError> {
-    let bad = |why: &str| SshError::Config {
-        host: query.host.clone(),
-        why: why.to_owned(),
-    };
+    let bad = |why: &str| SshError::Config { host: query.host.clone(), why: why.to_owned() };
     let suspect =
         |text: &str| text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_control() || c == ' ');
     if suspect(&query.host) {
@@ -162,9 +157,7 @@ async fn resolve(query: &TargetQuery, jumps_left: usize) -> Result<Target, SshEr
     }
     let options = Options::ask(query).await?;
     let mut target = interpret(query, &options)?;
-    let jump = options
-        .one("proxyjump")
-        .filter(|jump| !jump.eq_ignore_ascii_case("none"));
+    let jump = options.one("proxyjump").filter(|jump| !jump.eq_ignore_ascii_case("none"));
     for hop in jump.iter().flat_map(|jump| jump.split(',')) {
         if target.jumps.len() >= jumps_left {
             return Err(bad(&format!("ProxyJump goes through more than {MOST_JUMPS} hosts")));
@@ -179,9 +172,7 @@ async fn resolve(query: &TargetQuery, jumps_left: usize) -> Result<Target, SshEr
         }
         via.jumps.clear();
         if let (Backend::Builtin, Some(reason)) = (&target.backend, via.needs_system()) {
-            target.backend = Backend::System {
-                reason: format!("{reason} of {}", via.host),
-            };
+            target.backend = Backend::System { reason: format!("{reason} of {}", via.host) };
         }
         target.jumps.push(via);
     }
@@ -191,12 +182,8 @@ async fn resolve(query: &TargetQuery, jumps_left: usize) -> Result<Target, SshEr
 /// `[user@]host[:port]` or `ssh://[user@]host[:port]`, with brackets around an IPv6 address.
 fn parse_hop(text: &str, query: &TargetQuery) -> Option<TargetQuery> {
     let text = text.trim();
-    let text = text
-        .strip_prefix("ssh://")
-        .map_or(text, |rest| rest.trim_end_matches('/'));
-    let (user, place) = text
-        .rsplit_once('@')
-        .map_or((None, text), |(user, place)| (Some(user.to_owned()), place));
+    let text = text.strip_prefix("ssh://").map_or(text, |rest| rest.trim_end_matches('/'));
+    let (user, place) = text.rsplit_once('@').map_or((None, text), |(user, place)| (Some(user.to_owned()), place));
     let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, None),
         Some((host, port)) => (host, Some(port.strip_prefix(':')?)),
@@ -206,12 +193,7 @@ fn parse_hop(text: &str, query: &TargetQuery) -> Option<TargetQuery> {
         },
     };
     let port = port.map(str::parse).transpose().ok()?;
-    Some(TargetQuery {
-        host: host.to_owned(),
-        user,
-        port,
-        ..query.clone()
-    })
+    Some(TargetQuery { host: host.to_owned(), user, port, ..query.clone() })
 }
 
 /// The lines of `ssh -G`: lower-case keyword, then values.
@@ -229,26 +211,17 @@ impl Options {
         let output = match tokio::time::timeout(RESOLVE_TIME, command.output()).await {
             Err(_) => {
                 let why = format!("`ssh -G` took more than {} s", RESOLVE_TIME.as_secs());
-                return Err(SshError::Config {
-                    host: query.host.clone(),
-                    why,
-                });
+                return Err(SshError::Config { host: query.host.clone(), why });
             }
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Options::default()),
             Ok(Err(source)) => {
-                return Err(SshError::Program {
-                    program: program.clone(),
-                    source,
-                });
+                return Err(SshError::Program { program: program.clone(), source });
             }
             Ok(Ok(output)) => output,
         };
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(SshError::Config {
-                host: query.host.clone(),
-                why,
-            });
+            return Err(SshError::Config { host: query.host.clone(), why });
         }
         let mut options = Options::default();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -269,8 +242,7 @@ impl Options {
 
     /// A value that is set to something other than `none`.
     fn set(&self, key: &str) -> Option<&str> {
-        self.one(key)
-            .filter(|value| !value.eq_ignore_ascii_case("none") && !value.is_empty())
+        self.one(key).filter(|value| !value.eq_ignore_ascii_case("none") && !value.is_empty())
     }
 
     fn no(&self, key: &str) -> bool {
@@ -282,16 +254,11 @@ impl Options {
     }
 
     fn list(&self, key: &str) -> Vec<String> {
-        self.one(key)
-            .map(|value| value.split(',').map(str::to_owned).collect())
-            .unwrap_or_default()
+        self.one(key).map(|value| value.split(',').map(str::to_owned).collect()).unwrap_or_default()
     }
 
     fn seconds(&self, key: &str) -> Option<Duration> {
-        self.one(key)
-            .and_then(|value| value.parse().ok())
-            .filter(|&s| s > 0)
-            .map(Duration::from_secs)
+        self.one(key).and_then(|value| value.parse().ok()).filter(|&s| s > 0).map(Duration::from_secs)
     }
 }
 
@@ -315,20 +282,12 @@ fn home() -> PathBuf {
     std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
         .map(PathBuf::from)
-        .or_else(|| {
-            nix::unistd::User::from_uid(nix::unistd::getuid())
-                .ok()
-                .flatten()
-                .map(|user| user.dir)
-        })
+        .or_else(|| nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.dir))
         .unwrap_or_else(|| PathBuf::from("/"))
 }
 
 fn local_user() -> Option<String> {
-    nix::unistd::User::from_uid(nix::unistd::getuid())
-        .ok()
-        .flatten()
-        .map(|user| user.name)
+    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name)
 }
 
 /// What the tokens of ssh_config(5), "TOKENS", stand for.
@@ -391,28 +350,11 @@ impl Tokens<'_> {
 
 fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError> {
     let hostname = options.one("hostname").unwrap_or(&query.host).to_owned();
-    let user = options
-        .one("user")
-        .map(str::to_owned)
-        .or_else(|| query.user.clone())
-        .or_else(local_user);
-    let user = user.ok_or_else(|| SshError::Config {
-        host: query.host.clone(),
-        why: "no user name".to_owned(),
-    })?;
-    let port = options
-        .one("port")
-        .and_then(|port| port.parse().ok())
-        .or(query.port)
-        .unwrap_or(22);
+    let user = options.one("user").map(str::to_owned).or_else(|| query.user.clone()).or_else(local_user);
+    let user = user.ok_or_else(|| SshError::Config { host: query.host.clone(), why: "no user name".to_owned() })?;
+    let port = options.one("port").and_then(|port| port.parse().ok()).or(query.port).unwrap_or(22);
     let alias = options.set("hostkeyalias");
-    let tokens = Tokens {
-        host: &query.host,
-        hostname: &hostname,
-        port,
-        user: &user,
-        alias,
-    };
+    let tokens = Tokens { host: &query.host, hostname: &hostname, port, user: &user, alias };
 
     let paths = |key: &str, default: &[&str]| -> Vec<PathBuf> {
         match options.one(key) {
@@ -433,9 +375,7 @@ fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError>
     let identity_files = paths("identityfile", &identity_defaults);
     let agent = match options.one("identityagent") {
         Some("none") => None,
-        None | Some("SSH_AUTH_SOCK") => std::env::var_os("SSH_AUTH_SOCK")
-            .filter(|s| !s.is_empty())
-            .map(PathBuf::from),
+        None | Some("SSH_AUTH_SOCK") => std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty()).map(PathBuf::from),
         Some(variable) if variable.starts_with('$') && !variable.starts_with("${") => {
             variable.get(1..).and_then(std::env::var_os).map(PathBuf::from)
         }
@@ -443,9 +383,7 @@ fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError>
     };
     let mut authentications = options.list("preferredauthentications");
     if authentications.is_empty() {
-        authentications = ["publickey", "keyboard-interactive", "password"]
-            .map(str::to_owned)
-            .to_vec();
+        authentications = ["publickey", "keyboard-interactive", "password"].map(str::to_owned).to_vec();
     }
     let off = [
         ("publickey", "pubkeyauthentication"),
@@ -455,19 +393,13 @@ fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError>
     authentications.retain(|method| !off.iter().any(|(name, key)| name == method && options.no(key)));
 
     let interval = options.seconds("serveraliveinterval");
-    let count = options
-        .one("serveralivecountmax")
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(3);
+    let count = options.one("serveralivecountmax").and_then(|count| count.parse().ok()).unwrap_or(3);
     let settings = Settings {
         certificate_files: paths("certificatefile", &[]),
         identities_only: options.yes("identitiesonly"),
         agent,
         user_known_hosts: split("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
-        global_known_hosts: split(
-            "globalknownhostsfile",
-            "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",
-        ),
+        global_known_hosts: split("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"),
         strict_host_keys: match options.one("stricthostkeychecking") {
             Some("yes" | "true") => StrictHostKeys::Yes,
             Some("no" | "false" | "off" | "accept-new") => StrictHostKeys::AcceptNew,
@@ -479,10 +411,7 @@ fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError>
         kex_algorithms: options.list("kexalgorithms"),
         ciphers: options.list("ciphers"),
         macs: options.list("macs"),
-        password_prompts: options
-            .one("numberofpasswordprompts")
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(3),
+        password_prompts: options.one("numberofpasswordprompts").and_then(|n| n.parse().ok()).unwrap_or(3),
         alive_interval: interval.unwrap_or(Duration::from_secs(15)),
         alive_count: if interval.is_some() { count } else { 4 },
         connect_timeout: options.seconds("connecttimeout").unwrap_or(Duration::from_secs(15)),
@@ -527,10 +456,7 @@ fn system_reason(options: &Options, settings: &Settings) -> Option<String> {
     }
     let served = |method: &String| super::auth::METHODS.contains(&method.as_str());
     if !settings.authentications.iter().any(served) {
-        return Some(format!(
-            "PreferredAuthentications {}",
-            settings.authentications.join(",")
-        ));
+        return Some(format!("PreferredAuthentications {}", settings.authentications.join(",")));
     }
     let mut keys = settings.identity_files.iter().filter(|file| file.exists()).peekable();
     if settings.agent.is_none() && keys.peek().is_some() && keys.all(|file| is_hardware_key(file)) {
@@ -559,13 +485,7 @@ mod tests {
         for (key, value) in text.lines().filter_map(|line| line.trim().split_once(' ')) {
             options.0.entry(key.to_owned()).or_default().push(value.to_owned());
         }
-        let query = TargetQuery {
-            host: "gw".into(),
-            user: None,
-            port: None,
-            config: None,
-            program: None,
-        };
+        let query = TargetQuery { host: "gw".into(), user: None, port: None, config: None, program: None };
         interpret(&query, &options).unwrap()
     }
 
@@ -589,17 +509,11 @@ mod tests {
     fn what_russh_lacks_goes_to_the_system() {
         let reason = |text| parsed(text).needs_system().map(str::to_owned);
         assert_eq!(reason(""), None);
-        assert_eq!(
-            reason("gssapiauthentication yes\ncontrolmaster false\nproxycommand none"),
-            None
-        );
+        assert_eq!(reason("gssapiauthentication yes\ncontrolmaster false\nproxycommand none"), None);
         assert_eq!(reason("proxycommand nc %h %p").as_deref(), Some("ProxyCommand"));
         assert_eq!(reason("controlpath /tmp/x").as_deref(), Some("ControlPath"));
         let only = "preferredauthentications gssapi-with-mic";
-        assert_eq!(
-            reason(only).as_deref(),
-            Some("PreferredAuthentications gssapi-with-mic")
-        );
+        assert_eq!(reason(only).as_deref(), Some("PreferredAuthentications gssapi-with-mic"));
         assert_eq!(reason("preferredauthentications gssapi-with-mic,publickey"), None);
         assert_eq!(reason("ciphers 3des-cbc-of-tomorrow").as_deref(), Some("Ciphers"));
     }
@@ -611,19 +525,10 @@ mod tests {
              identityfile /x/%C\nuserknownhostsfile /k1 ~/k2\nglobalknownhostsfile none\nserveraliveinterval 5",
         );
         let home = home();
-        assert_eq!(
-            target.settings.identity_files,
-            [home.join("k_gw.example.org_ann_2200%"), "/a b/gw".into()]
-        );
-        assert_eq!(
-            target.settings.user_known_hosts,
-            [PathBuf::from("/k1"), home.join("k2")]
-        );
+        assert_eq!(target.settings.identity_files, [home.join("k_gw.example.org_ann_2200%"), "/a b/gw".into()]);
+        assert_eq!(target.settings.user_known_hosts, [PathBuf::from("/k1"), home.join("k2")]);
         assert!(target.settings.global_known_hosts.is_empty());
-        assert_eq!(
-            (target.settings.alive_interval.as_secs(), target.settings.alive_count),
-            (5, 3)
-        );
+        assert_eq!((target.settings.alive_interval.as_secs(), target.settings.alive_count), (5, 3));
         assert_eq!(parsed("").settings.alive_count, 4);
     }
 }

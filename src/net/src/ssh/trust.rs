@@ -36,10 +36,7 @@ impl Trust {
                 Ok(bytes) => known.add(file, &String::from_utf8_lossy(&bytes)),
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => (),
                 Err(source) => {
-                    return Err(SshError::KnownHosts {
-                        file: file.clone(),
-                        source,
-                    });
+                    return Err(SshError::KnownHosts { file: file.clone(), source });
                 }
             }
         }
@@ -47,9 +44,7 @@ impl Trust {
         let portless = (alias.is_none() && target.port != 22).then(|| target.hostname.to_ascii_lowercase());
         Ok(Trust {
             host: target.host.clone(),
-            name: alias
-                .clone()
-                .unwrap_or_else(|| lookup_name(&target.hostname, target.port)),
+            name: alias.clone().unwrap_or_else(|| lookup_name(&target.hostname, target.port)),
             hostname: alias.unwrap_or_else(|| target.hostname.clone()),
             portless,
             strict: settings.strict_host_keys,
@@ -83,46 +78,28 @@ impl Trust {
     ) -> Result<(), SshError> {
         let key = shown.public_key();
         let host = self.host.clone();
-        let protocol = |e: russh::keys::ssh_key::Error| SshError::Protocol {
-            host: self.host.clone(),
-            why: e.to_string(),
-        };
+        let protocol =
+            |e: russh::keys::ssh_key::Error| SshError::Protocol { host: self.host.clone(), why: e.to_string() };
         let blob = key.to_bytes().map_err(protocol)?;
         let key_type = match key.algorithm() {
             Algorithm::Rsa { .. } => "ssh-rsa".to_owned(),
             algorithm => algorithm.to_string(),
         };
-        let shown_key = ShownKey {
-            name: self.name.clone(),
-            key_type,
-            fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
-        };
+        let shown_key =
+            ShownKey { name: self.name.clone(), key_type, fingerprint: key.fingerprint(HashAlg::Sha256).to_string() };
         let boxed = || Box::new(shown_key.clone());
         match self.judge(shown, &blob) {
             Verdict::Known => Ok(()),
-            Verdict::Revoked { file, line } => Err(SshError::HostKeyRevoked {
-                host,
-                key: boxed(),
-                file,
-                line,
-            }),
-            Verdict::Changed { file, line } => Err(SshError::HostKeyChanged {
-                host,
-                key: boxed(),
-                file,
-                line,
-            }),
+            Verdict::Revoked { file, line } => Err(SshError::HostKeyRevoked { host, key: boxed(), file, line }),
+            Verdict::Changed { file, line } => Err(SshError::HostKeyChanged { host, key: boxed(), file, line }),
             Verdict::Unknown => {
                 let accepted = match self.strict {
                     StrictHostKeys::Yes => false,
                     StrictHostKeys::AcceptNew => true,
                     StrictHostKeys::Ask if !prompter.interactive() => false,
                     StrictHostKeys::Ask => {
-                        let question = HostKeyQuestion {
-                            host: host.clone(),
-                            key: shown_key.clone(),
-                            file: self.file.clone(),
-                        };
+                        let question =
+                            HostKeyQuestion { host: host.clone(), key: shown_key.clone(), file: self.file.clone() };
                         asking.send_replace(true);
                         let accepted = prompter.confirm_host_key(question).await;
                         asking.send_replace(false);
@@ -134,10 +111,7 @@ impl Trust {
                 }
                 if let Some(file) = &self.file {
                     self.remember(file, &shown_key.key_type, &blob)
-                        .map_err(|source| SshError::KnownHosts {
-                            file: file.clone(),
-                            source,
-                        })?;
+                        .map_err(|source| SshError::KnownHosts { file: file.clone(), source })?;
                     let text = format!("Added {} ({shown_key}) to {}", self.name, file.display());
                     prompter.info(&self.host, &text);
                 }
@@ -164,11 +138,7 @@ impl Trust {
         if std::fs::read(file).is_ok_and(|text| text.last().is_some_and(|&last| last != b'\n')) {
             line.insert(0, '\n');
         }
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(file)?;
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
         file.write_all(line.as_bytes())
     }
 }
@@ -176,16 +146,11 @@ impl Trust {
 /// Whether a host certificate is itself in order, for this host and time. That its authority is trusted is not checked here.
 fn vouches(certificate: &Certificate, hostname: &str, now: SystemTime) -> bool {
     let principals = certificate.valid_principals();
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
     certificate.cert_type().is_host()
         && certificate.critical_options().is_empty()
         && certificate.signature().algorithm() != (Algorithm::Rsa { hash: None })
-        && (principals.is_empty()
-            || principals
-                .iter()
-                .any(|principal| principal.eq_ignore_ascii_case(hostname)))
+        && (principals.is_empty() || principals.iter().any(|principal| principal.eq_ignore_ascii_case(hostname)))
         && certificate.validate_at(now, [&authority]).is_ok()
 }

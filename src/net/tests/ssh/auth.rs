@@ -24,14 +24,8 @@ async fn a_passphrase_is_asked_once() {
     assert_eq!(user.asked.lock().unwrap()[1].kind, PromptKind::Passphrase);
 
     let fresh = || ConnectOptions::default();
-    let wrong = site
-        .connect_with(&fresh(), &Answers::give(&["a", "b", "c", "d"]))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&wrong, SshError::Passphrase { key, .. } if *key == site.path("id")),
-        "{wrong}"
-    );
+    let wrong = site.connect_with(&fresh(), &Answers::give(&["a", "b", "c", "d"])).await.unwrap_err();
+    assert!(matches!(&wrong, SshError::Passphrase { key, .. } if *key == site.path("id")), "{wrong}");
     assert_eq!(wrong.class(), Class::Denied);
     let cancelled = site.connect_with(&fresh(), &Answers::give(&[])).await.unwrap_err();
     assert!(matches!(cancelled, SshError::Cancelled { .. }), "{cancelled}");
@@ -43,10 +37,7 @@ async fn a_passphrase_is_asked_once() {
     site.write("authorized", "");
     let user = Answers::give(&["open sesame"]);
     let refused = site.connect_with(&fresh(), &user).await.unwrap_err();
-    assert!(
-        matches!(&refused, SshError::AuthRefused { tried, .. } if tried[0].contains("refused")),
-        "{refused}"
-    );
+    assert!(matches!(&refused, SshError::AuthRefused { tried, .. } if tried[0].contains("refused")), "{refused}");
     assert_eq!(user.questions(), [""; 0]);
 }
 
@@ -54,30 +45,12 @@ async fn a_passphrase_is_asked_once() {
 async fn old_key_formats_are_read() {
     needs_openssh!();
     let site = Site::with("PubkeyAcceptedAlgorithms +ssh-rsa\n");
-    for (format, passphrase) in [
-        ("PEM", ""),
-        ("PKCS8", ""),
-        ("PKCS8", "open sesame"),
-        ("PEM", "open sesame"),
-    ] {
+    for (format, passphrase) in [("PEM", ""), ("PKCS8", ""), ("PKCS8", "open sesame"), ("PEM", "open sesame")] {
         for name in ["id", "id.pub"] {
             std::fs::remove_file(site.path(name)).unwrap();
         }
         let file = site.path("id");
-        run(
-            "ssh-keygen",
-            &[
-                "-q",
-                "-t",
-                "rsa",
-                "-m",
-                format,
-                "-N",
-                passphrase,
-                "-f",
-                file.to_str().unwrap(),
-            ],
-        );
+        run("ssh-keygen", &["-q", "-t", "rsa", "-m", format, "-N", passphrase, "-f", file.to_str().unwrap()]);
         site.write("authorized", &site.read("id.pub"));
         let user = Answers::give(&["open sesame"]);
         let result = site.connect_with(&ConnectOptions::default(), &user).await;
@@ -94,19 +67,7 @@ async fn certificates_open_doors_too() {
     let sign = |key: &str| {
         let (ca, public) = (site.path("ca"), site.path(&format!("{key}.pub")));
         let user = crate::server::user();
-        run(
-            "ssh-keygen",
-            &[
-                "-q",
-                "-s",
-                ca.to_str().unwrap(),
-                "-I",
-                "me",
-                "-n",
-                &user,
-                public.to_str().unwrap(),
-            ],
-        );
+        run("ssh-keygen", &["-q", "-s", ca.to_str().unwrap(), "-I", "me", "-n", &user, public.to_str().unwrap()]);
     };
     sign("id");
     site.connect().await;
@@ -114,11 +75,7 @@ async fn certificates_open_doors_too() {
     sign("rsa");
     std::fs::rename(site.path("rsa-cert.pub"), site.path("elsewhere.pub")).unwrap();
     let [key, certificate] = ["rsa", "elsewhere.pub"].map(|name| site.path(name));
-    site.config(&format!(
-        "Host gw\n IdentityFile {}\n CertificateFile {}",
-        key.display(),
-        certificate.display()
-    ));
+    site.config(&format!("Host gw\n IdentityFile {}\n CertificateFile {}", key.display(), certificate.display()));
     std::fs::remove_file(site.path("id-cert.pub")).unwrap();
     site.connect().await;
 }
@@ -129,12 +86,7 @@ struct Agent(std::process::Child);
 impl Agent {
     fn start(site: &Site) -> Agent {
         let mut command = Command::new("ssh-agent");
-        command
-            .arg("-D")
-            .arg("-a")
-            .arg(site.path("agent"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.arg("-D").arg("-a").arg(site.path("agent")).stdin(Stdio::null()).stdout(Stdio::null());
         let agent = Agent(command.spawn().unwrap());
         while !site.path("agent").exists() {
             std::thread::yield_now();
@@ -157,11 +109,7 @@ async fn the_agent_is_used_as_the_configuration_says() {
     let _agent = Agent::start(&site);
     let add = |key: &str| {
         let socket = site.path("agent");
-        let status = Command::new("ssh-add")
-            .arg("-q")
-            .arg(site.path(key))
-            .env("SSH_AUTH_SOCK", socket)
-            .status();
+        let status = Command::new("ssh-add").arg("-q").arg(site.path(key)).env("SSH_AUTH_SOCK", socket).status();
         assert!(status.unwrap().success());
     };
     for kind in ["rsa", "ecdsa"] {
@@ -178,10 +126,7 @@ async fn the_agent_is_used_as_the_configuration_says() {
     site.config(&lines("yes"));
     let refused = site.try_connect(&Answers::nobody()).await.unwrap_err();
     let none = ["publickey: no key".to_owned()];
-    assert!(
-        matches!(&refused, SshError::AuthRefused { tried, .. } if tried[..] == none),
-        "{refused}"
-    );
+    assert!(matches!(&refused, SshError::AuthRefused { tried, .. } if tried[..] == none), "{refused}");
     // An agent that isn't there is said, and passed over.
     site.keygen("key", "ed25519", "");
     site.config("IdentityAgent /nonexistent/agent");
@@ -216,21 +161,14 @@ async fn a_refusal_says_what_was_tried() {
         site.keygen(name, "ed25519", "");
     }
     let refused = site.try_connect(&Answers::give(&[])).await.unwrap_err();
-    let SshError::AuthRefused {
-        user, tried, offered, ..
-    } = &refused
-    else {
-        panic!("{refused}")
-    };
+    let SshError::AuthRefused { user, tried, offered, .. } = &refused else { panic!("{refused}") };
     assert_eq!(*user, crate::server::user());
     assert_eq!(*tried, [format!("publickey {}: refused", site.path("id").display())]);
     assert_eq!(offered, &["publickey"]);
     assert!(!refused.is_transient());
     // So many that the server hangs up.
     let file = |name| format!(" IdentityFile {}\n", site.path(name).display());
-    let files: String = ["second", "third", "fourth", "fifth", "sixth", "seventh"]
-        .map(file)
-        .concat();
+    let files: String = ["second", "third", "fourth", "fifth", "sixth", "seventh"].map(file).concat();
     site.config(&format!("Host gw\n{files}"));
     let refused = site.try_connect(&Answers::give(&[])).await.unwrap_err();
     assert!(
@@ -260,43 +198,25 @@ mod questions {
     }
 
     fn ask(name: &'static str, prompts: Vec<(&'static str, bool)>) -> Auth {
-        let prompts = prompts
-            .into_iter()
-            .map(|(text, echo)| (Cow::Borrowed(text), echo))
-            .collect::<Vec<_>>();
-        Auth::Partial {
-            name: name.into(),
-            instructions: "Mind the \x1b[31mgap".into(),
-            prompts: prompts.into(),
-        }
+        let prompts = prompts.into_iter().map(|(text, echo)| (Cow::Borrowed(text), echo)).collect::<Vec<_>>();
+        Auth::Partial { name: name.into(), instructions: "Mind the \x1b[31mgap".into(), prompts: prompts.into() }
     }
 
     fn refuse(methods: &[MethodKind], partial_success: bool) -> Auth {
-        Auth::Reject {
-            proceed_with_methods: Some(MethodSet::from(methods)),
-            partial_success,
-        }
+        Auth::Reject { proceed_with_methods: Some(MethodSet::from(methods)), partial_success }
     }
 
     impl Handler for Asker {
         type Error = russh::Error;
 
         async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
-            let first = if self.two_factors {
-                MethodKind::Password
-            } else {
-                MethodKind::KeyboardInteractive
-            };
+            let first = if self.two_factors { MethodKind::Password } else { MethodKind::KeyboardInteractive };
             Ok(refuse(&[first], false))
         }
 
         async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
             self.passed = password == "secret";
-            let next = if self.passed {
-                MethodKind::KeyboardInteractive
-            } else {
-                MethodKind::Password
-            };
+            let next = if self.passed { MethodKind::KeyboardInteractive } else { MethodKind::Password };
             Ok(refuse(&[next], self.passed))
         }
 
@@ -306,11 +226,8 @@ mod questions {
             _: &str,
             response: Option<Response<'a>>,
         ) -> Result<Auth, russh::Error> {
-            let answers: Vec<String> = response
-                .into_iter()
-                .flatten()
-                .map(|answer| String::from_utf8_lossy(&answer).into_owned())
-                .collect();
+            let answers: Vec<String> =
+                response.into_iter().flatten().map(|answer| String::from_utf8_lossy(&answer).into_owned()).collect();
             self.round += 1;
             let good = match self.round {
                 1 => return Ok(ask("Login", vec![("Password: ", false), ("Colour:", true)])),
@@ -343,21 +260,13 @@ mod questions {
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let asker = Asker {
-                round: 0,
-                two_factors,
-                passed: false,
-            };
+            let asker = Asker { round: 0, two_factors, passed: false };
             if let Ok(session) = russh::server::run_stream(Arc::new(config), stream, asker).await {
                 let _ = session.await;
             }
         });
-        let query = TargetQuery {
-            port: Some(port),
-            program: None,
-            user: Some("ann".into()),
-            ..TargetQuery::new("127.0.0.1")
-        };
+        let query =
+            TargetQuery { port: Some(port), program: None, user: Some("ann".into()), ..TargetQuery::new("127.0.0.1") };
         let mut target = Target::resolve(&query).await.unwrap();
         target.settings.user_known_hosts = vec![dir.path().join("known")];
         target.settings.identity_files = Vec::new();
@@ -379,10 +288,7 @@ mod questions {
         try_login(&user, false).await.unwrap();
         assert_eq!(user.questions(), ["Password: ", "Colour: ", "Code "]);
         let asked = user.asked.lock().unwrap();
-        assert_eq!(
-            asked.iter().map(|prompt| prompt.echo).collect::<Vec<_>>(),
-            [false, true, false]
-        );
+        assert_eq!(asked.iter().map(|prompt| prompt.echo).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(asked[0].instruction, "Login\nMind the  [31mgap");
         assert_eq!(asked[1].instruction, "");
     }

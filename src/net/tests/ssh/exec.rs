@@ -15,23 +15,14 @@ pub(crate) async fn commands(gateway: &Gateway) {
     let run = |command: &'static str, input: &'static [u8]| gateway.exec_collect(command, input, SOON, 1 << 20);
     let output = run("cat; echo oops >&2; exit 3", b"hello").await.unwrap();
     assert_eq!(output.status, ExitStatus::Code(3));
-    assert_eq!(
-        (output.stdout.as_slice(), output.stderr.as_slice()),
-        (&b"hello"[..], &b"oops\n"[..])
-    );
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"hello"[..], &b"oops\n"[..]));
     // A command that doesn't read what it is given, and one that ends with the code that ssh uses for itself.
     assert!(run("true", &[b'x'; 300_000]).await.unwrap().status.success());
     assert_eq!(run("exit 255", b"").await.unwrap().status, ExitStatus::Code(255));
 
     let too_much = gateway.exec_collect("yes", b"", SOON, 1000).await.unwrap_err();
-    assert!(
-        matches!(too_much, SshError::TooMuchOutput { limit: 1000, .. }),
-        "{too_much}"
-    );
-    let too_long = gateway
-        .exec_collect("sleep 60", b"", Duration::from_millis(300), 10)
-        .await
-        .unwrap_err();
+    assert!(matches!(too_much, SshError::TooMuchOutput { limit: 1000, .. }), "{too_much}");
+    let too_long = gateway.exec_collect("sleep 60", b"", Duration::from_millis(300), 10).await.unwrap_err();
     assert!(matches!(too_long, SshError::CommandTimedOut { .. }), "{too_long}");
 
     // 8 MB each way, and the output's unread half doesn't hurry anyone.
@@ -57,36 +48,21 @@ pub(crate) async fn uploads(gateway: &Gateway, site: &Site) {
     let file = site.path("it's a $(file)");
     let path = file.to_str().unwrap();
     let mut seen = Vec::new();
-    gateway
-        .upload(data.as_slice(), size, path, 0o750, |sent| seen.push(sent))
-        .await
-        .unwrap();
+    gateway.upload(data.as_slice(), size, path, 0o750, |sent| seen.push(sent)).await.unwrap();
     assert!(std::fs::read(&file).unwrap() == data);
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o750);
     assert!(seen.is_sorted() && seen.last() == Some(&size));
 
     // Less than was said, as when the line is cut: the old file stays, and nothing else is left.
     let before = std::fs::read_dir(site.dir.path()).unwrap().count();
-    let cut = gateway
-        .upload(&data[..1000], size, path, 0o750, |_| ())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&cut, SshError::Upload { stderr, .. } if stderr == "incomplete"),
-        "{cut}"
-    );
+    let cut = gateway.upload(&data[..1000], size, path, 0o750, |_| ()).await.unwrap_err();
+    assert!(matches!(&cut, SshError::Upload { stderr, .. } if stderr == "incomplete"), "{cut}");
     assert!(std::fs::read(&file).unwrap() == data);
     assert_eq!(std::fs::read_dir(site.dir.path()).unwrap().count(), before);
 
     let nowhere = format!("{path}/x");
-    let refused = gateway
-        .upload(data.as_slice(), size, &nowhere, 0o600, |_| ())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&refused, SshError::Upload { stderr, .. } if stderr.contains("irectory")),
-        "{refused}"
-    );
+    let refused = gateway.upload(data.as_slice(), size, &nowhere, 0o600, |_| ()).await.unwrap_err();
+    assert!(matches!(&refused, SshError::Upload { stderr, .. } if stderr.contains("irectory")), "{refused}");
 }
 
 #[tokio::test]
@@ -109,14 +85,7 @@ async fn one_session_is_enough_and_two_are_refused() {
     let site = Site::with("MaxSessions 1\n");
     let gateway = site.connect().await;
     for _ in 0..20 {
-        assert!(
-            gateway
-                .exec_collect("true", b"", SOON, 10)
-                .await
-                .unwrap()
-                .status
-                .success()
-        );
+        assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
     }
     let first = gateway.exec("cat").await.unwrap();
     let refused = gateway.exec("true").await.unwrap_err();
@@ -142,14 +111,7 @@ async fn keys_of_all_kinds_and_options_of_all_kinds_are_honoured() {
         let target = site.target().await;
         assert_eq!(target.settings.identity_files.len(), 2);
         let gateway = site.connect().await;
-        assert!(
-            gateway
-                .exec_collect("true", b"", SOON, 10)
-                .await
-                .unwrap()
-                .status
-                .success()
-        );
+        assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
     }
     site.write(
         "more",
@@ -160,14 +122,7 @@ async fn keys_of_all_kinds_and_options_of_all_kinds_are_honoured() {
     let target = site.target().await;
     assert_eq!(target.settings.alive_interval, Duration::from_secs(7));
     let gateway = site.connect().await;
-    assert!(
-        gateway
-            .exec_collect("true", b"", SOON, 10)
-            .await
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
 }
 
 #[tokio::test]
@@ -183,10 +138,7 @@ async fn hosts_behind_hosts_are_reached() {
     );
     site.config(&other);
     let target = site.target().await;
-    assert_eq!(
-        target.jumps.iter().map(|hop| hop.host.as_str()).collect::<Vec<_>>(),
-        ["jump"]
-    );
+    assert_eq!(target.jumps.iter().map(|hop| hop.host.as_str()).collect::<Vec<_>>(), ["jump"]);
     let gateway = site.connect().await;
     commands(&gateway).await;
     gateway.close().await;
@@ -196,10 +148,7 @@ async fn hosts_behind_hosts_are_reached() {
     // The jump host's own key and login are checked as any other's.
     jump.write("known", "");
     let refused = site.try_connect(&Answers::nobody()).await.unwrap_err();
-    assert!(
-        matches!(&refused, SshError::HostKeyUnknown { host, .. } if host == "jump"),
-        "{refused}"
-    );
+    assert!(matches!(&refused, SshError::HostKeyUnknown { host, .. } if host == "jump"), "{refused}");
     // A chain that bites its tail ends.
     site.config("Host gw\n ProxyJump jump\nHost jump\n ProxyJump gw");
     let endless = vo_net::ssh::Target::resolve(&site.query("gw")).await.unwrap_err();
@@ -219,17 +168,8 @@ async fn no_ssh_program_no_configuration() {
     target.settings.user_known_hosts = vec![site.path("known")];
     target.settings.identity_files = vec![site.path("id")];
     target.settings.agent = None;
-    let gateway = Gateway::connect(&target, &ConnectOptions::default(), Answers::nobody())
-        .await
-        .unwrap();
-    assert!(
-        gateway
-            .exec_collect("true", b"", SOON, 10)
-            .await
-            .unwrap()
-            .status
-            .success()
-    );
+    let gateway = Gateway::connect(&target, &ConnectOptions::default(), Answers::nobody()).await.unwrap();
+    assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
 }
 
 #[tokio::test]
@@ -238,10 +178,7 @@ async fn the_next_address_is_tried() {
     let site = Site::new();
     // The server listens on 127.0.0.1 alone; where the name means ::1 first, that one refuses.
     site.config("Host gw\n HostName localhost");
-    site.write(
-        "known",
-        &format!("[localhost]:{} {}\n", site.address.port(), site.public("host_ed25519")),
-    );
+    site.write("known", &format!("[localhost]:{} {}\n", site.address.port(), site.public("host_ed25519")));
     site.connect().await;
     site.config("Host gw\n HostName localhost\n AddressFamily inet6");
     let e = site.try_connect(&Answers::nobody()).await.unwrap_err();

@@ -10,18 +10,11 @@ use crate::exec::SOON;
 use crate::server::{Answers, Site, needs_openssh};
 
 async fn fails(host: &str, port: u16, timeout: Duration) -> SshError {
-    let query = TargetQuery {
-        port: Some(port),
-        program: None,
-        user: Some("ann".into()),
-        ..TargetQuery::new(host)
-    };
+    let query = TargetQuery { port: Some(port), program: None, user: Some("ann".into()), ..TargetQuery::new(host) };
     let mut target = Target::resolve(&query).await.unwrap();
     target.settings.connect_timeout = timeout;
     target.settings.user_known_hosts = Vec::new();
-    Gateway::connect(&target, &ConnectOptions::default(), std::sync::Arc::new(NoPrompter))
-        .await
-        .unwrap_err()
+    Gateway::connect(&target, &ConnectOptions::default(), std::sync::Arc::new(NoPrompter)).await.unwrap_err()
 }
 
 /// A server that sends `says`, then keeps the connection for as long as `hold`.
@@ -43,44 +36,25 @@ async fn speaker(says: &'static [u8], hold: bool) -> u16 {
 #[tokio::test]
 async fn each_failure_has_its_name_and_class() {
     let short = Duration::from_millis(300);
-    let free = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let e = fails("127.0.0.1", free, SOON).await;
     assert!(matches!(e, SshError::Refused { .. }) && e.class() == Class::Down, "{e}");
     let e = fails("no-such-host.invalid", 22, SOON).await;
     assert!(matches!(e, SshError::NotFound { .. }) && e.is_transient(), "{e}");
     // Accepts and says nothing, before and after its version.
     let e = fails("127.0.0.1", speaker(b"", true).await, short).await;
-    assert!(
-        matches!(e, SshError::TimedOut { .. }) && e.class() == Class::Down,
-        "{e}"
-    );
+    assert!(matches!(e, SshError::TimedOut { .. }) && e.class() == Class::Down, "{e}");
     let e = fails("127.0.0.1", speaker(b"SSH-2.0-x\r\n", true).await, short).await;
     assert!(matches!(e, SshError::TimedOut { .. }), "{e}");
     // Closes at once, says why, or closes after its version.
     let e = fails("127.0.0.1", speaker(b"", false).await, SOON).await;
-    assert!(
-        matches!(e, SshError::TurnedAway { .. }) && e.class() == Class::Blocked,
-        "{e}"
-    );
+    assert!(matches!(e, SshError::TurnedAway { .. }) && e.class() == Class::Blocked, "{e}");
     let e = fails("127.0.0.1", speaker(b"Exceeded MaxStartups\r\n", false).await, SOON).await;
-    assert!(
-        matches!(&e, SshError::TurnedAway { why, .. } if why == "Exceeded MaxStartups"),
-        "{e}"
-    );
+    assert!(matches!(&e, SshError::TurnedAway { why, .. } if why == "Exceeded MaxStartups"), "{e}");
     let e = fails("127.0.0.1", speaker(b"SSH-2.0-x\r\n", false).await, SOON).await;
     assert!(matches!(e, SshError::TurnedAway { .. }), "{e}");
     // No SSH server at all.
-    let e = fails(
-        "127.0.0.1",
-        speaker(b"SSH-2.0-x\r\nGET / HTTP/1.1\r\n\r\n\r\n\r\n\r\n", true).await,
-        SOON,
-    )
-    .await;
+    let e = fails("127.0.0.1", speaker(b"SSH-2.0-x\r\nGET / HTTP/1.1\r\n\r\n\r\n\r\n\r\n", true).await, SOON).await;
     assert!(matches!(e, SshError::Protocol { .. }) && !e.is_transient(), "{e}");
     for host in ["", "-oProxyCommand=touch /tmp/x", "a b", "a\nb"] {
         let e = Target::resolve(&TargetQuery::new(host)).await.unwrap_err();
@@ -94,19 +68,10 @@ async fn a_bad_configuration_is_quoted() {
     let site = Site::new();
     site.write("config", "Host gw\n Prot 22\n");
     let e = Target::resolve(&site.query("gw")).await.unwrap_err();
-    assert!(
-        matches!(&e, SshError::Config { why, .. } if why.contains("Bad configuration option: prot")),
-        "{e}"
-    );
-    let missing = TargetQuery {
-        config: Some(site.path("none")),
-        ..site.query("gw")
-    };
+    assert!(matches!(&e, SshError::Config { why, .. } if why.contains("Bad configuration option: prot")), "{e}");
+    let missing = TargetQuery { config: Some(site.path("none")), ..site.query("gw") };
     let e = Target::resolve(&missing).await.unwrap_err();
-    assert!(
-        matches!(&e, SshError::Config { why, .. } if why.contains("No such file")),
-        "{e}"
-    );
+    assert!(matches!(&e, SshError::Config { why, .. } if why.contains("No such file")), "{e}");
 }
 
 #[tokio::test]
@@ -120,10 +85,7 @@ async fn a_stopped_server_is_noticed() {
     let lost = tokio::time::timeout(SOON, gateway.closed()).await.unwrap();
     assert!(lost.to_string().contains("no longer answers"), "{lost}");
     let ended = tokio::time::timeout(SOON, exec.exit.wait()).await.unwrap().unwrap_err();
-    assert!(
-        matches!(&ended, SshError::Closed { .. }) && ended.class() == Class::Down,
-        "{ended}"
-    );
+    assert!(matches!(&ended, SshError::Closed { .. }) && ended.class() == Class::Down, "{ended}");
     site.signal("CONT");
     let after = gateway.exec("true").await.unwrap_err();
     assert!(matches!(after, SshError::Closed { .. }), "{after}");

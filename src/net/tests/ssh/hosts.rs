@@ -62,73 +62,29 @@ async fn verdicts_are_those_of_openssh() {
     let cases = [
         ("nothing", String::new(), "unknown"),
         ("right", format!("{name} {right}"), "known"),
-        (
-            "right, another line ends the file",
-            format!("{name} {right}\n\n# x"),
-            "known",
-        ),
+        ("right, another line ends the file", format!("{name} {right}\n\n# x"), "known"),
         ("only the second type", format!("{name} {ecdsa}"), "known"),
         ("wrong", format!("{name} {wrong}"), "changed"),
         ("wrong and right", format!("{name} {wrong}\n{name} {right}"), "known"),
         ("right and wrong", format!("{name} {right}\n{name} {wrong}"), "known"),
-        (
-            "wrong of one type, right of the other",
-            format!("{name} {wrong}\n{name} {ecdsa}"),
-            "changed",
-        ),
+        ("wrong of one type, right of the other", format!("{name} {wrong}\n{name} {ecdsa}"), "changed"),
         ("a type that it doesn't have", format!("{name} {wrong_rsa}"), "changed"),
         ("wrong of its second type", format!("{name} {wrong_ecdsa}"), "changed"),
         ("without port", format!("127.0.0.1 {right}"), "known"),
         ("without port, wrong", format!("127.0.0.1 {wrong}"), "unknown"),
-        (
-            "wrong with port, right without",
-            format!("{name} {wrong}\n127.0.0.1 {right}"),
-            "changed",
-        ),
+        ("wrong with port, right without", format!("{name} {wrong}\n127.0.0.1 {right}"), "changed"),
         ("another port", format!("[127.0.0.1]:{} {right}", port ^ 1), "unknown"),
         ("hashed", hashed(&format!("{name} {right}\n")), "known"),
         ("hashed, wrong", hashed(&format!("{name} {wrong}\n")), "changed"),
-        (
-            "hashed, another host",
-            hashed(&format!("elsewhere {wrong}\n")),
-            "unknown",
-        ),
+        ("hashed, another host", hashed(&format!("elsewhere {wrong}\n")), "unknown"),
         ("revoked", format!("{name} {right}\n@revoked * {right}"), "revoked"),
-        (
-            "revoked first",
-            format!("@revoked * {right}\n{name} {right}"),
-            "revoked",
-        ),
-        (
-            "revoked elsewhere",
-            format!("{name} {right}\n@revoked elsewhere {right}"),
-            "known",
-        ),
-        (
-            "another revoked",
-            format!("{name} {right}\n@revoked * {wrong}"),
-            "known",
-        ),
-        (
-            "revoked without port",
-            format!("{name} {right}\n@revoked 127.0.0.1 {right}"),
-            "known",
-        ),
-        (
-            "revoked only without port",
-            format!("@revoked 127.0.0.1 {right}"),
-            "revoked",
-        ),
-        (
-            "an authority is no host key",
-            format!("@cert-authority {name} {right}"),
-            "unknown",
-        ),
-        (
-            "an authority beside it",
-            format!("@cert-authority {name} {wrong}\n{name} {right}"),
-            "known",
-        ),
+        ("revoked first", format!("@revoked * {right}\n{name} {right}"), "revoked"),
+        ("revoked elsewhere", format!("{name} {right}\n@revoked elsewhere {right}"), "known"),
+        ("another revoked", format!("{name} {right}\n@revoked * {wrong}"), "known"),
+        ("revoked without port", format!("{name} {right}\n@revoked 127.0.0.1 {right}"), "known"),
+        ("revoked only without port", format!("@revoked 127.0.0.1 {right}"), "revoked"),
+        ("an authority is no host key", format!("@cert-authority {name} {right}"), "unknown"),
+        ("an authority beside it", format!("@cert-authority {name} {wrong}\n{name} {right}"), "known"),
         ("a list", format!("elsewhere,{name} {right}"), "known"),
         ("wildcards", format!("[127.*.?]:{port} {right}"), "known"),
         ("wildcards that miss", format!("[127.?.?.?]:{port}? {right}"), "unknown"),
@@ -136,41 +92,22 @@ async fn verdicts_are_those_of_openssh() {
         ("negated", format!("[127.*]:*,!{name} {right}"), "unknown"),
         ("negated another", format!("!elsewhere,{name} {right}"), "known"),
         ("only negated", format!("!elsewhere {right}"), "unknown"),
-        (
-            "tabs and a comment",
-            format!("\t{name}\t\t{}\ta comment", right.replace(' ', "\t")),
-            "known",
-        ),
+        ("tabs and a comment", format!("\t{name}\t\t{}\ta comment", right.replace(' ', "\t")), "known"),
         ("CRLF", format!("{name} {right}\r\n"), "known"),
         ("CRLF after a comment", format!("{name} {right} me@here\r\n"), "known"),
         ("commented out", format!("#{name} {right}"), "unknown"),
         ("unknown marker", format!("@trusted {name} {right}"), "unknown"),
-        (
-            "the type lies",
-            format!("{name} {}", right.replace("ssh-ed25519", "ssh-rsa")),
-            "unknown",
-        ),
+        ("the type lies", format!("{name} {}", right.replace("ssh-ed25519", "ssh-rsa")), "unknown"),
         ("cut off", format!("{name} {}", &right[..40]), "unknown"),
-        (
-            "a bad line first",
-            format!("{name} ssh-ed25519 !!!\n{name} {right}"),
-            "known",
-        ),
-        (
-            "no key",
-            format!("{name}\n{name} ssh-ed25519\n@revoked\n@cert-authority {name}"),
-            "unknown",
-        ),
+        ("a bad line first", format!("{name} ssh-ed25519 !!!\n{name} {right}"), "known"),
+        ("no key", format!("{name}\n{name} ssh-ed25519\n@revoked\n@cert-authority {name}"), "unknown"),
     ];
     let mut wrongs = Vec::new();
     for (what, text, expected) in cases {
         site.write("known", &text);
         let both = (openssh(&site, &[]), ours(&site).await);
         if both != (expected, expected) {
-            wrongs.push(format!(
-                "{what}: expected {expected}, OpenSSH {}, ours {}",
-                both.0, both.1
-            ));
+            wrongs.push(format!("{what}: expected {expected}, OpenSSH {}, ours {}", both.0, both.1));
         }
     }
     assert!(wrongs.is_empty(), "{wrongs:#?}");
@@ -185,10 +122,7 @@ async fn verdicts_are_those_of_openssh() {
         assert_eq!((openssh(&site, &[]), ours(&site).await), (expected, expected), "{text}");
     }
     // Several files count together.
-    site.config(&format!(
-        "UserKnownHostsFile {0}/a {0}/b\nGlobalKnownHostsFile {0}/c",
-        site.dir.path().display()
-    ));
+    site.config(&format!("UserKnownHostsFile {0}/a {0}/b\nGlobalKnownHostsFile {0}/c", site.dir.path().display()));
     site.write("b", &format!("{name} {right}"));
     assert_eq!((openssh(&site, &[]), ours(&site).await), ("known", "known"));
     site.write("c", &format!("@revoked * {right}"));
@@ -205,12 +139,7 @@ async fn host_certificates_are_judged_as_openssh_does() {
     let (name, key) = (site.name(), site.path("host_ed25519.pub"));
     let certify = |args: &[&str]| {
         let ca = site.path("ca");
-        let all = [
-            &["-q", "-s", ca.to_str().unwrap(), "-I", "host"],
-            args,
-            &[key.to_str().unwrap()],
-        ]
-        .concat();
+        let all = [&["-q", "-s", ca.to_str().unwrap(), "-I", "host"], args, &[key.to_str().unwrap()]].concat();
         run("ssh-keygen", &all);
     };
     let [ca, other, plain] = ["ca", "other", "host_ed25519"].map(|key| site.public(key));
@@ -219,46 +148,16 @@ async fn host_certificates_are_judged_as_openssh_does() {
     let cases: [(&str, &[&str], String, &str); 12] = [
         ("trusted", good, trusted.clone(), "known"),
         ("any principal", &["-h"], trusted.clone(), "known"),
-        (
-            "another authority",
-            good,
-            format!("@cert-authority * {other}"),
-            "unknown",
-        ),
+        ("another authority", good, format!("@cert-authority * {other}"), "unknown"),
         ("another host", &["-h", "-n", "elsewhere"], trusted.clone(), "unknown"),
-        (
-            "another host, plain key known",
-            &["-h", "-n", "elsewhere"],
-            format!("{trusted}\n{name} {plain}"),
-            "known",
-        ),
+        ("another host, plain key known", &["-h", "-n", "elsewhere"], format!("{trusted}\n{name} {plain}"), "known"),
         ("a pattern", &["-h", "-n", "127.*"], trusted.clone(), "unknown"),
-        (
-            "over",
-            &["-h", "-n", "127.0.0.1", "-V", "20200101:20200102"],
-            trusted.clone(),
-            "unknown",
-        ),
-        (
-            "not yet",
-            &["-h", "-n", "127.0.0.1", "-V", "20980101:20980102"],
-            trusted.clone(),
-            "unknown",
-        ),
-        (
-            "revoked authority",
-            good,
-            format!("{trusted}\n@revoked * {ca}"),
-            "revoked",
-        ),
+        ("over", &["-h", "-n", "127.0.0.1", "-V", "20200101:20200102"], trusted.clone(), "unknown"),
+        ("not yet", &["-h", "-n", "127.0.0.1", "-V", "20980101:20980102"], trusted.clone(), "unknown"),
+        ("revoked authority", good, format!("{trusted}\n@revoked * {ca}"), "revoked"),
         ("revoked key", good, format!("{trusted}\n@revoked * {plain}"), "revoked"),
         ("authority as a plain key", good, format!("{name} {ca}"), "changed"),
-        (
-            "authority for another host",
-            good,
-            format!("@cert-authority elsewhere {ca}"),
-            "unknown",
-        ),
+        ("authority for another host", good, format!("@cert-authority elsewhere {ca}"), "unknown"),
     ];
     let mut wrongs = Vec::new();
     for (what, args, text, expected) in cases {
@@ -266,10 +165,7 @@ async fn host_certificates_are_judged_as_openssh_does() {
         site.write("known", &text);
         let both = (openssh(&site, &[]), ours(&site).await);
         if both != (expected, expected) {
-            wrongs.push(format!(
-                "{what}: expected {expected}, OpenSSH {}, ours {}",
-                both.0, both.1
-            ));
+            wrongs.push(format!("{what}: expected {expected}, OpenSSH {}, ours {}", both.0, both.1));
         }
     }
     assert!(wrongs.is_empty(), "{wrongs:#?}");
@@ -279,10 +175,7 @@ async fn host_certificates_are_judged_as_openssh_does() {
 async fn unknown_keys_are_asked_about_and_remembered() {
     needs_openssh!();
     let site = Site::new();
-    let printed = run(
-        "ssh-keygen",
-        &["-l", "-f", site.path("host_ed25519.pub").to_str().unwrap()],
-    );
+    let printed = run("ssh-keygen", &["-l", "-f", site.path("host_ed25519.pub").to_str().unwrap()]);
     let fingerprint = printed.split(' ').nth(1).unwrap();
     let config = |strict: &str, hash: &str| {
         let file = site.path(".ssh/known");
@@ -296,10 +189,7 @@ async fn unknown_keys_are_asked_about_and_remembered() {
 
     config("ask", "no");
     let refused = site.try_connect(&user).await.unwrap_err();
-    assert!(
-        matches!(&refused, SshError::HostKeyUnknown { key, .. } if key.fingerprint == fingerprint),
-        "{refused}"
-    );
+    assert!(matches!(&refused, SshError::HostKeyUnknown { key, .. } if key.fingerprint == fingerprint), "{refused}");
     assert!(refused.hint().unwrap().contains("ssh gw"));
     assert!(!site.path(".ssh").exists());
     assert_eq!(user.keys.lock().unwrap()[0].key.name, site.name());
@@ -336,10 +226,7 @@ async fn unknown_keys_are_asked_about_and_remembered() {
     site.keygen("wrong", "ed25519", "");
     std::fs::write(site.path(".ssh/known"), site.known_line("wrong")).unwrap();
     let changed = site.try_connect(&user).await.unwrap_err();
-    assert!(
-        matches!(&changed, SshError::HostKeyChanged { line: 1, .. }),
-        "{changed}"
-    );
+    assert!(matches!(&changed, SshError::HostKeyChanged { line: 1, .. }), "{changed}");
     assert!(changed.hint().unwrap().contains("ssh-keygen -f"));
 }
 
@@ -352,38 +239,14 @@ fn lookups_need_no_server() {
     let line = |name: &str, key: &[u8], kind: &str, salt| vo_net::ssh::known_hosts::new_line(name, kind, key, salt);
     let mut known = KnownHosts::default();
     known.add("a".as_ref(), &line("gw.example.org", &key, "ssh-ed25519", None));
-    known.add(
-        "b".as_ref(),
-        &format!("# x\n{}", line("[gw]:2222", &other, "ssh-rsa", Some(&salt))),
-    );
+    known.add("b".as_ref(), &format!("# x\n{}", line("[gw]:2222", &other, "ssh-rsa", Some(&salt))));
     assert_eq!(known.check("gw.example.org", None, &key), Verdict::Known);
-    assert_eq!(
-        known.check(&lookup_name("GW.Example.org", 22), None, &key),
-        Verdict::Known
-    );
-    assert_eq!(
-        known.check("gw.example.org", None, &other),
-        Verdict::Changed {
-            file: "a".into(),
-            line: 1
-        }
-    );
-    assert_eq!(
-        known.check(&lookup_name("gw", 2222), Some("gw"), &other),
-        Verdict::Known
-    );
-    assert_eq!(
-        known.check(&lookup_name("gw", 2222), Some("gw"), &key),
-        Verdict::Changed {
-            file: "b".into(),
-            line: 2
-        }
-    );
+    assert_eq!(known.check(&lookup_name("GW.Example.org", 22), None, &key), Verdict::Known);
+    assert_eq!(known.check("gw.example.org", None, &other), Verdict::Changed { file: "a".into(), line: 1 });
+    assert_eq!(known.check(&lookup_name("gw", 2222), Some("gw"), &other), Verdict::Known);
+    assert_eq!(known.check(&lookup_name("gw", 2222), Some("gw"), &key), Verdict::Changed { file: "b".into(), line: 2 });
     assert_eq!(known.check("gw", None, &key), Verdict::Unknown);
-    assert_eq!(
-        known.key_types("[gw]:2222", Some("gw.example.org")),
-        ["ssh-rsa", "ssh-ed25519"]
-    );
+    assert_eq!(known.key_types("[gw]:2222", Some("gw.example.org")), ["ssh-rsa", "ssh-ed25519"]);
     // Nothing in a file breaks the reader.
     for text in [
         "\0",

@@ -38,11 +38,7 @@ pub(crate) use needs_openssh;
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -107,11 +103,7 @@ impl Site {
                 let output = input.try_clone().unwrap();
                 let mut sshd = Command::new(SSHD);
                 sshd.arg("-i").arg("-f").arg(&config).arg("-E").arg(&log);
-                let child = sshd
-                    .stdin(Stdio::from(input))
-                    .stdout(Stdio::from(output))
-                    .stderr(Stdio::null())
-                    .spawn();
+                let child = sshd.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::null()).spawn();
                 children.lock().unwrap().push(child.unwrap());
             }
         }));
@@ -133,31 +125,13 @@ impl Site {
     pub(crate) fn keygen(&self, name: &str, kind: &str, passphrase: &str) {
         let file = self.path(name);
         let bits: &[&str] = if kind == "rsa" { &["-b", "2048"] } else { &[] };
-        let args = [
-            &[
-                "-q",
-                "-t",
-                kind,
-                "-N",
-                passphrase,
-                "-C",
-                name,
-                "-f",
-                file.to_str().unwrap(),
-            ],
-            bits,
-        ]
-        .concat();
+        let args = [&["-q", "-t", kind, "-N", passphrase, "-C", name, "-f", file.to_str().unwrap()], bits].concat();
         run("ssh-keygen", &args);
     }
 
     /// `type base64` of a public key.
     pub(crate) fn public(&self, name: &str) -> String {
-        self.read(&format!("{name}.pub"))
-            .split(' ')
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.read(&format!("{name}.pub")).split(' ').take(2).collect::<Vec<_>>().join(" ")
     }
 
     /// The server's name in `known_hosts`.
@@ -184,10 +158,7 @@ impl Site {
     }
 
     pub(crate) fn query(&self, host: &str) -> TargetQuery {
-        TargetQuery {
-            config: Some(self.path("config")),
-            ..TargetQuery::new(host)
-        }
+        TargetQuery { config: Some(self.path("config")), ..TargetQuery::new(host) }
     }
 
     pub(crate) async fn target(&self) -> Target {
@@ -195,10 +166,7 @@ impl Site {
     }
 
     pub(crate) async fn try_connect(&self, prompter: &Arc<Answers>) -> Result<Gateway, SshError> {
-        let options = ConnectOptions {
-            control_dir: Some(self.dir.path().to_owned()),
-            ..ConnectOptions::default()
-        };
+        let options = ConnectOptions { control_dir: Some(self.dir.path().to_owned()), ..ConnectOptions::default() };
         self.connect_with(&options, prompter).await
     }
 
@@ -228,10 +196,7 @@ impl Site {
                 }
             }
             for pid in pids {
-                let _ = Command::new("kill")
-                    .args([format!("-{signal}"), pid])
-                    .stderr(Stdio::null())
-                    .status();
+                let _ = Command::new("kill").args([format!("-{signal}"), pid]).stderr(Stdio::null()).status();
             }
         }
     }
@@ -269,20 +234,11 @@ impl Answers {
 
     pub(crate) fn give(answers: &[&str]) -> Arc<Answers> {
         let answers = Mutex::new(answers.iter().map(|answer| Some((*answer).to_owned())).collect());
-        Arc::new(Answers {
-            interactive: true,
-            answers,
-            ..Answers::default()
-        })
+        Arc::new(Answers { interactive: true, answers, ..Answers::default() })
     }
 
     pub(crate) fn questions(&self) -> Vec<String> {
-        self.asked
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|prompt| prompt.text.clone())
-            .collect()
+        self.asked.lock().unwrap().iter().map(|prompt| prompt.text.clone()).collect()
     }
 }
 

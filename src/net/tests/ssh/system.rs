@@ -9,11 +9,7 @@ use crate::exec::{SOON, commands, uploads};
 use crate::server::{Answers, Site, needs_openssh};
 
 fn forced(site: &Site) -> ConnectOptions {
-    ConnectOptions {
-        force_system: true,
-        control_dir: Some(site.dir.path().to_owned()),
-        ..ConnectOptions::default()
-    }
+    ConnectOptions { force_system: true, control_dir: Some(site.dir.path().to_owned()), ..ConnectOptions::default() }
 }
 
 fn sockets(site: &Site) -> usize {
@@ -44,11 +40,7 @@ async fn a_proxy_command_chooses_it() {
     needs_openssh!();
     let site = Site::new();
     // sshd itself as the way to the host.
-    site.config(&format!(
-        "ProxyCommand {} -i -f {}",
-        crate::server::SSHD,
-        site.path("sshd_config").display()
-    ));
+    site.config(&format!("ProxyCommand {} -i -f {}", crate::server::SSHD, site.path("sshd_config").display()));
     let gateway = site.connect().await;
     assert!(gateway.is_system());
     let output = gateway.exec_collect("echo here", b"", SOON, 100).await.unwrap();
@@ -61,26 +53,14 @@ async fn a_master_of_the_users_own_is_joined() {
     let site = Site::new();
     site.config(&format!("ControlPath {}", site.path("own").display()));
     let own = |args: &[&str]| {
-        let status = Command::new("ssh")
-            .arg("-F")
-            .arg(site.path("config"))
-            .args(args)
-            .arg("gw")
-            .status();
+        let status = Command::new("ssh").arg("-F").arg(site.path("config")).args(args).arg("gw").status();
         assert!(status.unwrap().success());
     };
     own(&["-q", "-M", "-N", "-f"]);
     // Nothing but the master can log in now.
     site.write("authorized", "");
     let gateway = site.connect().await;
-    assert!(
-        gateway
-            .exec_collect("true", b"", SOON, 10)
-            .await
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
     gateway.close().await;
     own(&["-q", "-O", "check"]);
     own(&["-q", "-O", "exit"]);
@@ -97,17 +77,11 @@ async fn its_failures_have_names() {
     site.keygen("wrong", "ed25519", "");
     site.write("known", &site.known_line("wrong"));
     let e = fails().await;
-    assert!(
-        matches!(&e, SshError::System { stderr, .. } if stderr.contains("IDENTIFICATION HAS CHANGED")),
-        "{e}"
-    );
+    assert!(matches!(&e, SshError::System { stderr, .. } if stderr.contains("IDENTIFICATION HAS CHANGED")), "{e}");
     site.write("known", &site.known_line("host_ed25519"));
     site.write("authorized", "");
     let e = fails().await;
-    assert!(
-        matches!(&e, SshError::AuthRefused { offered, .. } if offered == &["publickey"]),
-        "{e}"
-    );
+    assert!(matches!(&e, SshError::AuthRefused { offered, .. } if offered == &["publickey"]), "{e}");
     site.config("Host gw\n HostName no-such-host.invalid");
     let e = fails().await;
     assert!(matches!(e, SshError::NotFound { .. }), "{e}");
@@ -128,19 +102,9 @@ async fn its_questions_go_through_askpass() {
     std::fs::write(&program, "#!/bin/sh\necho \"$1\" >> \"$ASKED\"\necho open sesame\n").unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
     let env = vec![("ASKED".into(), site.path("asked").into())];
-    let options = ConnectOptions {
-        askpass: Some(AskPass { program, env }),
-        ..forced(&site)
-    };
+    let options = ConnectOptions { askpass: Some(AskPass { program, env }), ..forced(&site) };
     let gateway = site.connect_with(&options, &Answers::give(&[])).await.unwrap();
-    assert!(
-        gateway
-            .exec_collect("true", b"", SOON, 10)
-            .await
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
     assert!(site.read("asked").contains("passphrase"));
     // With nobody to answer, it isn't even started.
     let refused = site.connect_with(&options, &Answers::nobody()).await.unwrap_err();

@@ -34,8 +34,7 @@ impl World<'_> {
         self.cut_stream(site);
         for (key, line) in agent.lines {
             self.whole.remove(&line.link);
-            self.clock
-                .after(0, 20_000, What::LineLostAtStarter(site, key, line.link));
+            self.clock.after(0, 20_000, What::LineLostAtStarter(site, key, line.link));
         }
     }
 
@@ -45,9 +44,7 @@ impl World<'_> {
             return;
         };
         agent.machine.handle(now, event);
-        agent
-            .unsynced
-            .extend(std::iter::from_fn(|| agent.machine.poll_record()));
+        agent.unsynced.extend(std::iter::from_fn(|| agent.machine.poll_record()));
         agent.waiting.extend(std::iter::from_fn(|| agent.machine.poll_action()));
         let life = agent.life;
         if !agent.unsynced.is_empty() && !agent.syncing {
@@ -69,10 +66,7 @@ impl World<'_> {
             agent.syncing = false;
             agent.durable += agent.unsynced.len() as u64;
             let records = std::mem::take(&mut agent.unsynced);
-            let restarted = agent
-                .waiting
-                .iter()
-                .any(|(_, action)| matches!(action, proxy::Action::MakeTags(_)));
+            let restarted = agent.waiting.iter().any(|(_, action)| matches!(action, proxy::Action::MakeTags(_)));
             self.sites[site].table.extend(records);
             // A crash between a record and what is to follow it is rare; here, where nothing repeats the action, it is not.
             if restarted && !self.calm && self.kinds.contains(&"agent killed") && self.clock.one_in(2) {
@@ -90,10 +84,7 @@ impl World<'_> {
 
     pub(super) fn do_proxies(&mut self, site: usize) {
         while let Some(agent) = &mut self.sites[site].agent
-            && agent
-                .waiting
-                .front()
-                .is_some_and(|(record, _)| *record <= agent.durable)
+            && agent.waiting.front().is_some_and(|(record, _)| *record <= agent.durable)
             && let Some((_, action)) = agent.waiting.pop_front()
         {
             let life = agent.life;
@@ -114,45 +105,32 @@ impl World<'_> {
                 self.run_submit(site, life, proxy, attempt, token);
             }
             Do::QueryStatus if hangs || fails => {
-                self.clock.after(
-                    1000,
-                    30_000,
-                    What::Answer(site, life, Heard::StatusFailed("timed out".into())),
-                );
+                self.clock.after(1000, 30_000, What::Answer(site, life, Heard::StatusFailed("timed out".into())));
             }
             Do::QueryStatus => {
                 let rows = self.rows(site, false);
-                self.clock
-                    .after(50, 3000, What::Answer(site, life, Heard::StatusListed(rows)));
+                self.clock.after(50, 3000, What::Answer(site, life, Heard::StatusListed(rows)));
             }
             Do::QueryAccounting if site == 0 => {
-                self.clock
-                    .after(1, 10, What::Answer(site, life, Heard::AccountingFailed { never: true }));
+                self.clock.after(1, 10, What::Answer(site, life, Heard::AccountingFailed { never: true }));
             }
             Do::QueryAccounting if hangs || fails => {
-                self.clock.after(
-                    1000,
-                    30_000,
-                    What::Answer(site, life, Heard::AccountingFailed { never: false }),
-                );
+                self.clock.after(1000, 30_000, What::Answer(site, life, Heard::AccountingFailed { never: false }));
             }
             Do::QueryAccounting => {
                 let rows = self.rows(site, true);
-                self.clock
-                    .after(50, 3000, What::Answer(site, life, Heard::AccountingListed(rows)));
+                self.clock.after(50, 3000, What::Answer(site, life, Heard::AccountingListed(rows)));
             }
             Do::ReadTags => {
                 let (tags, exits) = (self.sites[site].tags.clone(), self.sites[site].exits.clone());
-                self.clock
-                    .after(1, 200, What::Answer(site, life, Heard::TagsListed { tags, exits }));
+                self.clock.after(1, 200, What::Answer(site, life, Heard::TagsListed { tags, exits }));
             }
             Do::CancelProxies(ids) => {
                 let refusal = (hangs || fails).then(|| "timed out".to_owned());
                 if refusal.is_none() {
                     ids.iter().for_each(|id| self.cancel(site, id));
                 }
-                self.clock
-                    .after(50, 3000, What::Answer(site, life, Heard::CancelAnswered(refusal)));
+                self.clock.after(50, 3000, What::Answer(site, life, Heard::CancelAnswered(refusal)));
             }
             Do::Welcome(key) => {
                 let Some(agent) = &mut self.sites[site].agent else {
@@ -226,23 +204,15 @@ impl World<'_> {
                 if let Some(agent) = &mut self.sites[site].agent {
                     agent.master = Some(link);
                 }
-                let config = proxy::Config {
-                    nodes,
-                    queued_permille: 150,
-                    queued_base: 2,
-                    status: STATUS,
-                    lease: LEASE,
-                };
+                let config =
+                    proxy::Config { nodes, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE };
                 self.tell_proxies(site, proxy::Event::Configured(config));
                 self.greet(site);
             }
             ToAgent::Target(target) => self.tell_proxies(site, proxy::Event::TargetSet(target)),
             ToAgent::Relay(key, message) => {
                 let agent = self.sites[site].agent.as_ref();
-                if agent
-                    .and_then(|agent| agent.lines.get(&key))
-                    .is_some_and(|line| line.welcomed)
-                {
+                if agent.and_then(|agent| agent.lines.get(&key)).is_some_and(|line| line.welcomed) {
                     self.say_on_line(site, key, AtStarter::Relay(message));
                 }
             }
@@ -258,14 +228,7 @@ impl World<'_> {
 
     pub(super) fn lines(&self, site: usize) -> Vec<StarterKey> {
         let agent = self.sites[site].agent.as_ref();
-        agent.map_or_else(Vec::new, |agent| {
-            agent
-                .lines
-                .iter()
-                .filter(|(_, l)| l.welcomed)
-                .map(|(k, _)| *k)
-                .collect()
-        })
+        agent.map_or_else(Vec::new, |agent| agent.lines.iter().filter(|(_, l)| l.welcomed).map(|(k, _)| *k).collect())
     }
 
     /// Tells a master that has just come what there is.
@@ -280,8 +243,7 @@ impl World<'_> {
         });
         let down: Vec<ToMaster> = down.collect();
         down.into_iter().for_each(|message| self.say_to_master(site, message));
-        up.into_iter()
-            .for_each(|key| self.say_on_line(site, key, AtStarter::Master(true)));
+        up.into_iter().for_each(|key| self.say_on_line(site, key, AtStarter::Master(true)));
         self.tell_proxies(site, proxy::Event::MasterLink(true));
     }
 
@@ -290,33 +252,21 @@ impl World<'_> {
             return;
         };
         agent.master = None;
-        self.lines(site)
-            .into_iter()
-            .for_each(|key| self.say_on_line(site, key, AtStarter::Master(false)));
+        self.lines(site).into_iter().for_each(|key| self.say_on_line(site, key, AtStarter::Master(false)));
         self.tell_proxies(site, proxy::Event::MasterLink(false));
     }
 
     pub(super) fn shut_down(&mut self, site: usize) {
-        let left: Vec<_> = self.sites[site]
-            .batch
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.state != BatchState::Ended)
-            .collect();
+        let left: Vec<_> =
+            self.sites[site].batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended).collect();
         let left = format!("{:?}", left.iter().map(|(id, job)| (id, &job.name)).collect::<Vec<_>>());
         let late = self.sites[site].batch.late;
-        self.require(left == "[]" && late == 0, || {
-            format!("batch jobs left behind at site {site}: {left}")
-        });
+        self.require(left == "[]" && late == 0, || format!("batch jobs left behind at site {site}: {left}"));
         self.say_to_master(site, ToMaster::Done);
     }
 
     pub(super) fn call(&mut self, site: usize, key: StarterKey) {
-        let Some(node) = self.sites[site]
-            .starters
-            .get(&key)
-            .filter(|node| node.alive && node.link.is_none())
-        else {
+        let Some(node) = self.sites[site].starters.get(&key).filter(|node| node.alive && node.link.is_none()) else {
             return;
         };
         let (proxy, index, batch_id, restarts) = (node.proxy, node.index, node.batch_id.clone(), node.restarts);
@@ -334,27 +284,10 @@ impl World<'_> {
         }
         if let Some(agent) = &mut self.sites[site].agent {
             let (to_starter, to_agent) = (Lane::default(), Lane::default());
-            agent.lines.insert(
-                key,
-                Line {
-                    link,
-                    welcomed: false,
-                    to_starter,
-                    to_agent,
-                },
-            );
+            agent.lines.insert(key, Line { link, welcomed: false, to_starter, to_agent });
         }
         self.clock.after(10_000, 20_000, What::Beat(site, key, link));
-        self.tell_proxies(
-            site,
-            proxy::Event::StarterConnected {
-                proxy,
-                node: index,
-                key,
-                batch_id,
-                restarts,
-            },
-        );
+        self.tell_proxies(site, proxy::Event::StarterConnected { proxy, node: index, key, batch_id, restarts });
     }
 
     pub(super) fn beat(&mut self, site: usize, key: StarterKey, link: u64) {
@@ -375,10 +308,7 @@ impl World<'_> {
     }
 
     pub(super) fn line_lost_at_agent(&mut self, site: usize, key: StarterKey, link: u64, left: Option<String>) {
-        let proxy = self.sites[site]
-            .starters
-            .get(&key)
-            .map_or(ProxyId(0), |node| node.proxy);
+        let proxy = self.sites[site].starters.get(&key).map_or(ProxyId(0), |node| node.proxy);
         let Some(agent) = &mut self.sites[site].agent else {
             return;
         };
@@ -389,31 +319,17 @@ impl World<'_> {
         let heard = self.heard.get(&link).copied().unwrap_or(self.clock.now);
         self.whole.remove(&link);
         let why = "connection lost".to_owned();
-        self.tell_proxies(
-            site,
-            proxy::Event::StarterLost {
-                proxy,
-                key,
-                left,
-                heard,
-                why,
-            },
-        );
+        self.tell_proxies(site, proxy::Event::StarterLost { proxy, key, left, heard, why });
     }
 
     pub(super) fn line_lost_at_starter(&mut self, site: usize, key: StarterKey, link: u64) {
-        let Some(node) = self.sites[site]
-            .starters
-            .get_mut(&key)
-            .filter(|node| node.link == Some(link))
-        else {
+        let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.link == Some(link)) else {
             return;
         };
         node.link = None;
         // Some stay away for longer than their lease.
         let long = !self.calm && self.clock.one_in(5);
-        self.clock
-            .after(500, if long { 1_200_000 } else { 10_000 }, What::Call(site, key));
+        self.clock.after(500, if long { 1_200_000 } else { 10_000 }, What::Call(site, key));
         self.tell_starter(site, key, StarterEvent::AgentLost);
     }
 
@@ -430,10 +346,7 @@ impl World<'_> {
     }
 
     pub(super) fn starter_hears(&mut self, site: usize, key: StarterKey, link: u64, message: AtStarter) {
-        let here = self.sites[site]
-            .starters
-            .get(&key)
-            .is_some_and(|node| node.link == Some(link));
+        let here = self.sites[site].starters.get(&key).is_some_and(|node| node.link == Some(link));
         if !here || !self.whole.contains(&link) {
             return;
         }
@@ -442,24 +355,17 @@ impl World<'_> {
             AtStarter::Master(up) => StarterEvent::MasterLinkChanged { up },
             AtStarter::End(why) => StarterEvent::EndAsked { why },
             AtStarter::Relay(ToStarter::Define(program, body)) => {
-                let demand = Demand {
-                    cpus: body.cpus,
-                    memory_mb: body.memory_mb,
-                };
+                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb };
                 StarterEvent::ProgramDefined { program, demand, body }
             }
             AtStarter::Relay(ToStarter::Assign(inventory, attempts)) => StarterEvent::Assigned {
                 inventory,
-                tasks: attempts
-                    .into_iter()
-                    .map(|(id, program)| Task { id, program, body: () })
-                    .collect(),
+                tasks: attempts.into_iter().map(|(id, program)| Task { id, program, body: () }).collect(),
             },
             AtStarter::Relay(ToStarter::Acknowledge(ids)) => StarterEvent::Acknowledged(ids),
-            AtStarter::Relay(ToStarter::Recall(inventory, count)) => StarterEvent::Recalled {
-                inventory,
-                count: count as usize,
-            },
+            AtStarter::Relay(ToStarter::Recall(inventory, count)) => {
+                StarterEvent::Recalled { inventory, count: count as usize }
+            }
             AtStarter::Relay(ToStarter::Kill(ids, grace)) => StarterEvent::KillAsked { ids, grace },
         };
         self.tell_starter(site, key, event);

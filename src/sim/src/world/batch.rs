@@ -22,10 +22,7 @@ impl World<'_> {
         match self.clock.between(0, if self.calm { 1 } else { 10 }) {
             0..7 => {
                 accepts(self, 50, 500);
-                let id = format!(
-                    "{}",
-                    100 + self.sites[site].batch.names.len() as u64 + self.sites[site].batch.late
-                );
+                let id = format!("{}", 100 + self.sites[site].batch.names.len() as u64 + self.sites[site].batch.late);
                 self.sites[site].batch.promised.insert(token.clone(), id.clone());
                 self.clock.after(600, 2000, answer(SubmitAnswer::Accepted(id)));
             }
@@ -34,9 +31,7 @@ impl World<'_> {
                 self.clock.after(10_000, 10_001, answer(timed_out()));
             }
             8 => self.clock.after(10_000, 10_001, answer(timed_out())),
-            _ => self
-                .clock
-                .after(100, 200, answer(SubmitAnswer::Limited("too many jobs".into()))),
+            _ => self.clock.after(100, 200, answer(SubmitAnswer::Limited("too many jobs".into()))),
         }
     }
 
@@ -48,10 +43,7 @@ impl World<'_> {
         batch.late -= 1;
         let fresh = batch.names.insert(name.clone());
         batch.next += 1;
-        let id = batch
-            .promised
-            .remove(&name)
-            .unwrap_or_else(|| format!("x{}", batch.next));
+        let id = batch.promised.remove(&name).unwrap_or_else(|| format!("x{}", batch.next));
         let job = BatchJob {
             name: name.clone(),
             proxy,
@@ -63,17 +55,12 @@ impl World<'_> {
         batch.jobs.insert(id.clone(), job);
         self.require(fresh, || format!("{name} was submitted twice"));
         let long = self.clock.one_in(5);
-        self.clock
-            .after(500, if long { 1_200_000 } else { 60_000 }, What::Launch(site, id));
+        self.clock.after(500, if long { 1_200_000 } else { 60_000 }, What::Launch(site, id));
     }
 
     pub(super) fn rows(&mut self, site: usize, accounting: bool) -> Vec<Row> {
         let now = self.clock.now;
-        let keep = if site.is_multiple_of(2) {
-            Duration::from_secs(300)
-        } else {
-            Duration::ZERO
-        };
+        let keep = if site.is_multiple_of(2) { Duration::from_secs(300) } else { Duration::ZERO };
         let jobs = self.sites[site].batch.jobs.iter();
         let listed = jobs.filter(|(_, job)| accounting || job.ended.is_none_or(|at| now.since(at) < keep));
         let row = |(id, job): (&String, &BatchJob)| Row {
@@ -93,12 +80,7 @@ impl World<'_> {
     pub(super) fn launch(&mut self, site: usize, id: &str) {
         let (nodes, cpus) = self.sites[site].shape;
         let now = self.clock.now;
-        let Some(job) = self.sites[site]
-            .batch
-            .jobs
-            .get_mut(id)
-            .filter(|job| job.state == BatchState::Pending)
-        else {
+        let Some(job) = self.sites[site].batch.jobs.get_mut(id).filter(|job| job.state == BatchState::Pending) else {
             return;
         };
         job.state = BatchState::Running;
@@ -108,16 +90,8 @@ impl World<'_> {
         for index in 0..nodes {
             self.next_key += 1;
             let key = StarterKey(self.next_key);
-            let limits = Limits {
-                idle: IDLE,
-                lease: LEASE,
-                drain: DRAIN,
-            };
-            let offer = NodeOffer {
-                cpus,
-                memory_mb: 0,
-                ends: Some(ends),
-            };
+            let limits = Limits { idle: IDLE, lease: LEASE, drain: DRAIN };
+            let offer = NodeOffer { cpus, memory_mb: 0, ends: Some(ends) };
             let node = Node {
                 machine: Starter::new(now, limits, offer),
                 proxy,
@@ -141,18 +115,12 @@ impl World<'_> {
     }
 
     pub(super) fn of_batch_job(&self, site: usize, id: &str, restarts: u32) -> Vec<StarterKey> {
-        let of = self.sites[site]
-            .starters
-            .iter()
-            .filter(|(_, n)| n.batch_id == id && n.restarts == restarts);
+        let of = self.sites[site].starters.iter().filter(|(_, n)| n.batch_id == id && n.restarts == restarts);
         of.map(|(key, _)| *key).collect()
     }
 
     pub(super) fn batch_job_of(&self, site: usize, key: StarterKey) -> (String, u32) {
-        self.sites[site]
-            .starters
-            .get(&key)
-            .map_or((String::new(), 0), |node| (node.batch_id.clone(), node.restarts))
+        self.sites[site].starters.get(&key).map_or((String::new(), 0), |node| (node.batch_id.clone(), node.restarts))
     }
 
     pub(super) fn cancel(&mut self, site: usize, id: &str) {
@@ -169,16 +137,9 @@ impl World<'_> {
             }
             BatchState::Running => {
                 for key in self.of_batch_job(site, id, restarts) {
-                    self.tell_starter(
-                        site,
-                        key,
-                        StarterEvent::EndAsked {
-                            why: "the batch system ends it".into(),
-                        },
-                    );
+                    self.tell_starter(site, key, StarterEvent::EndAsked { why: "the batch system ends it".into() });
                 }
-                self.clock
-                    .after(5000, 30_000, What::Terminate(site, id.to_owned(), restarts));
+                self.clock.after(5000, 30_000, What::Terminate(site, id.to_owned(), restarts));
             }
             BatchState::Ended => {}
         }
@@ -206,22 +167,14 @@ impl World<'_> {
     pub(super) fn nodes_lost(&mut self, site: usize, id: &str, restarts: u32) {
         if self.clock.one_in(2) {
             self.batch_kill(site, id, restarts);
-        } else if self.sites[site]
-            .batch
-            .jobs
-            .get(id)
-            .is_some_and(|job| job.restarts == restarts)
-        {
+        } else if self.sites[site].batch.jobs.get(id).is_some_and(|job| job.restarts == restarts) {
             self.requeue(site, id);
         }
     }
 
     pub(super) fn requeue(&mut self, site: usize, id: &str) {
-        let Some(job) = self.sites[site]
-            .batch
-            .jobs
-            .get(id)
-            .filter(|job| job.state == BatchState::Running && !job.cancelled)
+        let Some(job) =
+            self.sites[site].batch.jobs.get(id).filter(|job| job.state == BatchState::Running && !job.cancelled)
         else {
             return;
         };

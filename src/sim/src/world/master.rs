@@ -13,10 +13,7 @@ impl World<'_> {
         self.journal.truncate(kept);
         self.over.retain(|_, at| *at < kept);
         for (cluster, jobs) in &self.acknowledged {
-            let found = master.pool.counts(&Select {
-                clusters: [*cluster].into(),
-                jobs: BTreeSet::new(),
-            });
+            let found = master.pool.counts(&Select { clusters: [*cluster].into(), jobs: BTreeSet::new() });
             let found = found.unfinished() + found.completed + found.removed;
             if found != *jobs {
                 return Err(format!(
@@ -37,10 +34,7 @@ impl World<'_> {
         if self.master.take().is_none() {
             return;
         }
-        let loss = self
-            .clock
-            .pick(&[Loss::None, Loss::All, Loss::Tail, Loss::Scattered(512)])
-            .unwrap_or(Loss::All);
+        let loss = self.clock.pick(&[Loss::None, Loss::All, Loss::Tail, Loss::Scattered(512)]).unwrap_or(Loss::All);
         self.disk.crash(loss, self.clock.choices());
         for site in 0..self.sites.len() {
             self.cut_stream(site);
@@ -118,13 +112,7 @@ impl World<'_> {
 
     pub(super) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Assign {
-                key,
-                inventory,
-                define,
-                attempts,
-                ..
-            } => {
+            Action::Assign { key, inventory, define, attempts, .. } => {
                 for (number, program) in define {
                     self.say_to_starter(key, ToStarter::Define(number, program));
                 }
@@ -160,15 +148,7 @@ impl World<'_> {
             master.pool.handle(now, Event::OutputsStored { key, result });
         } else if self.clock.one_in(2) {
             let why = "the way to the starter was lost".into();
-            master.pool.handle(
-                now,
-                Event::OutputsFailed {
-                    key,
-                    id: result.id,
-                    why,
-                    ours: false,
-                },
-            );
+            master.pool.handle(now, Event::OutputsFailed { key, id: result.id, why, ours: false });
         }
         self.turn();
     }
@@ -205,11 +185,7 @@ impl World<'_> {
     }
 
     pub(super) fn say_to_starter(&mut self, key: StarterKey, message: ToStarter) {
-        let site = self
-            .master
-            .as_ref()
-            .and_then(|m| m.pool.proxy_of(key))
-            .map(|(site, _)| usize::from(site.0));
+        let site = self.master.as_ref().and_then(|m| m.pool.proxy_of(key)).map(|(site, _)| usize::from(site.0));
         if let Some(site) = site {
             self.say_to_agent(site, ToAgent::Relay(key, message));
         }
@@ -231,14 +207,7 @@ impl World<'_> {
         let link = self.link();
         self.sites[site].stream = Some((link, Lane::default(), Lane::default()));
         self.say_to_agent(site, ToAgent::Configure);
-        self.say_to_agent(
-            site,
-            if self.ending {
-                ToAgent::Shutdown
-            } else {
-                ToAgent::Target(target)
-            },
-        );
+        self.say_to_agent(site, if self.ending { ToAgent::Shutdown } else { ToAgent::Target(target) });
     }
 
     pub(super) fn at_master(&mut self, site: usize, link: u64, message: ToMaster) {
@@ -250,36 +219,18 @@ impl World<'_> {
         let pool = &mut master.pool;
         match message {
             ToMaster::Up(key, offer, left) => {
-                pool.handle(
-                    now,
-                    Event::StarterJoined {
-                        key,
-                        offer,
-                        time_left: Some(left),
-                    },
-                );
+                pool.handle(now, Event::StarterJoined { key, offer, time_left: Some(left) });
             }
             ToMaster::Down(key, true, why) => pool.handle(now, Event::StarterGone { key, why }),
             ToMaster::Down(key, false, _) => pool.handle(now, Event::StarterSilent { key }),
             ToMaster::Relay(key, FromStarter::Inventory(number, queued, running, finished)) => {
-                pool.handle(
-                    now,
-                    Event::InventoryTold {
-                        key,
-                        number,
-                        queued,
-                        running,
-                        finished,
-                    },
-                );
+                pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
             }
             ToMaster::Relay(key, FromStarter::Report(started, results, returned)) => {
                 if !started.is_empty() {
                     pool.handle(now, Event::AttemptsStarted { key, ids: started });
                 }
-                results
-                    .into_iter()
-                    .for_each(|result| pool.handle(now, Event::AttemptEnded { key, result }));
+                results.into_iter().for_each(|result| pool.handle(now, Event::AttemptEnded { key, result }));
                 if !returned.is_empty() {
                     pool.handle(now, Event::AttemptsReturned { key, ids: returned });
                 }
@@ -315,12 +266,7 @@ impl World<'_> {
         }
         self.sites[site].stream = None;
         let Some(master) = &mut self.master else { return };
-        master.pool.handle(
-            now,
-            Event::SiteLost {
-                site: SiteId(site as u16),
-            },
-        );
+        master.pool.handle(now, Event::SiteLost { site: SiteId(site as u16) });
         let life = master.life;
         self.clock.after(500, 10_000, What::Dial(life, site));
         self.turn();

@@ -267,22 +267,11 @@ impl<'a> World<'a> {
         for (index, site) in self.sites.iter().enumerate() {
             let agent = site.agent.as_ref();
             let proxies: Vec<String> = agent.map_or_else(Vec::new, |a| {
-                a.machine
-                    .views()
-                    .map(|v| format!("{} {} {}", v.id, v.state, v.why))
-                    .collect()
+                a.machine.views().map(|v| format!("{} {} {}", v.id, v.state, v.why)).collect()
             });
             let alive = site.starters.values().filter(|node| node.alive).count();
-            let jobs = site
-                .batch
-                .jobs
-                .values()
-                .filter(|j| j.state != BatchState::Ended)
-                .count();
-            let _ = write!(
-                out,
-                "; site {index}: {proxies:?}, {alive} starters alive, {jobs} batch jobs"
-            );
+            let jobs = site.batch.jobs.values().filter(|j| j.state != BatchState::Ended).count();
+            let _ = write!(out, "; site {index}: {proxies:?}, {alive} starters alive, {jobs} batch jobs");
         }
         out
     }
@@ -337,21 +326,13 @@ impl<'a> World<'a> {
             What::LineLostAtStarter(site, key, link) => self.line_lost_at_starter(site, key, link),
             What::StarterTick(site, key) => {
                 let now = self.clock.now;
-                if let Some(node) = self.sites[site]
-                    .starters
-                    .get_mut(&key)
-                    .filter(|node| node.tick == Some(now))
-                {
+                if let Some(node) = self.sites[site].starters.get_mut(&key).filter(|node| node.tick == Some(now)) {
                     node.tick = None;
                     self.tell_starter(site, key, StarterEvent::TimePassed);
                 }
             }
             What::Started(site, key, id) => {
-                if self.sites[site]
-                    .starters
-                    .get(&key)
-                    .is_some_and(|node| node.running.contains_key(&id))
-                {
+                if self.sites[site].starters.get(&key).is_some_and(|node| node.running.contains_key(&id)) {
                     self.tell_starter(site, key, StarterEvent::JobStarted { id });
                 }
             }
@@ -374,10 +355,7 @@ impl<'a> World<'a> {
         let groups: Vec<GroupRecord> = (0..self.clock.between(1, 4))
             .map(|_| GroupRecord {
                 count: self.clock.between(1, 40) as u32,
-                program: Program {
-                    cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 },
-                    ..Program::default()
-                },
+                program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
                 log: None,
             })
             .collect();
@@ -389,11 +367,7 @@ impl<'a> World<'a> {
 
     fn remove(&mut self) {
         let Some(master) = &mut self.master else { return };
-        let all: Vec<JobId> = master
-            .pool
-            .views(&Select::default(), None)
-            .map(|view| view.id)
-            .collect();
+        let all: Vec<JobId> = master.pool.views(&Select::default(), None).map(|view| view.id).collect();
         let Some(job) = self.clock.pick(&all) else { return };
         let mut select = Select::default();
         if self.clock.one_in(5) {
@@ -416,18 +390,11 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let site = self.clock.between(0, self.sites.len() as u64) as usize;
-        let keys: Vec<StarterKey> = self.sites[site]
-            .starters
-            .iter()
-            .filter(|(_, node)| node.alive)
-            .map(|(key, _)| *key)
-            .collect();
+        let keys: Vec<StarterKey> =
+            self.sites[site].starters.iter().filter(|(_, node)| node.alive).map(|(key, _)| *key).collect();
         let key = self.clock.pick(&keys);
-        let running = self.sites[site]
-            .batch
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.state == BatchState::Running && !job.cancelled);
+        let running =
+            self.sites[site].batch.jobs.iter().filter(|(_, job)| job.state == BatchState::Running && !job.cancelled);
         let running: Vec<String> = running.map(|(id, _)| id.clone()).collect();
         let batch_id = self.clock.pick(&running);
         *self.summary.faults.entry(kind).or_default() += 1;
@@ -491,14 +458,8 @@ impl<'a> World<'a> {
         let master = self.master.as_ref().ok_or("no master at the end")?;
         for (cluster, jobs) in &self.acknowledged {
             for proc in 0..*jobs {
-                let job = JobId {
-                    cluster: *cluster,
-                    proc,
-                };
-                let view = master
-                    .pool
-                    .view(job)
-                    .ok_or_else(|| format!("{job} was acknowledged and lost"))?;
+                let job = JobId { cluster: *cluster, proc };
+                let view = master.pool.view(job).ok_or_else(|| format!("{job} was acknowledged and lost"))?;
                 let counted = self.over.contains_key(&job);
                 let fine = match view.state {
                     JobState::Completed => counted,

@@ -34,19 +34,10 @@ impl World<'_> {
                 }
             }
             StarterAction::Kill(id) => self.signal(site, key, id, 9),
-            StarterAction::SendInventory {
-                number,
-                queued,
-                running,
-                finished,
-            } => {
+            StarterAction::SendInventory { number, queued, running, finished } => {
                 self.say_to_line(site, key, FromStarter::Inventory(number, queued, running, finished));
             }
-            StarterAction::SendReport {
-                started,
-                results,
-                returned,
-            } => {
+            StarterAction::SendReport { started, results, returned } => {
                 self.say_to_line(site, key, FromStarter::Report(started, results, returned));
             }
             StarterAction::Forget(_) => {}
@@ -86,9 +77,7 @@ impl World<'_> {
         };
         node.running.insert(id, (run, program.cpus));
         let (used, cpus) = (node.cpus_used(), node.cpus);
-        self.require(used <= cpus, || {
-            format!("{key} runs jobs for {used} CPUs and has {cpus}")
-        });
+        self.require(used <= cpus, || format!("{key} runs jobs for {used} CPUs and has {cpus}"));
         let outcome = match self.clock.between(0, 100) {
             0 => Outcome::SiteFailed("no space left on device".into()),
             1 => Outcome::Signaled(11),
@@ -101,14 +90,9 @@ impl World<'_> {
     }
 
     pub(super) fn signal(&mut self, site: usize, key: StarterKey, id: AttemptId, signal: u8) {
-        let run = self.sites[site]
-            .starters
-            .get(&key)
-            .and_then(|node| node.running.get(&id))
-            .map(|(run, _)| *run);
+        let run = self.sites[site].starters.get(&key).and_then(|node| node.running.get(&id)).map(|(run, _)| *run);
         if let Some(run) = run {
-            self.clock
-                .after(0, 50, What::Ended(site, key, id, run, Outcome::Signaled(signal)));
+            self.clock.after(0, 50, What::Ended(site, key, id, run, Outcome::Signaled(signal)));
         }
     }
 
@@ -125,29 +109,10 @@ impl World<'_> {
         }
         let mut outputs = Vec::new();
         if outcome.is_final() && self.clock.one_in(2) {
-            outputs.push(Output {
-                kind: OutputKind::Stdout,
-                size: 1,
-                hash: [0; 32],
-                mode: 0o600,
-                inline: None,
-            });
+            outputs.push(Output { kind: OutputKind::Stdout, size: 1, hash: [0; 32], mode: 0o600, inline: None });
         }
-        let usage = Usage {
-            wall_ms: self.clock.between(5, 60_000),
-            cpu_ms: 1,
-            peak_kib: 1,
-        };
-        self.tell_starter(
-            site,
-            key,
-            StarterEvent::JobEnded(AttemptResult {
-                id,
-                outcome,
-                usage,
-                outputs,
-            }),
-        );
+        let usage = Usage { wall_ms: self.clock.between(5, 60_000), cpu_ms: 1, peak_kib: 1 };
+        self.tell_starter(site, key, StarterEvent::JobEnded(AttemptResult { id, outcome, usage, outputs }));
     }
 
     /// The starter's process ends. Its guardian, if the node still runs, kills what it left and then removes its tag.
@@ -176,19 +141,13 @@ impl World<'_> {
         };
         node.running.clear();
         let (proxy, index, id, restarts) = (node.proxy, node.index, node.batch_id.clone(), node.restarts);
-        let Some(job) = here
-            .batch
-            .jobs
-            .get_mut(&id)
-            .filter(|job| job.restarts == restarts && job.state == BatchState::Running)
+        let Some(job) =
+            here.batch.jobs.get_mut(&id).filter(|job| job.restarts == restarts && job.state == BatchState::Running)
         else {
             return;
         };
         here.tags.remove(&(proxy, index));
-        let others = here
-            .starters
-            .values()
-            .any(|n| n.alive && n.batch_id == id && n.restarts == restarts);
+        let others = here.starters.values().any(|n| n.alive && n.batch_id == id && n.restarts == restarts);
         if !others {
             here.exits.insert(proxy, "0".into());
             job.state = BatchState::Ended;

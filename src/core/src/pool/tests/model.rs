@@ -89,28 +89,16 @@ impl World {
     }
 
     fn key(&mut self, only_linked: bool) -> Option<StarterKey> {
-        let keys: Vec<StarterKey> = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| n.alive && (!only_linked || n.link.is_some()))
-            .map(|(k, _)| *k)
-            .collect();
+        let keys: Vec<StarterKey> =
+            self.nodes.iter().filter(|(_, n)| n.alive && (!only_linked || n.link.is_some())).map(|(k, _)| *k).collect();
         self.dice.pick(&keys)
     }
 
     fn add_node(&mut self, cpus: u32, memory_mb: u64) {
         let key = StarterKey(self.next_key.wrapping_mul(0x9e37_79b9) % 1009);
         self.next_key += 1;
-        let shared = self
-            .dice
-            .pick(&[Shared::Everything, Shared::MarkerFs, Shared::Nothing])
-            .unwrap();
-        let offer = Offer {
-            site: SiteId(self.dice.below(3) as u16),
-            memory_mb,
-            shared,
-            ..offer(cpus)
-        };
+        let shared = self.dice.pick(&[Shared::Everything, Shared::MarkerFs, Shared::Nothing]).unwrap();
+        let offer = Offer { site: SiteId(self.dice.below(3) as u16), memory_mb, shared, ..offer(cpus) };
         let node = Node {
             offer,
             alive: true,
@@ -134,11 +122,7 @@ impl World {
         }
         node.links += 1;
         node.link = Some(node.links);
-        node.from.push_back(Event::StarterJoined {
-            key,
-            offer: node.offer.clone(),
-            time_left: None,
-        });
+        node.from.push_back(Event::StarterJoined { key, offer: node.offer.clone(), time_left: None });
         node.from.push_back(Event::InventoryTold {
             key,
             number: u64::from(node.links),
@@ -147,8 +131,7 @@ impl World {
             finished: node.finished.keys().copied().collect(),
         });
         let results = node.finished.values().cloned();
-        node.from
-            .extend(results.map(|result| Event::AttemptEnded { key, result }));
+        node.from.extend(results.map(|result| Event::AttemptEnded { key, result }));
     }
 
     fn cut(&mut self, key: StarterKey) {
@@ -183,11 +166,7 @@ impl World {
         let node = self.nodes.get_mut(&key).unwrap();
         let Some(action) = node.to.pop_front() else { return };
         if let Action::Assign { inventory, .. } | Action::Recall { inventory, .. } = &action {
-            assert_eq!(
-                *inventory,
-                u64::from(node.links),
-                "{key} is spoken to by its last inventory"
-            );
+            assert_eq!(*inventory, u64::from(node.links), "{key} is spoken to by its last inventory");
         }
         match action {
             Action::Assign { attempts, .. } => {
@@ -255,10 +234,7 @@ impl World {
         }
         if self.honest {
             let elsewhere = |n: &Node| n.alive && n.running.iter().any(|r| r.job == id.job);
-            assert!(
-                !self.nodes.values().any(elsewhere),
-                "{id} starts while another attempt of its job runs"
-            );
+            assert!(!self.nodes.values().any(elsewhere), "{id} starts while another attempt of its job runs");
         }
         let node = self.nodes.get_mut(&key).unwrap();
         node.queued.remove(0);
@@ -306,10 +282,7 @@ impl World {
 
     fn act(&mut self) {
         self.take();
-        while let Some(action) = self
-            .pool
-            .poll_action((self.durable - self.base.min(self.durable)) as u64)
-        {
+        while let Some(action) = self.pool.poll_action((self.durable - self.base.min(self.durable)) as u64) {
             let Some(key) = action.starter() else { continue };
             if let Action::Collect { result, .. } = action {
                 if self.dice.one_in(2) {
@@ -334,18 +307,8 @@ impl World {
         let (key, result) = self.collecting.swap_remove(at);
         let id = result.id;
         let event = match self.dice.below(20) {
-            0 => Event::OutputsFailed {
-                key,
-                id,
-                why: "no such directory".into(),
-                ours: true,
-            },
-            1 => Event::OutputsFailed {
-                key,
-                id,
-                why: "hash differs".into(),
-                ours: false,
-            },
+            0 => Event::OutputsFailed { key, id, why: "no such directory".into(), ours: true },
+            1 => Event::OutputsFailed { key, id, why: "hash differs".into(), ours: false },
             _ => Event::OutputsStored { key, result },
         };
         self.pool.handle(self.now, event);
@@ -354,24 +317,13 @@ impl World {
     fn submit(&mut self) {
         let groups = (0..1 + self.dice.below(3)).map(|_| {
             let memory_mb = self.dice.one_in(3).then(|| 1 + self.dice.below(4000));
-            let transfer = self
-                .dice
-                .pick(&[Transfer::IfNeeded, Transfer::Yes, Transfer::No])
-                .unwrap();
+            let transfer = self.dice.pick(&[Transfer::IfNeeded, Transfer::Yes, Transfer::No]).unwrap();
             let cpus = 1 + self.dice.below(3) as u32;
-            group(
-                self.dice.below(12) as u32,
-                Program {
-                    memory_mb,
-                    transfer,
-                    ..program(cpus)
-                },
-            )
+            group(self.dice.below(12) as u32, Program { memory_mb, transfer, ..program(cpus) })
         });
         let groups = groups.collect();
         let cluster = self.pool.submit(self.now, "model".into(), groups);
-        self.submitted
-            .push((self.base + self.pool.sequence() as usize, cluster));
+        self.submitted.push((self.base + self.pool.sequence() as usize, cluster));
     }
 
     fn remove(&mut self) {
@@ -398,10 +350,7 @@ impl World {
         self.crashes += 1;
         self.take();
         let folded = self.fold(self.log.len());
-        assert!(
-            durable(&folded) == durable(&self.pool),
-            "the fold of the records is not the state"
-        );
+        assert!(durable(&folded) == durable(&self.pool), "the fold of the records is not the state");
         let lost = self.dice.below((self.log.len() - self.durable) as u64 + 1) as usize;
         self.log.truncate(self.log.len() - lost);
         let folded = self.fold(self.log.len());
@@ -413,11 +362,7 @@ impl World {
             }
             None => self.fold(self.log.len()),
         };
-        assert_eq!(
-            durable(&folded),
-            durable(&pool),
-            "a snapshot and what follows differs from the whole"
-        );
+        assert_eq!(durable(&folded), durable(&pool), "a snapshot and what follows differs from the whole");
         let restored = Pool::restore(pool.snapshot());
         restored.recount();
         assert_eq!(durable(&restored), durable(&pool), "a snapshot differs from its pool");
@@ -468,13 +413,7 @@ impl World {
                 self.cut(key);
                 self.nodes.get_mut(&key).unwrap().from.clear();
             }
-            self.pool.handle(
-                self.now,
-                Event::StarterGone {
-                    key,
-                    why: "its tag is gone".into(),
-                },
-            );
+            self.pool.handle(self.now, Event::StarterGone { key, why: "its tag is gone".into() });
         }
     }
 
@@ -555,10 +494,7 @@ impl World {
                 Record::Removed { ranges, .. } => {
                     for (cluster, first, last) in ranges {
                         for proc in *first..=*last {
-                            let job = JobId {
-                                cluster: *cluster,
-                                proc,
-                            };
+                            let job = JobId { cluster: *cluster, proc };
                             assert_eq!(over.insert(job, "removed"), None, "{job} was over");
                         }
                     }
@@ -577,9 +513,7 @@ impl World {
     }
 
     fn finish_all(&mut self) {
-        self.nodes
-            .values_mut()
-            .for_each(|node| node.offer.shared = Shared::Everything);
+        self.nodes.values_mut().for_each(|node| node.offer.shared = Shared::Everything);
         for _ in 0..3 {
             self.add_node(4, 8000);
         }
@@ -604,10 +538,7 @@ impl World {
         for (_, jobs) in &self.removals {
             for job in jobs {
                 let state = self.pool.view(*job).unwrap().state;
-                assert!(
-                    matches!(state, JobState::Removed | JobState::Completed),
-                    "{job} was removed and is {state:?}"
-                );
+                assert!(matches!(state, JobState::Removed | JobState::Completed), "{job} was removed and is {state:?}");
             }
         }
         let folded = self.fold(self.log.len());

@@ -410,7 +410,7 @@ fn io_error<D: Disk>(disk: &D, action: &'static str, name: &str) -> impl FnOnce(
     move |source| StoreError::Io { action, file, source }
 }
 
-/// What [`format`] found, at an offset of the file.
+/// What [`mod@format`] found, at an offset of the file.
 fn bad<D: Disk>(disk: &D, name: &str, start: usize) -> impl FnOnce(Bad) -> StoreError + use<D> {
     let file = disk.path(name);
     move |bad| match bad {

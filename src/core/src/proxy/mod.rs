@@ -399,7 +399,7 @@ impl Proxies {
                 self.on_starter(now, proxy, node, key, &batch_id, restarts);
             }
             Event::StarterLost { proxy, key, left, heard, why } => {
-                self.on_starter_lost(now, proxy, key, left, heard, &why)
+                self.on_starter_lost(now, proxy, key, left, heard, &why);
             }
             Event::TagsListed { tags, exits } => self.on_tags(now, &tags, &exits),
             Event::TagsFailed => self.tags_running = false,

@@ -17,15 +17,15 @@ pub fn take_tour(home: &mut Home, number: usize) {
     terminal.within(crate::seconds(300));
     let mut typing = false;
     for line in block.expect("the README has this block").lines() {
-        if line == "^D" {
-            terminal.send(b"\x04");
-            typing = false;
-        } else if typing {
+        if typing {
             terminal.type_line(line);
+            typing = line != "^D";
         } else if let Some(command) = line.strip_prefix("$ ") {
             succeed(&mut terminal, "$ ");
-            terminal.type_line(command);
             typing = command.starts_with("cat > ");
+            // A key typed before `cat` reads the terminal would not be its end of file: the shell takes the text instead.
+            let text = if typing { " <<'^D'" } else { "" };
+            terminal.type_line(&format!("{command}{text}"));
         } else if let Some((_, command)) = line.split_once("(grid)% ") {
             terminal.prompt();
             terminal.type_line(command);

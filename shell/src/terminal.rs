@@ -81,8 +81,8 @@ pub(crate) fn ask(terminal: &File, signals: &Signals, question: &Question) -> io
     }
     let mut prompt = printable(&question.text);
     loop {
-        write!(out, "{prompt}{}", if prompt.ends_with([' ', '\n']) { "" } else { " " })?;
-        let reply = line(terminal, signals, question.echo)?;
+        let text = format!("{prompt}{}", if prompt.ends_with([' ', '\n']) { "" } else { " " });
+        let reply = line(terminal, signals, &text, question.echo)?;
         match &reply {
             Reply::Text(text) if question.confirm => match text.trim().to_ascii_lowercase().as_str() {
                 "yes" | "y" => return Ok(Reply::Text("yes".into())),
@@ -94,17 +94,19 @@ pub(crate) fn ask(terminal: &File, signals: &Signals, question: &Question) -> io
     }
 }
 
-/// Reads a line; an unseen one ends with a line feed on the screen nevertheless.
-fn line(terminal: &File, signals: &Signals, echo: bool) -> io::Result<Reply> {
+/// Prompts for a line and reads it; an unseen one ends with a line feed on the screen nevertheless. Nothing that is typed once the
+/// prompt is there shows.
+fn line(terminal: &File, signals: &Signals, prompt: &str, echo: bool) -> io::Result<Reply> {
     let _settings = Settings::change(terminal.as_fd(), |settings| {
         settings.local_flags.insert(LocalFlags::ICANON | LocalFlags::ISIG);
         settings.local_flags.set(LocalFlags::ECHO, echo);
         settings.local_flags.set(LocalFlags::ECHONL, !echo);
     })?;
+    let mut out = terminal;
+    write!(out, "{prompt}")?;
     let mut text = Vec::new();
     loop {
         if let Some(signal) = signals.stop() {
-            let mut out = terminal;
             writeln!(out)?;
             return Ok(Reply::Signal(signal));
         }

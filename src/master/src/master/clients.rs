@@ -305,6 +305,7 @@ impl Master {
             let text = answered.await.ok().flatten();
             let mut bytes = Vec::new();
             write_message(0, &ctl::Answer { id: 0, text }, &mut bytes);
+            write_message(0, &ctl::Done {}, &mut bytes);
             outbox.send(bytes);
         });
     }

@@ -14,6 +14,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use ring::rand::SecureRandom;
+use vo_lang::Diagnostic;
+use vo_lang::conf::{Conf, MAX_TEXT};
 use vo_master::session::{ConfText, READY, SessionFile};
 use vo_wire::control::{Answer, Done, EndSession, FollowStart, Question, SiteEvent};
 use vo_wire::frame::Message;
@@ -34,6 +36,12 @@ pub(crate) struct Wishes {
     pub(crate) system_ssh: bool,
 }
 
+/// Shows what is wrong with a configuration.
+fn wrong(findings: &[Diagnostic]) -> Error {
+    findings.iter().for_each(|finding| eprintln!("{finding}"));
+    Error::new(ExitCode::Configuration, "the configuration is wrong; nothing was started")
+}
+
 impl Wishes {
     /// Reads the configuration.
     pub(crate) fn read_conf(&self) -> Result<Option<ConfText>> {
@@ -43,9 +51,15 @@ impl Wishes {
         };
         let file = File::open(path).map_err(|e| failed(&e))?;
         let mut bytes = Vec::new();
-        file.take(vo_lang::conf::MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
-        let text = String::from_utf8(bytes).map_err(|e| failed(&e))?;
-        Ok(Some(ConfText { file: path.to_string_lossy().into_owned(), text }))
+        file.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+        let file = path.to_string_lossy().into_owned();
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(ConfText { file, text })),
+            Err(e) => Err(match Conf::parse(&file, e.as_bytes(), &[]) {
+                Err(findings) => wrong(&findings),
+                Ok(_) => failed(&e),
+            }),
+        }
     }
 
     /// The session file of a new session.
@@ -67,12 +81,8 @@ impl Wishes {
             walltime_s: self.walltime.map(|walltime| walltime.as_secs()),
             system_ssh: self.system_ssh,
         };
-        let findings = |found: &[vo_lang::Diagnostic]| found.iter().for_each(|finding| eprintln!("{finding}"));
-        let conf = file.read_conf().map_err(|errors| {
-            findings(&errors);
-            Error::new(ExitCode::Configuration, "the configuration is wrong; nothing was started")
-        })?;
-        findings(&conf.warnings);
+        let conf = file.read_conf().map_err(|errors| wrong(&errors))?;
+        conf.warnings.iter().for_each(|finding| eprintln!("{finding}"));
         if conf.sites.is_empty() {
             let error = Error::new(
                 ExitCode::Configuration,

@@ -32,7 +32,7 @@ fn bad_lines_are_shown_with_their_place() {
     refused(b"[[site]]\ngateway = \"tundra\"\nwalltime = \"soon\"\n", &["vo.conf:3:12", "soon"]);
     refused(b"[[site]]\nuser = \"ann\"\n", &["vo.conf:", "gateway"]);
     refused(b"[[site]]\ngateway = \"tundra\n", &["vo.conf:2:"]);
-    refused(b"tundra\n\xff\xfe\n", &["vo.conf"]);
+    refused(b"tundra\nb\xff\xfe\n", &["vo.conf:2:2", "UTF-8"]);
 }
 
 #[test]

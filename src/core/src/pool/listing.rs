@@ -143,7 +143,7 @@ pub struct StarterView<'a> {
     pub offer: &'a Offer,
     /// Does it answer?
     pub connected: bool,
-    /// Since when.
+    /// When it last connected, fell silent, gave work back unasked, or became busy or idle.
     pub since: Time,
     /// The end of its walltime.
     pub deadline: Option<Time>,

@@ -75,6 +75,11 @@ impl Pool {
             }
         }
         self.recall(now, &touched);
+        for key in &touched {
+            if let Some(starter) = self.starters.get_mut(key) {
+                starter.mark(now);
+            }
+        }
     }
 
     fn fill_up(&mut self, now: Time, key: StarterKey, backlog: bool) {
@@ -132,17 +137,18 @@ impl Pool {
             self.hungry.remove(&key);
         }
         if !chosen.is_empty() {
-            self.assign(key, chosen);
+            self.assign(now, key, chosen);
         }
         more
     }
 
-    fn assign(&mut self, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
+    fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
         self.write(Record::Dispatched { key, ids: chosen.iter().map(|(id, ..)| *id).collect() });
         self.backlogged.insert(key);
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
         };
+        starter.mark(now);
         // One message for programs that may run in place there, one for the others.
         let host = starter.offer.shared;
         let (apart, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|(_, program, body)| {

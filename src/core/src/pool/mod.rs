@@ -200,6 +200,9 @@ struct Starter {
     closing: bool,
     /// Changes whenever it connects: what was meant for it before must not reach it after.
     link: u32,
+    /// It holds work that has not finished.
+    busy: bool,
+    /// When it last connected, fell silent, or became busy or idle.
     since: Time,
     deadline: Option<Time>,
     held: BTreeMap<AttemptId, Held>,
@@ -226,6 +229,7 @@ impl Starter {
             inventory: 0,
             closing: false,
             link: 0,
+            busy: false,
             since: Time::default(),
             deadline: None,
             held: BTreeMap::new(),
@@ -260,6 +264,15 @@ impl Starter {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Notes whether it is busy.
+    fn mark(&mut self, now: Time) {
+        let busy = self.load > 0;
+        if self.busy != busy {
+            self.busy = busy;
+            self.since = now;
         }
     }
 

@@ -545,6 +545,29 @@ fn a_starter_that_gives_back_unasked_is_left_alone() {
 }
 
 #[test]
+fn a_starter_tells_since_when_it_is_busy_or_idle() {
+    let mut bench = Bench::new();
+    let since = |bench: &Bench| bench.pool.starters().next().unwrap().since;
+    let seconds = |s| Time::default() + Duration::from_secs(s);
+    bench.now = seconds(1);
+    bench.join(1);
+    assert_eq!(since(&bench), seconds(1));
+    bench.now = seconds(5);
+    bench.pool.submit(bench.now, "test".into(), vec![group(2, program(1))]);
+    bench.drain();
+    assert_eq!(since(&bench), seconds(5));
+    bench.now = seconds(6);
+    bench.end(KEY, attempt(0, 1), Outcome::Exited(0));
+    assert_eq!(since(&bench), seconds(5), "its next job follows at once");
+    bench.now = seconds(9);
+    bench.end(KEY, attempt(1, 1), Outcome::Exited(0));
+    assert_eq!(since(&bench), seconds(9));
+    bench.now = seconds(12);
+    bench.inventory(KEY, &[], &[], &[]);
+    assert_eq!(since(&bench), seconds(9));
+}
+
+#[test]
 fn walltime_near_its_end_gets_no_work() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
     let join = |left| Event::StarterJoined { key: KEY, offer: offer(1), time_left: Some(Duration::from_secs(left)) };

@@ -10,10 +10,10 @@ use crate::diagnostic::show;
 use crate::{nearest, parse_bytes};
 
 /// The ad of the jobs from process `first` on, or nothing when errors were reported.
-pub(super) fn build(macros: &Macros<'_>, first: u32, end: u32, report: &Report<'_>) -> Option<JobAd> {
+pub(super) fn build(macros: &Macros<'_>, first: u32, queue: u32, report: &Report<'_>) -> Option<JobAd> {
     let builder = Builder { macros, report, first };
     // Every part is tried, so that all errors come at once.
-    let executable = builder.executable(end);
+    let executable = builder.executable(queue);
     let universe = builder.universe();
     let arguments = builder.arguments();
     let environment = builder.environment();
@@ -143,7 +143,7 @@ impl Builder<'_> {
         }
     }
 
-    fn executable(&self, end: u32) -> Result<Template, Refused> {
+    fn executable(&self, queue: u32) -> Result<Template, Refused> {
         match self.path(commands::EXECUTABLE)? {
             Some(path) => {
                 if let Some(text) = path.as_constant()
@@ -157,8 +157,8 @@ impl Builder<'_> {
             }
             None => {
                 let d =
-                    self.report.make_error(end, "no program is given").expected("`executable = PATH` before `queue`");
-                self.report.add(end, d);
+                    self.report.make_error(queue, "no program is given").expected("`executable = PATH` before `queue`");
+                self.report.add(queue, d);
                 Err(Refused)
             }
         }

@@ -373,13 +373,13 @@ impl Parser<'_, '_> {
         if let Some(word) = words.into_iter().find(|w| matches!(*w, b"in" | b"from" | b"matching")) {
             let word = String::from_utf8_lossy(word).into_owned();
             self.report.error(place, format!("`queue … {word} …` is not supported yet"));
-            self.build(1);
+            self.build(at, 1);
             let open = lower.contains(&b'(') && !lower.contains(&b')');
             return open.then(|| b")".to_vec());
         }
         let count = self.count(place, rest);
         // Even a bad count leaves the job to be checked, so that all errors come at once.
-        self.build(count.unwrap_or(1));
+        self.build(at, count.unwrap_or(1));
         None
     }
 
@@ -433,15 +433,15 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Makes the job ad of what is in force now, for `count` jobs.
-    fn build(&mut self, count: u32) {
+    /// Makes the job ad of what is in force at the `queue` statement `at`, for `count` jobs.
+    fn build(&mut self, at: u32, count: u32) {
         self.queues = self.queues.saturating_add(1);
-        let ad = ad::build(&self.macros, self.jobs, self.end, self.report);
+        let ad = ad::build(&self.macros, self.jobs, at, self.report);
         let Some(jobs) = self.jobs.checked_add(count).filter(|n| *n <= MAX_JOBS) else {
-            return self.report.error(self.end, format!("more than {MAX_JOBS} jobs in one cluster"));
+            return self.report.error(at, format!("more than {MAX_JOBS} jobs in one cluster"));
         };
         if self.groups.len() >= MAX_QUEUES {
-            return self.report.error(self.end, format!("more than {MAX_QUEUES} `queue` statements"));
+            return self.report.error(at, format!("more than {MAX_QUEUES} `queue` statements"));
         }
         self.jobs = jobs;
         if let Some(ad) = ad

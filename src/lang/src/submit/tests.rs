@@ -265,7 +265,7 @@ fn faults_are_explained() {
     let found = run(b"arguments = x\nqueue\n").unwrap_err();
     assert_eq!(
         found.iter().map(brief).collect::<Vec<_>>(),
-        ["E 3:1 no program is given, expected `executable = PATH` before `queue`"]
+        ["E 2:1 no program is given, expected `executable = PATH` before `queue`"]
     );
     assert_eq!(
         brief(&run(b"\xff\xfee\0").unwrap_err()[0]),

@@ -1,5 +1,5 @@
-//! `vo-agent connect`: a stream between the master, on standard input and output, and the session's event agent, which is started if
-//! none runs. Secrets come by the stream only.
+//! `vo-agent connect`: a stream between the master, on standard input and output, and the session's event agent on this login node.
+//! One is started if none answers here; it takes over from one that runs elsewhere, or that hangs. Secrets come by the stream only.
 //!
 //! Until the stream is up, an error is one line on standard error and an exit code: 2 for the command line, [`EXIT_DIRECTORY`],
 //! [`EXIT_AGENT`]. After that the code is 0 when the stream ended, however it did.
@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use crate::lease::{self, Node};
 use crate::{options, usage};
 
 /// The session's directory can't be made or written, such as in a full home.
@@ -29,22 +30,30 @@ pub const EXIT_AGENT: u8 = 4;
 /// An event agent that isn't ready by then never will be: all it does until then is to lock a file and to make a socket.
 const READY: Duration = Duration::from_secs(30);
 
+/// An agent of this node that doesn't show by then that it runs is one that hangs.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What an agent says first on its socket, to the bridge alone.
+pub(crate) const AWAKE: u8 = b'!';
+
 /// Where a session lives at a site.
 pub(crate) struct Place {
     /// What holds all sessions: `~/.vo-login`.
     pub(crate) root: PathBuf,
     /// `NAME-ID`.
     pub(crate) session: String,
+    /// The highest epoch that the master has met: an agent of a lower one is an old one.
+    pub(crate) above: u64,
 }
 
 impl Place {
-    /// Reads `--session NAME-ID [--dir ROOT]`.
+    /// Reads `--session NAME-ID [--dir ROOT] [--above EPOCH]`.
     ///
     /// # Errors
     /// What is wrong, in words.
     pub(crate) fn from_args(args: impl Iterator<Item = OsString>) -> Result<Place, String> {
         let mut args = args.peekable();
-        let [session, dir] = options(&mut args, ["--session", "--dir"])?;
+        let [session, dir, above] = options(&mut args, ["--session", "--dir", "--above"])?;
         if args.next().is_some() {
             return Err("too many arguments".to_owned());
         }
@@ -53,6 +62,10 @@ impl Place {
         if session.is_empty() || session.len() > 200 || session.starts_with('.') || !session.chars().all(is_name) {
             return Err("--session needs a name".to_owned());
         }
+        let above = match above {
+            None => 0,
+            Some(above) => above.to_str().and_then(|n| n.parse().ok()).ok_or("--above needs a number")?,
+        };
         let root = match dir {
             Some(dir) => std::path::absolute(dir).map_err(|e| e.to_string())?,
             None => match std::env::var_os("HOME") {
@@ -60,7 +73,7 @@ impl Place {
                 _ => return Err("HOME is not set; use --dir".to_owned()),
             },
         };
-        Ok(Place { root, session })
+        Ok(Place { root, session, above })
     }
 
     /// The session's directory.
@@ -119,19 +132,34 @@ fn fail(code: u8, why: &str) -> ExitCode {
 
 /// The running agent's stream, or a new agent's.
 fn reach(place: &Place) -> Result<UnixStream, (u8, String)> {
-    // One at a time, or two bridges would each start an agent.
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open("start");
-    let file = file.and_then(|file| file.lock().map(|()| file));
-    let lock: File = file.map_err(|e| {
-        let path = place.dir().join("start");
-        (EXIT_DIRECTORY, format!("cannot lock {}: {}", path.display(), explain(&e)))
-    })?;
-    let stream = UnixStream::connect("agent.sock").or_else(|_| {
-        start(place)?;
-        UnixStream::connect("agent.sock").map_err(|e| format!("the agent was started but does not answer: {e}"))
-    });
-    drop(lock);
-    stream.map_err(|why| (EXIT_AGENT, why))
+    let directory = |e: io::Error| (EXIT_DIRECTORY, format!("cannot use {}: {}", place.dir().display(), explain(&e)));
+    let here = Node::here().map_err(directory)?;
+    // One at a time on this node, or two bridges would each start an agent. Where there are no locks the newer one is left.
+    let name = format!("start.{}", here.host.replace('/', "_"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name).map_err(directory)?;
+    let _lock = match file.lock() {
+        Ok(()) => Some(file),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) => None,
+        Err(e) => return Err(directory(e)),
+    };
+    let ours = lease::holder(Path::new(".")).map_err(directory)?;
+    if ours.is_some_and(|(epoch, node)| epoch >= place.above && node == here)
+        && let Some(stream) = answering()
+    {
+        return Ok(stream);
+    }
+    let started = start(place).and_then(|()| answering().ok_or("the agent was started but does not answer".to_owned()));
+    started.map_err(|why| (EXIT_AGENT, why))
+}
+
+/// The stream of an agent of this node that runs, and does not only exist.
+fn answering() -> Option<UnixStream> {
+    let stream = UnixStream::connect("agent.sock").ok()?;
+    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    let mut first = [0];
+    (&stream).read_exact(&mut first).ok()?;
+    stream.set_read_timeout(None).ok()?;
+    (first == [AWAKE]).then_some(stream)
 }
 
 /// Starts an event agent in a session of its own, and waits until it says `ready` on its standard output.
@@ -140,6 +168,7 @@ fn start(place: &Place) -> Result<(), String> {
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open("agent.log").map_err(text)?;
     let mut command = Command::new(program().map_err(text)?);
     command.arg0("vo-agent").args(["event", "--session", &place.session, "--dir"]).arg(&place.root);
+    command.args(["--above", &place.above.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     // SAFETY: setsid is async-signal-safe, and the closure touches nothing else.
     unsafe {

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod event;
 pub mod fork;
 pub mod launch;
+mod lease;
 pub mod starter;
 
 use std::ffi::OsString;
@@ -15,8 +16,8 @@ use std::process::ExitCode;
 pub const EXIT_USAGE: u8 = 2;
 
 const USAGE: &str = "\
-usage: vo-agent connect --session NAME-ID [--dir ROOT]
-       vo-agent event --session NAME-ID [--dir ROOT]
+usage: vo-agent connect --session NAME-ID [--dir ROOT] [--above EPOCH]
+       vo-agent event --session NAME-ID [--dir ROOT] [--above EPOCH]
        vo-agent starter ...
        vo-agent fork submit|status|cancel ...
        vo-agent version";

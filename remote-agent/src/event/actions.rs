@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vo_batch::{BatchId, Kind, ProxyRequest, Row, Status, StatusError, SubmitReply};
@@ -13,6 +14,7 @@ use vo_wire::node::End;
 
 use crate::connect::explain;
 use crate::launch::{Launch, SiteDir};
+use crate::lease::Standing;
 
 use super::agent::{Agent, COMMAND};
 use super::command::{Output, run_argv};
@@ -72,6 +74,10 @@ impl Agent {
                     let ids: Vec<BatchId> = ids.into_iter().map(BatchId).collect();
                     let mut refusal = None;
                     for argv in setup.system.cancel(&ids) {
+                        if let Err(why) = agent.may_act().await {
+                            refusal = Some(why);
+                            break;
+                        }
                         let output = agent.call(Call::Cancel, &setup, &argv, b"", COMMAND).await;
                         if let vo_batch::CancelReply::Refused { message, .. } = setup.system.parse_cancel(&output.raw())
                         {
@@ -138,9 +144,13 @@ impl Agent {
 
     /// Changes files; what fails is only logged, since nothing depends on it.
     fn on_disk(&self, work: impl FnOnce(&SiteDir) -> io::Result<()> + Send + 'static) {
-        let dir = self.dir.clone();
+        let (dir, lease) = (self.dir.clone(), Arc::clone(&self.lease));
         tokio::task::spawn_blocking(move || {
-            if let Err(e) = work(&dir) {
+            let done = lease.standing().and_then(|standing| match standing {
+                Standing::Held => work(&dir),
+                Standing::Lost => Err(io::Error::other("another agent has taken over")),
+            });
+            if let Err(e) = done {
                 tracing::warn!("files: {e}");
             }
         });
@@ -180,6 +190,9 @@ impl Agent {
             Ok(launch) => launch,
             Err(e) => return SubmitAnswer::Refused(e.to_string()),
         };
+        if let Err(why) = self.may_act().await {
+            return SubmitAnswer::Limited(why);
+        }
         let (dir, nodes) = (self.dir.clone(), self.nodes());
         let prepared = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(dir.proxy(proxy))?;
@@ -209,6 +222,10 @@ impl Agent {
             starter: &starter,
             exit_file: &self.dir.exit_file(proxy).to_string_lossy(),
         });
+        // The last question before the command: its intent is durable since before.
+        if let Err(why) = self.may_act().await {
+            return SubmitAnswer::Limited(why);
+        }
         let output = self.call(Call::Submit, setup, &submission.argv, submission.script.as_bytes(), SUBMIT).await;
         match setup.system.parse_submit(&output.raw()) {
             SubmitReply::Accepted(id) => SubmitAnswer::Accepted(id.0),

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -23,7 +23,8 @@ use vo_wire::link::{
 use vo_wire::node::{End, MasterLink, Welcome};
 
 use crate::connect::{Place, explain, program};
-use crate::launch::SiteDir;
+use crate::launch::{AgentAddress, SiteDir};
+use crate::lease::{Lease, Standing};
 
 use super::blobs::Blobs;
 use super::files::remove_session;
@@ -43,7 +44,6 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// What holds for the life of the agent once a master has configured it.
 pub(super) struct Life {
-    pub(super) epoch: u64,
     /// Time of day of the machine's zero, and the machine's time when the clock began.
     pub(super) base: u64,
     pub(super) began: (Time, Instant),
@@ -66,7 +66,13 @@ pub(super) struct Agent {
     pub(super) dir: SiteDir,
     pub(super) program: String,
     pub(super) user: String,
-    pub(super) lease: RefCell<File>,
+    pub(super) lease: Arc<Lease>,
+    /// Another agent has taken over.
+    pub(super) fenced: Cell<bool>,
+    /// Something tells of a newer agent.
+    pub(super) doubt: Notify,
+    /// What `agent.addr` is to hold.
+    pub(super) address: RefCell<Option<AgentAddress>>,
     pub(super) setup: RefCell<Option<Rc<Setup>>>,
     pub(super) life: OnceCell<Life>,
     pub(super) configuring: tokio::sync::Mutex<()>,
@@ -97,7 +103,7 @@ pub(super) fn ms(span: Duration) -> u64 {
 
 impl Agent {
     /// An agent that waits for its first master.
-    pub(super) fn new(place: &Place, lease: File) -> io::Result<Agent> {
+    pub(super) fn new(place: &Place, lease: Lease) -> io::Result<Agent> {
         let dir = place.dir();
         let mut program = program()?;
         if program.file_name().is_none_or(|name| name != "vo-agent") {
@@ -121,7 +127,10 @@ impl Agent {
             dir: SiteDir(dir),
             program,
             user,
-            lease: RefCell::new(lease),
+            lease: Arc::new(lease),
+            fenced: Cell::default(),
+            doubt: Notify::new(),
+            address: RefCell::default(),
             setup: RefCell::default(),
             life: OnceCell::new(),
             configuring: tokio::sync::Mutex::default(),
@@ -168,7 +177,7 @@ impl Agent {
     }
 
     pub(super) fn epoch(&self) -> u64 {
-        self.life.get().map_or(0, |life| life.epoch)
+        self.lease.epoch
     }
 
     pub(super) fn now(&self) -> Time {
@@ -247,7 +256,7 @@ impl Agent {
                         && let (Some(life), Some(machine), Some(table)) =
                             (self.life.get(), &*self.machine.borrow(), &*self.table.borrow())
                     {
-                        table.snapshot(life.base, life.epoch, machine.snapshot());
+                        table.snapshot(life.base, machine.snapshot());
                     }
                     self.release();
                 }
@@ -318,7 +327,7 @@ impl Agent {
             0,
             &AgentHello {
                 protocol: vo_wire::PROTOCOL,
-                epoch: life.epoch,
+                epoch: self.epoch(),
                 host: host(),
                 pid: std::process::id(),
                 batch: setup.system.kind().name().to_owned(),
@@ -440,7 +449,7 @@ impl Agent {
 
     /// Removes every proxy and all our files, tells the master what is left, and lets the agent end.
     pub(super) async fn shut_down(self: Rc<Self>, order: Shutdown) {
-        if self.closing.replace(true) {
+        if self.may_act().await.is_err() || self.closing.replace(true) {
             return;
         }
         let patience = Duration::from_millis(order.patience_ms);
@@ -468,11 +477,18 @@ impl Agent {
         if !quiet {
             left.push(format!("{} starters that did not close their connections", self.starters.borrow().len()));
         }
+        let acts = self.may_act().await;
+        if self.fenced.get() {
+            return;
+        }
         self.close_table();
         let (root, dir) = (self.root.clone(), self.dir.0.clone());
-        let removed = tokio::task::spawn_blocking(move || remove_session(&root, &dir)).await;
-        if let Ok(Err(e)) = removed {
-            left.push(format!("files in {}: {}", self.dir.0.display(), explain(&e)));
+        let removed = match acts {
+            Ok(()) => tokio::task::spawn_blocking(move || remove_session(&root, &dir).map_err(|e| explain(&e))).await,
+            Err(why) => Ok(Err(why)),
+        };
+        if let Ok(Err(why)) = removed {
+            left.push(format!("files in {}: {why}", self.dir.0.display()));
         }
         tracing::info!(?left, "shut down");
         if let Some(master) = self.master.take() {
@@ -489,7 +505,11 @@ impl Agent {
     /// Ends an agent that never came to work, and leaves no trace unless there are proxies of an earlier one.
     pub(super) fn give_up(&self) {
         let proxies = fs::read_dir(self.dir.0.join("proxies")).is_ok_and(|mut entries| entries.next().is_some());
-        if !proxies && let Err(e) = remove_session(&self.root, &self.dir.0) {
+        let ours = self.lease.standing().is_ok_and(|standing| standing == Standing::Held);
+        if !proxies
+            && ours
+            && let Err(e) = remove_session(&self.root, &self.dir.0)
+        {
             tracing::warn!("files: {e}");
         }
         self.quit();

@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use vo_core::ids::StarterKey;
@@ -12,6 +13,8 @@ use vo_net::frames::FrameSource;
 use vo_wire::frame::{Frame, Message};
 use vo_wire::link::{AgentStats, BlobChunk, BlobMissing, Configure, Ping, Pong, RemoveProxies, SetTarget, Shutdown};
 use vo_wire::work::is_relayed;
+
+use crate::connect::AWAKE;
 
 use super::agent::{Agent, Master};
 use super::outbox::outbox;
@@ -58,19 +61,25 @@ async fn serve(agent: Rc<Agent>, stream: UnixStream) {
     if !ours {
         return tracing::warn!("a stream of another user was refused");
     }
-    if let Err(e) = converse(&agent, stream).await {
+    if let Err(e) = converse(&agent, stream).await
+        && !agent.fenced.get()
+    {
         tracing::warn!("the master's stream: {e}");
     }
 }
 
 async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
-    let (read, write) = stream.into_split();
+    let (read, mut write) = stream.into_split();
+    // A sign of life for the bridge, which takes it off the stream.
+    write.write_all(&[AWAKE]).await?;
     let mut frames = FrameSource::new(read);
     let first = tokio::time::timeout(FIRST_WORD, frames.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(first) = first else {
         return Ok(());
     };
     let configure: Configure = first.read().map_err(invalid)?;
+    // A newer agent is the one to talk to; without a word from us the master calls again.
+    agent.may_act().await.map_err(io::Error::other)?;
     let epoch = configure.master_epoch;
     let (out, drain) = outbox(ROOM);
     let mut writer = tokio::task::spawn_local(drain.run(write));
@@ -88,6 +97,9 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
     } else {
         agent.configure(configure).await
     };
+    if agent.fenced.get() {
+        return Ok(());
+    }
     if let Err(refusal) = result {
         tracing::error!("refused: {}", refusal.message);
         out.say(0, &refusal.frame());

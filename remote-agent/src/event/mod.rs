@@ -7,6 +7,7 @@ mod actions;
 mod agent;
 mod blobs;
 mod command;
+mod fence;
 mod files;
 mod log;
 mod master;
@@ -16,10 +17,9 @@ mod starters;
 mod table;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -28,10 +28,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::connect::{EXIT_AGENT, Place, explain};
+use crate::launch::SiteDir;
+use crate::lease::Lease;
 use crate::usage;
 use agent::Agent;
 
-/// Runs it: `--session NAME-ID [--dir ROOT]`. Says `ready` on standard output, or why not, and closes it.
+/// Runs it: `--session NAME-ID [--dir ROOT] [--above EPOCH]`. Says `ready` on standard output, or why not, and closes it.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let place = match Place::from_args(args) {
         Ok(place) => place,
@@ -49,14 +51,18 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(place: &Place) -> Result<(), String> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     place.enter()?;
-    let lease = lease()?;
     let text = |what: &'static str| move |e: io::Error| format!("cannot {what}: {}", explain(&e));
-    log::start(&place.dir().join("agent.log")).map_err(text("open agent.log"))?;
+    let dir = place.dir();
+    let floor = table::highest(&SiteDir(dir.clone()).table()).map_err(text("read the table"))?.max(place.above);
+    let unique = setup::random().map_err(text("start"))?;
+    let lease = Lease::claim(&dir, floor, unique).map_err(text("take the lease"))?;
+    let lease = lease.ok_or("another agent has just taken over")?;
+    log::start(&dir.join("agent.log")).map_err(text("open agent.log"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = runtime.map_err(text("start"))?;
     let listener = {
         let _guard = runtime.enter();
-        // We hold the lease, so whose socket this was does not run.
+        // We hold the lease, so whoever listened there may not act any more.
         match std::fs::remove_file("agent.sock") {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(text("remove an old socket")(e)),
             _ => UnixListener::bind("agent.sock").map_err(text("make agent.sock"))?,
@@ -74,6 +80,7 @@ fn run(place: &Place) -> Result<(), String> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         tokio::task::spawn_local(master::listen(Rc::clone(&agent), listener));
+        tokio::task::spawn_local(Rc::clone(&agent).keep_lease());
         let [mut terminate, mut interrupt, mut hangup] = signals;
         loop {
             tokio::select! {
@@ -91,23 +98,6 @@ fn run(place: &Place) -> Result<(), String> {
     agent.close_table();
     tracing::info!("ends");
     Ok(())
-}
-
-/// Takes the lock that makes this the only agent of the session on this host, and wherever the file system's locks reach.
-fn lease() -> Result<File, String> {
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open("lease");
-    let file = open.map_err(|e| format!("cannot open the lease: {}", explain(&e)))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::Error(e)) => Err(format!("cannot lock the lease: {e}")),
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // It only helps the message.
-            let _ = (&file).take(1024).read_to_string(&mut holder);
-            let holder = holder.lines().next().unwrap_or("another process").to_owned();
-            Err(format!("the session's agent runs already, and its socket is not reached from here: {holder}"))
-        }
-    }
 }
 
 /// Closes the pipe to the bridge that started us.

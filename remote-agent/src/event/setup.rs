@@ -1,7 +1,7 @@
 //! How an agent comes to work: a master's configuration, the batch system, the table, the port.
 
 use std::fs;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use vo_wire::link::{AgentRefused, Configure};
 use crate::connect::explain;
 use crate::launch::AgentAddress;
 
-use super::agent::{Agent, Life, host};
+use super::agent::{Agent, Life};
 use super::command::{Environment, run_argv};
 use super::files::write_file;
 use super::starters;
@@ -54,7 +54,7 @@ fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn random() -> io::Result<u64> {
+pub(super) fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
     Ok(u64::from_ne_bytes(bytes))
@@ -162,8 +162,8 @@ impl Agent {
         for name in ["tags", "proxies", "blobs"] {
             fs::create_dir_all(self.dir.0.join(name)).map_err(|e| failed(&format!("make {name}/"), &e))?;
         }
-        let path = self.dir.table();
-        let (table, found, notices) = tokio::task::spawn_blocking(move || table::open(&path, unix_ms()))
+        let (path, epoch) = (self.dir.table(), self.lease.epoch);
+        let (table, found, notices) = tokio::task::spawn_blocking(move || table::open(&path, epoch, unix_ms()))
             .await
             .map_err(Refusal::new)?
             .map_err(|e| {
@@ -185,15 +185,13 @@ impl Agent {
         let listener = starters::bind(setup.configure.limits.ports, old_port).await;
         let listener = listener.map_err(|e| failed("listen for starters", &e))?;
         let port = listener.local_addr().map_err(|e| failed("listen for starters", &e))?.port();
-        let address = AgentAddress {
-            epoch: found.epoch,
-            addresses: starters::addresses(port, setup.system.kind() == Kind::Fork),
-        };
+        let address = AgentAddress { epoch, addresses: starters::addresses(port, setup.system.kind() == Kind::Fork) };
+        self.may_act().await.map_err(Refusal::new)?;
         write_file(&self.dir.address(), &address).map_err(|e| failed("write agent.addr", &e))?;
-        self.write_lease(found.epoch).map_err(|e| failed("write the lease", &e))?;
+        *self.address.borrow_mut() = Some(address);
 
-        let life = Life { epoch: found.epoch, base, began: (now, Instant::now()), port };
-        tracing::info!(epoch = life.epoch, port, batch = setup.system.kind().name(), version = setup.version, "begins");
+        let life = Life { base, began: (now, Instant::now()), port };
+        tracing::info!(epoch, port, batch = setup.system.kind().name(), version = setup.version, "begins");
         // Set once: `configuring` is held.
         let _ = self.life.set(life);
         *self.machine.borrow_mut() = Some(machine);
@@ -204,14 +202,5 @@ impl Agent {
         tokio::task::spawn_local(Rc::clone(self).keep_time());
         tokio::task::spawn_local(Rc::clone(self).say_stats());
         Ok(())
-    }
-
-    fn write_lease(&self, epoch: u64) -> io::Result<()> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let text = format!("process {} on {}, boot {}, epoch {epoch}\n", std::process::id(), host(), boot.trim());
-        let mut file = self.lease.borrow_mut();
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(text.as_bytes())
     }
 }

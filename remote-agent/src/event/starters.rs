@@ -140,6 +140,7 @@ async fn greet(agent: &Agent, stream: TcpStream) -> Result<(Reader, Writer, Star
         return Err(format!("protocol {:#x}", hello.protocol));
     }
     if hello.epoch > agent.epoch() {
+        agent.doubt.notify_one();
         return Err(format!("it has seen an agent of epoch {}, ours is {}", hello.epoch, agent.epoch()));
     }
     Ok((frames, write, hello))

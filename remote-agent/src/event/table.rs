@@ -1,6 +1,10 @@
-//! `jobinfo_table`: the durable records of an agent, written by a thread of its own because a home may be slow.
+//! `jobinfo_table/EPOCH`: the durable records of an agent, written by a thread of its own because a home may be slow.
+//!
+//! An agent begins with a copy of its predecessor's, which may still run, and write to the old one: nobody reads that any more.
 
 use std::convert::Infallible;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -9,10 +13,14 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 use tokio::sync::mpsc as notices;
 use vo_core::proxy::Record;
-use vo_store::{Log, Options, Replay, StoreError};
+use vo_store::{Log, Options, RealDisk, Replay, StoreError};
 
 /// Then the log is replaced by a snapshot: some thousand proxies' lives.
 const SNAPSHOT_BYTES: u64 = 1 << 20;
+
+/// How often a predecessor's table is copied before it counts as damaged, and the wait before the next try.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Wait before the next try on a full disk.
 const RETRY: Duration = Duration::from_secs(5);
@@ -23,11 +31,8 @@ pub(super) enum Entry {
     /// Milliseconds between 1970 and the zero of all times in the table.
     #[n(0)]
     Base(#[n(0)] u64),
-    /// An agent of this epoch began.
-    #[n(1)]
-    Epoch(#[n(0)] u64),
     /// A step of a proxy.
-    #[n(2)]
+    #[n(1)]
     Proxy(#[n(0)] Record),
 }
 
@@ -58,7 +63,6 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) base: Option<u64>,
-    pub(super) epoch: u64,
     pub(super) records: Vec<Record>,
 }
 
@@ -68,18 +72,101 @@ fn encode(entry: &Entry) -> Vec<u8> {
     bytes
 }
 
-/// Opens the table and notes a new epoch in it, durably. `now` is the time of day in milliseconds.
+/// The epochs that left a table, whole or not.
+fn epochs(dir: &Path) -> io::Result<Vec<(u64, std::ffi::OsString)>> {
+    let mut found = Vec::new();
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry?.file_name();
+                let epoch = name.to_str().and_then(|name| name.strip_suffix(".new").unwrap_or(name).parse().ok());
+                found.extend(epoch.map(|epoch| (epoch, name)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The highest epoch that left a table, or 0.
+pub(super) fn highest(dir: &Path) -> io::Result<u64> {
+    Ok(epochs(dir)?.into_iter().map(|(epoch, _)| epoch).max().unwrap_or(0))
+}
+
+/// Copies the table of the epoch before `epoch`, if there is one.
+fn inherit(dir: &Path, epoch: u64) -> io::Result<()> {
+    let before = epochs(dir)?.into_iter().filter(|(of, name)| *of < epoch && !name.to_string_lossy().contains('.'));
+    let Some((_, before)) = before.max() else {
+        return Ok(());
+    };
+    let (own, aside) = (dir.join(epoch.to_string()), dir.join(format!("{epoch}.new")));
+    for old in [&own, &aside] {
+        super::files::remove_tree(old)?;
+    }
+    fs::create_dir(&aside)?;
+    let names = || fs::read_dir(dir.join(&before))?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let found = names()?;
+    for name in &found {
+        let bytes = fs::read(dir.join(&before).join(name))?;
+        let file = fs::File::create_new(aside.join(name))?;
+        io::Write::write_all(&mut &file, &bytes)?;
+        file.sync_all()?;
+    }
+    if names()? != found {
+        return Err(io::Error::new(io::ErrorKind::Interrupted, "it was replaced by a newer one meanwhile"));
+    }
+    fs::File::open(&aside)?.sync_all()?;
+    fs::rename(&aside, &own)?;
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Opens the table of an agent that holds the lease of `epoch`. `now` is the time of day in milliseconds.
 ///
 /// # Errors
 /// What the store gave.
-pub(super) fn open(dir: &Path, now: u64) -> Result<(Table, Found, notices::UnboundedReceiver<Notice>), StoreError> {
+pub(super) fn open(
+    dir: &Path,
+    epoch: u64,
+    now: u64,
+) -> Result<(Table, Found, notices::UnboundedReceiver<Notice>), StoreError> {
+    let failed = |action| {
+        let file = dir.to_owned();
+        move |source| StoreError::Io { action, file, source }
+    };
+    let mut tries = 0;
+    let (log, found) = loop {
+        tries += 1;
+        let opened = inherit(dir, epoch).map_err(failed("copy")).and_then(|()| read(&dir.join(epoch.to_string()), now));
+        match opened {
+            // An older agent that doesn't know yet may be replacing its files while they are copied.
+            Err(e) if tries < TRIES && highest(dir).is_ok_and(|highest| highest > 0) => {
+                tracing::warn!("the table, try {tries}: {e}");
+                thread::sleep(AGAIN);
+            }
+            other => break other?,
+        }
+    };
+    // Nobody needs them now; what can't be removed goes with the session.
+    for (_, name) in epochs(dir).into_iter().flatten().filter(|(of, _)| *of < epoch) {
+        let _ = fs::remove_dir_all(dir.join(name));
+    }
+    let (orders, receiver) = mpsc::channel();
+    let (sender, said) = notices::unbounded_channel();
+    let mut log = log;
+    let thread = thread::Builder::new().name("table".to_owned()).spawn(move || write(&mut log, &receiver, &sender));
+    let thread = thread.map_err(failed("start a thread for"))?;
+    Ok((Table { orders, thread }, found, said))
+}
+
+fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
     let mut found = Found::default();
     let mut take = |entry| match entry {
         Entry::Base(base) => found.base = Some(base),
-        Entry::Epoch(epoch) => found.epoch = epoch,
         Entry::Proxy(record) => found.records.push(record),
     };
-    let opened = Log::open(dir, Options::default(), |replay| -> Result<(), minicbor::decode::Error> {
+    let disk = RealDisk::open_own(dir)?;
+    let opened = Log::open_on(disk, Options::default(), |replay| -> Result<(), minicbor::decode::Error> {
         match replay {
             Replay::Record(bytes) => take(minicbor::decode(bytes)?),
             Replay::Snapshot(bytes) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
@@ -90,19 +177,12 @@ pub(super) fn open(dir: &Path, now: u64) -> Result<(Table, Found, notices::Unbou
         tracing::warn!("{cut}");
     }
     let mut log = opened.log;
-    found.epoch = found.epoch.saturating_add(1);
     if found.base.is_none() {
         found.base = Some(now);
         log.append(&encode(&Entry::Base(now)));
+        log.commit()?;
     }
-    log.append(&encode(&Entry::Epoch(found.epoch)));
-    log.commit()?;
-    let (orders, receiver) = mpsc::channel();
-    let (sender, said) = notices::unbounded_channel();
-    let thread = thread::Builder::new().name("table".to_owned()).spawn(move || write(&mut log, &receiver, &sender));
-    let thread =
-        thread.map_err(|source| StoreError::Io { action: "start a thread for", file: dir.to_owned(), source })?;
-    Ok((Table { orders, thread }, found, said))
+    Ok((log, found))
 }
 
 impl Table {
@@ -114,8 +194,8 @@ impl Table {
     }
 
     /// The fold of all records appended so far.
-    pub(super) fn snapshot(&self, base: u64, epoch: u64, records: Vec<Record>) {
-        let mut entries = vec![Entry::Base(base), Entry::Epoch(epoch)];
+    pub(super) fn snapshot(&self, base: u64, records: Vec<Record>) {
+        let mut entries = vec![Entry::Base(base)];
         entries.extend(records.into_iter().map(Entry::Proxy));
         let mut bytes = Vec::new();
         let _: Result<(), minicbor::encode::Error<Infallible>> = minicbor::encode(&entries, &mut bytes);

@@ -30,6 +30,8 @@ use vo_wire::work::{
     OutputLost, Recall, Report, WINDOW,
 };
 
+use crate::launch::{self, AgentAddress};
+
 use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
@@ -40,6 +42,9 @@ type Happened = Event<Arc<Prepared>, Assignment>;
 
 /// How long the last words may take to reach the agent.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How often a starter whose agent has no master looks whether there is a newer agent.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How often the captured output of running jobs is measured.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -79,6 +84,8 @@ struct Driver {
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
+    /// Has the agent that we are connected to a master?
+    master: bool,
 }
 
 type Call = Pin<Box<dyn Future<Output = Result<(Connection, Welcome), Refused>>>>;
@@ -156,12 +163,15 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         done,
         happened: Vec::new(),
         left: None,
+        master: false,
     };
     let mut link = Link::Calling(call(facts.clone()));
     let mut children = signal(SignalKind::child())?;
     let mut ending = endings()?;
     let mut measure = interval(MEASURE);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         driver.step(&mut link);
         if let Some(why) = driver.left.take() {
@@ -176,6 +186,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         tokio::select! {
             word = link.next() => match word {
                 Word::Welcome(welcome) => {
+                    driver.master = welcome.master;
                     driver.happened.push(Event::AgentConnected { master: welcome.master });
                 }
                 Word::Frame(frame) => {
@@ -197,6 +208,14 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             Some(done) = finished.recv() => driver.done(done),
             _ = measure.tick(), if driver.jobs.values().any(|job| matches!(job, Job::Running { place: Some(_), .. })) => {
                 driver.measure();
+            }
+            _ = look.tick(), if matches!(link, Link::Up(_)) && !driver.master => {
+                // An agent that hangs with its node, or can't reach its files, may not know that there is another.
+                let newer = launch::read::<AgentAddress>(&settings.site.address());
+                if newer.is_ok_and(|agent| agent.epoch > caller.epoch.get()) {
+                    driver.lost(&io::Error::other("there is a newer agent"));
+                    link = Link::Calling(call(facts.clone()));
+                }
             }
             Some(number) = ending.recv() => {
                 let why = if guarded() {
@@ -334,7 +353,10 @@ impl Driver {
                 let Kill { ids, grace_ms } = frame.read()?;
                 Event::KillAsked { ids, grace: Duration::from_millis(grace_ms) }
             }
-            MasterLink::KIND => Event::MasterLinkChanged { up: frame.read::<MasterLink>()?.up },
+            MasterLink::KIND => {
+                self.master = frame.read::<MasterLink>()?.up;
+                Event::MasterLinkChanged { up: self.master }
+            }
             End::KIND => Event::EndAsked { why: frame.read::<End>()?.why },
             Ping::KIND => {
                 let Ping { nonce } = frame.read()?;

@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod ids;
 pub mod job;
+pub mod lease;
 pub mod pool;
 pub mod proxy;
 pub mod starter;

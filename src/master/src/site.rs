@@ -14,7 +14,8 @@ use vo_net::frames::FrameSource;
 use vo_net::ssh::{self, AskPass, Class, ConnectOptions, ExecExit, Gateway, Prompter, Target, TargetQuery};
 use vo_wire::Frame;
 use vo_wire::control::{Question, SiteEvent};
-use vo_wire::link::Configure;
+use vo_wire::frame::Message;
+use vo_wire::link::{AgentHello, Configure};
 
 use crate::journal::chain;
 
@@ -176,10 +177,12 @@ struct Stream {
 pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut stop: oneshot::Receiver<()>) {
     let mut wait = FIRST_WAIT;
     let mut first = true;
+    // The highest epoch of an agent met so far: one of a lower epoch was taken over from, whatever it believes.
+    let mut epoch = 0;
     loop {
         let attempt = async {
-            let stream = open(&route, interactive && first, &tell).await?;
-            carry(&route, stream, &tell).await
+            let stream = open(&route, interactive && first, epoch, &tell).await?;
+            carry(&route, stream, &mut epoch, &tell).await
         };
         let ended = tokio::select! {
             ended = attempt => ended,
@@ -220,7 +223,7 @@ enum Ended {
 }
 
 /// Frames both ways until the stream ends.
-async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Problem> {
+async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> Result<Ended, Problem> {
     let Stream { mut stdin, stdout, stderr, remote } = stream;
     let mut opening = Vec::new();
     vo_wire::frame::write_message(0, &route.configure, &mut opening);
@@ -245,6 +248,14 @@ async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Prob
     let mut source = FrameSource::new(stdout);
     let read = async {
         while let Some(frame) = source.next().await? {
+            if frame.kind == AgentHello::KIND {
+                let hello = frame.read::<AgentHello>().map_err(std::io::Error::other)?;
+                if hello.epoch < *epoch {
+                    let why = format!("an old agent answered (epoch {}, now {epoch})", hello.epoch);
+                    return Err(std::io::Error::other(why));
+                }
+                *epoch = hello.epoch;
+            }
             if !worked && !(tell)(Told::Linked(sender.clone())).await {
                 return Ok(true);
             }
@@ -277,12 +288,12 @@ async fn carry(route: &Route, stream: Stream, tell: &Tell) -> Result<Ended, Prob
     Ok(Ended::Lost(Problem::transient(why), worked))
 }
 
-async fn open(route: &Route, interactive: bool, tell: &Tell) -> Result<Stream, Problem> {
+async fn open(route: &Route, interactive: bool, epoch: u64, tell: &Tell) -> Result<Stream, Problem> {
     let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };
     (tell)(Told::Event(spawning)).await;
     match &route.way {
-        Way::Local(program) => local(route, program).await,
-        Way::Ssh { query, options } => remote(route, query, options, interactive, tell).await,
+        Way::Local(program) => local(route, program, epoch).await,
+        Way::Ssh { query, options } => remote(route, query, options, interactive, epoch, tell).await,
     }
 }
 
@@ -292,7 +303,7 @@ fn home() -> Result<PathBuf, Problem> {
     Ok(PathBuf::from(home.ok_or_else(|| Problem::new("HOME is not set"))?).join(".vo-login"))
 }
 
-async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
+async fn local(route: &Route, program: &Path, epoch: u64) -> Result<Stream, Problem> {
     let program = program.to_owned();
     let read = program.clone();
     let loaded = tokio::task::spawn_blocking(move || -> Result<PathBuf, Problem> {
@@ -310,7 +321,7 @@ async fn local(route: &Route, program: &Path) -> Result<Stream, Problem> {
     });
     let file = loaded.await.map_err(|_| Problem::new("reading the agent program was interrupted"))??;
     let mut command = Command::new(&file);
-    command.args(["connect", "--session", &route.session]).process_group(0);
+    command.args(["connect", "--session", &route.session, "--above", &epoch.to_string()]).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| Problem::new(format!("cannot start {}: {e}", file.display())))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -331,6 +342,7 @@ async fn remote(
     query: &TargetQuery,
     options: &ConnectOptions,
     interactive: bool,
+    epoch: u64,
     tell: &Tell,
 ) -> Result<Stream, Problem> {
     let target = Target::resolve(query).await?;
@@ -352,7 +364,8 @@ async fn remote(
             return Err(problem);
         }
     };
-    let command = format!("exec {} connect --session {}", ssh::quote(&file), ssh::quote(&route.session));
+    let (file, session) = (ssh::quote(&file), ssh::quote(&route.session));
+    let command = format!("exec {file} connect --session {session} --above {epoch}");
     let exec = gateway.exec(&sh(&command)).await?;
     Ok(Stream { stdin: exec.stdin, stdout: exec.stdout, stderr: exec.stderr, remote: Some((gateway, exec.exit)) })
 }

@@ -38,11 +38,11 @@ pub trait Disk {
     fn sync_dir(&mut self) -> io::Result<()>;
 }
 
-/// A directory of the operating system, locked against every other process.
+/// A directory of the operating system, locked against every other process, or one that no other writes.
 #[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl RealDisk {
@@ -54,7 +54,13 @@ impl RealDisk {
         } else if !dir.is_dir() {
             return Err(StoreError::Missing { file: dir.to_owned() });
         }
-        Ok(Self { dir: dir.to_owned(), _lock: Lock::acquire(dir)? })
+        Ok(Self { dir: dir.to_owned(), _lock: Some(Lock::acquire(dir)?) })
+    }
+
+    /// A directory that only this process writes, as the caller knows; it is made if it is absent. Some file servers have no locks.
+    pub fn open_own(dir: &Path) -> Result<Self, StoreError> {
+        make_dir(dir).map_err(|source| StoreError::Io { action: "make", file: dir.to_owned(), source })?;
+        Ok(Self { dir: dir.to_owned(), _lock: None })
     }
 }
 

@@ -1,0 +1,152 @@
+//! A master's part for one event agent, and login nodes for it.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use vo_core::ids::ProxyId;
+use vo_net::frames::{FrameSource, send};
+use vo_net::tls::SessionCa;
+use vo_wire::frame::{Frame, Message};
+use vo_wire::link::{AgentRefused, Configure, Limits, Marker, ProxyInfo, ProxyReport, ProxyShape, ProxyState};
+
+pub const SESSION: &str = "test-00112233445566aa";
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn configure(authority: &str) -> Configure {
+    Configure {
+        protocol: vo_wire::PROTOCOL,
+        session: "test".to_owned(),
+        session_id: "00112233445566aa".to_owned(),
+        site: "here".to_owned(),
+        master_epoch: 1,
+        authority: authority.to_owned(),
+        proxies: ProxyShape {
+            batch: Some("fork".to_owned()),
+            nodes: 1,
+            cpus: 1,
+            memory_mb: None,
+            walltime_s: 600,
+            queue: None,
+            account: None,
+            directives: Vec::new(),
+            parallel_environment: None,
+            scratch: None,
+        },
+        limits: Limits {
+            queued_permille: 150,
+            queued_base: 2,
+            idle_ms: 600_000,
+            lease_ms: 60_000,
+            drain_ms: 1000,
+            ports: None,
+            status_ms: 60_000,
+            capture_bytes: 1 << 20,
+            inline_bytes: 4096,
+            heartbeat_ms: 7_200_000,
+            missed_heartbeats: 3,
+            shutdown_on_missed: true,
+        },
+        marker: Marker { path: b"/nonexistent".to_vec(), content: String::new(), host: String::new() },
+    }
+}
+
+pub struct Bridge {
+    pub child: Child,
+    pub stdin: ChildStdin,
+    pub frames: FrameSource<ChildStdout>,
+    /// What the reports seen so far say.
+    pub reports: BTreeMap<ProxyId, ProxyInfo>,
+}
+
+impl Bridge {
+    pub fn open(root: &Path) -> Bridge {
+        Bridge::by(Command::new(env!("CARGO_BIN_EXE_vo-agent")), root)
+    }
+
+    /// By a command that ends in the program's name, such as one that goes to another node first.
+    pub fn by(mut command: Command, root: &Path) -> Bridge {
+        command.args(["connect", "--session", SESSION, "--dir"]).arg(root);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let frames = FrameSource::new(child.stdout.take().unwrap());
+        Bridge { child, stdin, frames, reports: BTreeMap::new() }
+    }
+
+    pub async fn say<M: Message>(&mut self, message: &M) {
+        send(&mut self.stdin, 0, message).await.unwrap();
+    }
+
+    pub async fn frame(&mut self) -> Frame {
+        let frame = tokio::time::timeout(PATIENCE, self.frames.next()).await.expect("a frame in time");
+        frame.unwrap().expect("the stream goes on")
+    }
+
+    /// The next message of a kind; others are skipped, refusals are not.
+    pub async fn next<M: Message>(&mut self) -> M {
+        loop {
+            let frame = self.frame().await;
+            assert!(
+                frame.kind != AgentRefused::KIND || M::KIND == AgentRefused::KIND,
+                "{:?}",
+                frame.read::<AgentRefused>()
+            );
+            self.seen(&frame);
+            if frame.kind == M::KIND {
+                return frame.read().unwrap();
+            }
+        }
+    }
+
+    pub fn seen(&mut self, frame: &Frame) {
+        if frame.kind == ProxyReport::KIND {
+            let report: ProxyReport = frame.read().unwrap();
+            self.reports.extend(report.proxies.into_iter().map(|info| (info.id, info)));
+        }
+    }
+
+    pub async fn until(&mut self, state: ProxyState) -> ProxyInfo {
+        loop {
+            let report: ProxyReport = self.next().await;
+            if let Some(info) = report.proxies.into_iter().find(|info| info.state == state) {
+                return info;
+            }
+        }
+    }
+}
+
+/// Processes whose command line names the directory.
+pub fn processes(root: &Path) -> Vec<(i32, String)> {
+    let name = root.to_str().unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(name) {
+            found.push((pid, line));
+        }
+    }
+    found
+}
+
+pub async fn none_left(root: &Path) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !processes(root).is_empty() {
+        assert!(tokio::time::Instant::now() < end, "left: {:?}", processes(root));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub fn authority() -> String {
+    SessionCa::create("00112233445566aa").unwrap().site_intermediate("here").unwrap().to_pem()
+}

@@ -153,7 +153,7 @@ fn queue_statements_make_groups() {
     bad("queue $(Process)", "E 2:7 the number of jobs can't depend on `$(Cluster)` or `$(Process)`");
     let limit = "expected at most 10000000 jobs in one cluster";
     bad("queue 99999999999", &format!("E 2:7 `queue 99999999999` is too much, {limit}"));
-    bad("queue 10000000\nqueue", "E 3:6 more than 10000000 jobs in one cluster");
+    bad("queue 10000000\nqueue", "E 3:1 more than 10000000 jobs in one cluster");
     bad(
         "queue 0",
         "W 2:7 `queue 0` submits no job\nE 2:8 description submits no job: every `queue` statement counts 0",

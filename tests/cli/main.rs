@@ -5,6 +5,7 @@ mod conf;
 mod jobs;
 mod leaving;
 mod readme;
+mod recovery;
 mod scripts;
 mod shell;
 mod submit;

@@ -1,6 +1,7 @@
 //! The programs against real batch systems behind real SSH gateways: the sites of contrib/testbed. One test at a time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod endure;
 mod faults;
 mod readme;
 mod spine;

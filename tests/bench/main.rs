@@ -11,8 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeVal;
 use nix::sys::wait::wait;
+use nix::unistd::Pid;
 use vo_tests::{Home, binary, seconds, wait_until};
 
 const USAGE: &str = "\
@@ -24,6 +26,8 @@ usage: tests/bench/run [--rounds N] [--jobs N] [--minutes N] [FIGURE...]
   latency  from submit to the job's start, idle pool
   agent    size of the program; memory of an event agent that knows 100 proxies
   idle     CPU time of a session without work                                          (--minutes 10)
+  recover  from `vo-login -r` to the prompt after kill -9 of the master, by jobs in the store
+  durable  calls of fsync and the like for each 1000 jobs, counted by strace             (--jobs 10000)
 
 Without FIGURE all are measured. A figure is the median of --rounds rounds (5).
 ";
@@ -38,7 +42,9 @@ fn main() {
             "--jobs" => jobs = number(),
             "--minutes" => minutes = number(),
             "--bare" => return bare(number()),
-            "jobs" | "submit" | "start" | "latency" | "agent" | "idle" => figures.push(argument),
+            "jobs" | "submit" | "start" | "latency" | "agent" | "idle" | "recover" | "durable" => {
+                figures.push(argument)
+            }
             _ => usage(),
         }
     }
@@ -61,6 +67,12 @@ fn main() {
     }
     if wanted("idle") {
         idle(minutes);
+    }
+    if wanted("recover") {
+        recover(rounds);
+    }
+    if wanted("durable") {
+        durable(jobs);
     }
 }
 
@@ -219,6 +231,9 @@ fn agent() {
 fn idle(minutes: u64) {
     let home = Home::new();
     home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "true"]).ok();
+    wait_until("the starter", seconds(30), || {
+        home.processes().iter().find(|(_, line)| line.contains(" starter")).map(drop)
+    });
     let parts = [" master", " event", " starter"].map(|name| (name, process(&home, name)));
     let before = parts.map(|(_, pid)| cpu(pid));
     std::thread::sleep(Duration::from_secs(60 * minutes));
@@ -227,6 +242,78 @@ fn idle(minutes: u64) {
         println!("  {:8} {:.2} s", name.trim(), cpu(pid) - before);
     }
     home.end("b");
+}
+
+fn recover(rounds: u64) {
+    println!("recover: from `vo-login -r` to the prompt");
+    let waiting = "executable = /bin/sleep\narguments = 10000\nqueue";
+    let stores = [("jobs that wait", waiting, 100_000, false), ("jobs that wait", waiting, 1_000_000, false)];
+    for (what, submit, jobs, ran) in
+        stores.into_iter().chain([("jobs that ran", "executable = /bin/true\nqueue", 100_000, true)])
+    {
+        let home = Home::new();
+        home.write("t.sub", format!("{submit} {jobs}\n"));
+        home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "submit t.sub"]).ok();
+        if ran {
+            home.command(binary("vo-login")).args(["-s", "b", "-c", "wait -q"]).timed();
+        }
+        let mut resident_after = 0;
+        let times: Vec<f64> = (0..rounds)
+            .map(|_| {
+                let master = process(&home, " master");
+                kill(Pid::from_raw(master), Signal::SIGKILL).expect("our own process");
+                wait_until("the master's end", seconds(10), || {
+                    (!fs::exists(format!("/proc/{master}/exe")).unwrap_or(true)).then_some(())
+                });
+                let clock = Instant::now();
+                let mut terminal = home.terminal(["-r", "b"]);
+                terminal.prompt();
+                resident_after = resident(process(&home, " master"));
+                clock.elapsed().as_secs_f64()
+            })
+            .collect();
+        let store = home.session_dir("b").join("store");
+        let bytes: u64 = fs::read_dir(store)
+            .expect("it is there")
+            .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+            .sum();
+        println!(
+            "  {jobs:>9} {what}: {:.3} s; the store has {:.1} MB, the master {:.1} MB resident",
+            median(&times),
+            bytes as f64 / 1e6,
+            resident_after as f64 / 1e6
+        );
+        home.end("b");
+    }
+}
+
+fn durable(jobs: u64) {
+    println!("durable: calls for each 1000 jobs of {jobs}, two at a time");
+    for (what, output) in [("without outputs", ""), ("with an output file each", "output = out.$(Process)\n")] {
+        let home = Home::new();
+        home.write("t.sub", format!("executable = /bin/echo\narguments = $(Process)\n{output}queue {jobs}\n"));
+        home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "true"]).ok();
+        let counts = home.path().join("counts");
+        let mut strace = Command::new("strace")
+            .args(["-f", "-c", "-e", "trace=fsync,fdatasync,syncfs", "-o"])
+            .arg(&counts)
+            .args(["-p", &process(&home, " master").to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace is installed");
+        home.vo(["-s", "b", "-c", "submit t.sub; wait -q"]).ok();
+        kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT).expect("our own child");
+        strace.wait().expect("our own child");
+        let table = fs::read_to_string(counts).expect("strace writes its table");
+        // Columns: % time, seconds, usecs/call, calls, [errors], syscall.
+        for line in table.lines().filter(|line| line.trim_end().ends_with("sync") || line.contains("syncfs")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let (Some(calls), Some(name)) = (words.get(3).and_then(|n| n.parse::<f64>().ok()), words.last()) {
+                println!("  {what}: {:.1} {name}", calls * 1000.0 / jobs as f64);
+            }
+        }
+        home.end("b");
+    }
 }
 
 /// Runs a command to its end; panics unless it succeeds.

@@ -396,7 +396,7 @@ async fn a_guardian_killed_leaves_nothing() {
     let mut peer = agent.accept().await;
     let pids = spreads(&agent, &mut peer, 1, "while :; do sleep 1000; done").await;
     kill(process.pid(), Signal::SIGKILL);
-    let failed = Outcome::SiteFailed("the starter's guardian was killed".into());
+    let failed = Outcome::Evicted("the starter's guardian was killed".into());
     assert_eq!(peer.outcome(id(1)).await, failed);
     until("the tag goes", || !agent.tag().exists()).await;
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
@@ -415,7 +415,7 @@ async fn the_batch_system_ends_the_proxy() {
     kill(job, Signal::SIGTERM);
     kill(process.pid(), Signal::SIGTERM);
     let result = peer.result(id(1)).await;
-    assert!(matches!(&result.outcome, Outcome::SiteFailed(why) if why.contains("SIGTERM")), "{result:?}");
+    assert!(matches!(&result.outcome, Outcome::Evicted(why) if why.contains("SIGTERM")), "{result:?}");
     peer.acknowledge(&[id(1)]).await;
     assert!(peer.expect::<Leaving>().await.why.contains("SIGTERM"));
     assert!(process.end().await.success());
@@ -510,7 +510,7 @@ async fn the_walltime_ends() {
     assert_eq!(peer.expect::<Report>().await.returned, [id(2)]);
     peer.assign(1, &[id(3)]).await;
     assert_eq!(peer.expect::<Report>().await.returned, [id(3)]);
-    assert_eq!(peer.outcome(id(1)).await, Outcome::SiteFailed("walltime of the proxy ended".into()));
+    assert_eq!(peer.outcome(id(1)).await, Outcome::Evicted("walltime of the proxy ended".into()));
     assert_eq!(peer.expect::<Leaving>().await.why, "walltime of the proxy ended");
     assert!(process.end().await.success());
     nothing_left(&agent);

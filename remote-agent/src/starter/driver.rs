@@ -26,7 +26,7 @@ use vo_wire::frame::{Frame, Message, WireError};
 use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
-    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, FetchOutput, FileRef, Inventory, Kill, OutputChunk,
+    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, Drain, FetchOutput, FileRef, Inventory, Kill, OutputChunk,
     OutputLost, Recall, Report, WINDOW,
 };
 
@@ -357,6 +357,7 @@ impl Driver {
                 self.master = frame.read::<MasterLink>()?.up;
                 Event::MasterLinkChanged { up: self.master }
             }
+            Drain::KIND => Event::DrainAsked { why: frame.read::<Drain>()?.why },
             End::KIND => Event::EndAsked { why: frame.read::<End>()?.why },
             Ping::KIND => {
                 let Ping { nonce } = frame.read()?;

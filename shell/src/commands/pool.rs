@@ -6,8 +6,8 @@ use std::io::Write;
 use clap::Parser;
 use serde::Serialize;
 use vo_wire::control::{
-    ListPool, ListProxies, ListSites, ProxyRow, ProxyRows, SiteRow, SiteRows, SiteState, StarterRow, StarterRows,
-    StarterState,
+    ExcludedNode, ListPool, ListProxies, ListSites, ProxyRow, ProxyRows, SiteRow, SiteRows, SiteState, StarterRow,
+    StarterRows, StarterState,
 };
 use vo_wire::link::ProxyState;
 
@@ -75,8 +75,12 @@ pub(super) fn status(arguments: Status) -> Result<ExitCode> {
     if json {
         return json_list(rows.iter().map(StarterJson::new));
     }
+    let sites = site_rows(&mut master)?;
     let mut out = stdout();
-    write_pool(&rows, total, &mut out).and_then(|()| out.flush()).map_err(written)?;
+    write_pool(&rows, total, &mut out)
+        .and_then(|()| write_excluded(&sites, now_ms(), &mut out))
+        .and_then(|()| out.flush())
+        .map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -202,6 +206,24 @@ fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> st
     totals(rows).write(out)
 }
 
+/// Nodes that get no work, also those without a starter now.
+fn write_excluded(sites: &[SiteRow], now: u64, out: &mut impl Write) -> std::io::Result<()> {
+    let mut first = true;
+    for (site, node) in sites.iter().flat_map(|site| site.excluded.iter().map(|node| (&site.name, node))) {
+        if std::mem::take(&mut first) {
+            writeln!(out)?;
+        }
+        let host = crate::error::printable(&node.host);
+        writeln!(out, "{host} of {site} {}", excluded(node, now))?;
+    }
+    Ok(())
+}
+
+fn excluded(node: &ExcludedNode, now: u64) -> String {
+    let why = crate::error::printable(&node.why);
+    format!("gets no work for another {}: {why}", span(node.until_ms.saturating_sub(now)))
+}
+
 /// `LINUX`, as condor_status has it, from a name as long as `Debian GNU/Linux 12 (bookworm)`.
 fn system(name: &str) -> String {
     let upper = name.to_uppercase();
@@ -218,6 +240,8 @@ fn words(row: &StarterRow) -> (&'static str, &'static str) {
         (StarterState::Busy, _) => ("Claimed", "Busy"),
         (StarterState::Draining, 0) => ("Drained", "Idle"),
         (StarterState::Draining, _) => ("Drained", "Retiring"),
+        (StarterState::Excluded, 0) => ("Excluded", "Idle"),
+        (StarterState::Excluded, _) => ("Excluded", "Retiring"),
         (StarterState::Silent, _) => ("Unknown", "Silent"),
         (StarterState::Unreachable, _) => ("Unknown", "Cut off"),
     }
@@ -242,7 +266,7 @@ impl Totals {
         *match row.state {
             StarterState::Idle => &mut self.idle,
             StarterState::Busy => &mut self.busy,
-            StarterState::Draining => &mut self.draining,
+            StarterState::Draining | StarterState::Excluded => &mut self.draining,
             StarterState::Silent | StarterState::Unreachable => &mut self.unknown,
         } += 1;
         self.cpus += u64::from(row.cpus);
@@ -303,10 +327,16 @@ fn site_table(rows: &[SiteRow]) -> Table {
             row.cpus.to_string(),
             row.busy_cpus.to_string(),
             row.completed.to_string(),
-            row.problem.clone().unwrap_or_default(),
+            problem(row),
         ]);
     }
     table
+}
+
+fn problem(row: &SiteRow) -> String {
+    let nodes = row.excluded.iter().map(|node| node.host.clone()).collect::<Vec<_>>().join(", ");
+    let excluded = (!nodes.is_empty()).then(|| format!("excluded: {nodes}"));
+    row.problem.iter().cloned().chain(excluded).collect::<Vec<_>>().join("; ")
 }
 
 fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
@@ -326,6 +356,9 @@ fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
     }
     if let Some(hint) = &row.hint {
         say("hint", hint);
+    }
+    for node in &row.excluded {
+        say("excluded", &format!("{} {}", node.host, excluded(node, now)));
     }
     for proxy in proxies.iter().filter(|proxy| proxy.site == row.name) {
         let id = proxy.info.batch_id.as_deref().unwrap_or("-");
@@ -365,6 +398,7 @@ fn starter_state(state: StarterState) -> &'static str {
         StarterState::Idle => "idle",
         StarterState::Busy => "busy",
         StarterState::Draining => "draining",
+        StarterState::Excluded => "excluded",
         StarterState::Silent => "silent",
         StarterState::Unreachable => "unreachable",
     }
@@ -459,6 +493,16 @@ struct SiteJson<'a> {
     status_calls: u64,
     accounting_calls: u64,
     cancel_calls: u64,
+    excluded_nodes: Vec<ExcludedJson<'a>>,
+}
+
+/// An excluded node in `sites --json`.
+#[derive(Serialize)]
+struct ExcludedJson<'a> {
+    host: &'a str,
+    since_ms: u64,
+    until_ms: u64,
+    why: &'a str,
 }
 
 impl<'a> SiteJson<'a> {
@@ -484,6 +528,16 @@ impl<'a> SiteJson<'a> {
             status_calls,
             accounting_calls,
             cancel_calls,
+            excluded_nodes: row
+                .excluded
+                .iter()
+                .map(|node| ExcludedJson {
+                    host: &node.host,
+                    since_ms: node.since_ms,
+                    until_ms: node.until_ms,
+                    why: &node.why,
+                })
+                .collect(),
         }
     }
 }
@@ -570,6 +624,43 @@ tundra     2       1         1       0       0   32   16      16       0
  Total     3       1         1       1       0   48   19      19       0
 ",
         );
+    }
+
+    #[test]
+    fn status_tells_of_excluded_nodes() {
+        let node = ExcludedNode {
+            host: "n1".into(),
+            since_ms: 0,
+            until_ms: 900_000,
+            why: "8 jobs in a row failed there, the last: no space left on device".into(),
+        };
+        let site = SiteRow {
+            name: "tundra".into(),
+            gateway: "tundra".into(),
+            state: SiteState::Up,
+            since_ms: 0,
+            batch: None,
+            target: 1,
+            queued: 0,
+            running: 1,
+            starters: 1,
+            cpus: 1,
+            busy_cpus: 0,
+            completed: 0,
+            problem: Some("a problem".into()),
+            hint: None,
+            calls: [0; 4],
+            host: None,
+            excluded: vec![node],
+        };
+        assert_eq!(problem(&site), "a problem; excluded: n1");
+        check(
+            |out| write_excluded(&[site], 840_000, out),
+            "
+n1 of tundra gets no work for another 1m: 8 jobs in a row failed there, the last: no space left on device
+",
+        );
+        assert_eq!(words(&starter("tundra", "n1", 1, StarterState::Excluded, 2)), ("Excluded", "Retiring"));
     }
 
     #[test]

@@ -88,6 +88,9 @@ pub enum Outcome {
     /// The node doesn't see the job's directory after all: to be sent again, with its files.
     #[n(5)]
     NeedsFiles,
+    /// The proxy ended under it: preempted, out of walltime, removed. The site's doing, but not the node's fault.
+    #[n(6)]
+    Evicted(#[n(0)] String),
 }
 
 impl Outcome {

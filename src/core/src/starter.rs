@@ -150,6 +150,11 @@ pub enum Event<P, B> {
         /// Who and why.
         why: String,
     },
+    /// The master wants the starter to end as soon as nothing runs.
+    DrainAsked {
+        /// Why.
+        why: String,
+    },
     /// A try's program runs.
     JobStarted {
         /// Which.
@@ -229,8 +234,8 @@ struct Doom {
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The walltime nears: nothing new.
-    Draining,
+    /// The walltime nears, or the master said so and why: nothing new.
+    Draining(Option<String>),
     /// Jobs are being killed, last words said.
     Ending {
         why: String,
@@ -332,6 +337,11 @@ impl<P: Clone, B> Starter<P, B> {
                 }
             }
             Event::KillAsked { ids, grace } => self.kill(now, &ids, grace),
+            Event::DrainAsked { why } => {
+                if self.phase == Phase::Open {
+                    self.drain(Some(why));
+                }
+            }
             Event::EndAsked { why } => self.end(now, &why, END_GRACE, now + END_GRACE + END_PATIENCE),
             Event::JobStarted { id } => {
                 if self.linked && self.running.contains_key(&id) {
@@ -361,7 +371,7 @@ impl<P: Clone, B> Starter<P, B> {
                 self.offer.ends.map(|ends| ends - self.limits.drain),
                 self.offer.ends.map(|ends| ends - WALLTIME_MARGIN),
             ],
-            Phase::Draining => {
+            Phase::Draining(_) => {
                 [Some(self.heard + self.limits.lease), self.offer.ends.map(|ends| ends - WALLTIME_MARGIN), None, None]
             }
             Phase::Ending { until, .. } => [Some(*until), None, None, None],
@@ -547,10 +557,10 @@ impl<P: Clone, B> Starter<P, B> {
         self.give_back();
         let ids: Vec<_> = self.running.keys().copied().collect();
         for id in ids {
-            self.doom(now, id, Outcome::SiteFailed(why.into()), grace);
+            self.doom(now, id, Outcome::Evicted(why.into()), grace);
         }
         for (_, mut result) in take(&mut self.doubtful) {
-            result.outcome = Outcome::SiteFailed(why.into());
+            result.outcome = Outcome::Evicted(why.into());
             result.outputs.clear();
             self.finish(result);
         }
@@ -598,9 +608,13 @@ impl<P: Clone, B> Starter<P, B> {
             let last_words = ends - (WALLTIME_MARGIN - END_GRACE - END_PATIENCE);
             self.end(now, "walltime of the proxy ended", END_GRACE, last_words);
         } else if self.phase == Phase::Open && now >= ends - self.limits.drain {
-            self.phase = Phase::Draining;
-            self.give_back();
+            self.drain(None);
         }
+    }
+
+    fn drain(&mut self, why: Option<String>) {
+        self.phase = Phase::Draining(why);
+        self.give_back();
     }
 
     fn start_jobs(&mut self) {
@@ -681,7 +695,8 @@ impl<P: Clone, B> Starter<P, B> {
         match &self.phase {
             Phase::Open => (self.is_empty() && now >= self.worked + self.limits.idle)
                 .then(|| format!("idle for {}", human(self.limits.idle))),
-            Phase::Draining => self.is_empty().then(|| {
+            Phase::Draining(Some(why)) => self.is_empty().then(|| why.clone()),
+            Phase::Draining(None) => self.is_empty().then(|| {
                 let left = self.offer.ends.map_or(Duration::ZERO, |ends| ends.since(now));
                 format!("nothing runs and the walltime ends in {}", human(left))
             }),
@@ -694,7 +709,7 @@ impl<P: Clone, B> Starter<P, B> {
 /// About how many bytes a result takes in a message and in memory.
 pub fn weight(result: &AttemptResult) -> usize {
     let text = match &result.outcome {
-        Outcome::Unrunnable(text) | Outcome::SiteFailed(text) => text.len(),
+        Outcome::Unrunnable(text) | Outcome::SiteFailed(text) | Outcome::Evicted(text) => text.len(),
         _ => 0,
     };
     let outputs = result.outputs.iter().map(|output| {

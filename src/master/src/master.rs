@@ -572,6 +572,7 @@ impl Master {
                 let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
                 self.to_starter(key, &work::Kill { ids, grace_ms });
             }
+            Action::Drain { key, why } => self.to_starter(key, &work::Drain { why }),
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
             Action::Collect { key, result, program } => {
                 self.collect(key, Whole { session: self.session_id.clone(), result, program })

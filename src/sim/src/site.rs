@@ -18,6 +18,7 @@ pub(crate) enum ToStarter {
     Assign(u64, Vec<(AttemptId, u64)>),
     Acknowledge(Vec<AttemptId>),
     Recall(u64, u32),
+    Drain(String),
     Kill(Vec<AttemptId>, std::time::Duration),
 }
 

@@ -448,6 +448,9 @@ pub enum StarterState {
     /// Its site is not connected to the master.
     #[n(4)]
     Unreachable,
+    /// Its node gets no work; see [`ExcludedNode`].
+    #[n(5)]
+    Excluded,
 }
 
 /// A starter and its slots, for listings.
@@ -593,6 +596,26 @@ pub struct SiteRow {
     /// The gateway's host name by its own word.
     #[n(15)]
     pub host: Option<String>,
+    /// Its nodes that get no work.
+    #[cbor(n(16), default)]
+    pub excluded: Vec<ExcludedNode>,
+}
+
+/// A node on which too many jobs failed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ExcludedNode {
+    /// Its name.
+    #[n(0)]
+    pub host: String,
+    /// Since when.
+    #[n(1)]
+    pub since_ms: u64,
+    /// Until when.
+    #[n(2)]
+    pub until_ms: u64,
+    /// The evidence.
+    #[n(3)]
+    pub why: String,
 }
 
 /// A page of sites.

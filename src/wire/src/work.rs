@@ -198,9 +198,17 @@ pub struct OutputLost {
     pub why: String,
 }
 
+/// End as soon as nothing runs, and take nothing new: the node is excluded.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Drain {
+    /// Why.
+    #[n(0)]
+    pub why: String,
+}
+
 kinds! {
     0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
-    0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost,
+    0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost, 0x030b => Drain,
 }
 
 /// Does a frame of this kind pass between master and starter, so that the event agent only relays it?

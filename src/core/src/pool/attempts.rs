@@ -8,6 +8,7 @@ impl Pool {
             self.write(Record::StarterJoined { key, offer: offer.clone() });
         }
         if let Some(starter) = self.starters.get_mut(&key) {
+            starter.excluded = self.nodes.is_excluded(offer.site, &offer.host);
             starter.offer = offer;
             starter.connected = true;
             starter.known = false;
@@ -126,10 +127,8 @@ impl Pool {
                 let ran = u128::from(result.usage.wall_ms);
                 let mean = starter.mean_ms.map_or(ran, |mean| (u128::from(mean) * 7 + ran) / 8);
                 starter.mean_ms = u64::try_from(mean).ok();
-                starter.failures_in_a_row = 0;
-            } else if matches!(result.outcome, Outcome::SiteFailed(_)) {
-                self.rest(now, key);
             }
+            self.judge(now, key, &result);
         }
         if self.is_current(id, key) || (result.outcome.is_final() && self.claim(key, id)) {
             self.conclude(now, key, result);
@@ -169,7 +168,7 @@ impl Pool {
                 self.hold(now, id.job, why.clone());
                 self.acknowledge(key, id);
             }
-            Outcome::SiteFailed(why) => {
+            Outcome::SiteFailed(why) | Outcome::Evicted(why) => {
                 self.site_failed(now, id, why);
                 self.acknowledge(key, id);
             }
@@ -320,35 +319,9 @@ impl Pool {
     }
 
     /// A starter may have room.
-    fn touch(&mut self, key: StarterKey) {
+    pub(super) fn touch(&mut self, key: StarterKey) {
         self.hungry.insert(key);
         self.touched.insert(key);
-    }
-
-    /// A site failed an attempt at this starter.
-    fn rest(&mut self, now: Time, key: StarterKey) {
-        let Some(starter) = self.starters.get_mut(&key) else {
-            return;
-        };
-        starter.failures_in_a_row = starter.failures_in_a_row.saturating_add(1);
-        if starter.failures_in_a_row >= FAILURES_IN_A_ROW && starter.rests_until.is_none() {
-            let until = now + REST;
-            starter.rests_until = Some(until);
-            self.resting.insert((until, key));
-        }
-    }
-
-    /// Starters that have rested get work again.
-    pub(super) fn wake(&mut self, now: Time) {
-        while let Some((until, key)) = self.resting.first().copied()
-            && until <= now
-        {
-            self.resting.pop_first();
-            if let Some(starter) = self.starters.get_mut(&key) {
-                starter.rests_until = None;
-                self.touch(key);
-            }
-        }
     }
 }
 

@@ -135,6 +135,13 @@ pub enum Action {
         /// Between the two signals.
         grace: Duration,
     },
+    /// Let a starter end as soon as nothing runs there: its node is excluded.
+    Drain {
+        /// Which.
+        key: StarterKey,
+        /// Why.
+        why: String,
+    },
     /// Tell a starter to forget results.
     Acknowledge {
         /// Which starter.
@@ -208,6 +215,7 @@ impl Action {
             Action::Assign { key, .. }
             | Action::Recall { key, .. }
             | Action::Kill { key, .. }
+            | Action::Drain { key, .. }
             | Action::Acknowledge { key, .. }
             | Action::Collect { key, .. } => Some(*key),
             Action::Note { .. } => None,

@@ -153,8 +153,8 @@ pub struct StarterView<'a> {
     pub running: u32,
     /// What waits there.
     pub queued: u32,
-    /// Does it get nothing for a while, because the site failed too many attempts there in a row?
-    pub resting: bool,
+    /// Does its node get no work for a while? See [`Pool::excluded_nodes`].
+    pub excluded: bool,
     /// What it completed.
     pub completed: u64,
 }
@@ -256,7 +256,7 @@ impl Pool {
                 busy_cpus,
                 running: count,
                 queued: s.queued,
-                resting: s.rests_until.is_some(),
+                excluded: s.excluded,
                 completed: s.completed,
             }
         })

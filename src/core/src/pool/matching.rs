@@ -10,7 +10,7 @@ impl Starter {
         self.connected
             && self.known
             && !self.closing
-            && self.rests_until.is_none()
+            && !self.excluded
             && self.deadline.is_none_or(|deadline| now + self.offer.drain < deadline)
     }
 

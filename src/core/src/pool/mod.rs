@@ -12,6 +12,7 @@ mod attempts;
 mod event;
 mod listing;
 mod matching;
+mod nodes;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::template::Template;
 
 pub use event::{Action, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
+pub use nodes::NodeView;
 pub use record::{Ended, GroupRecord, Offer, Record, Shared, Snapshot};
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
@@ -46,13 +48,6 @@ const SITE_FAILURES: u8 = 20;
 
 /// Between SIGTERM and SIGKILL of a removed job.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-
-/// A starter at which so many attempts in a row were failed by the site rests for [`REST`]: one bad node must not go through a whole
-/// queue.
-const FAILURES_IN_A_ROW: u8 = 8;
-
-/// See [`FAILURES_IN_A_ROW`].
-const REST: Duration = Duration::from_secs(60);
 
 /// A recall that brought nothing may be repeated after this: the backlog was gone when it arrived.
 const RECALL_AGAIN: Duration = Duration::from_secs(2);
@@ -216,8 +211,8 @@ struct Starter {
     mean_ms: Option<u64>,
     completed: u64,
     recalled: Option<Time>,
-    failures_in_a_row: u8,
-    rests_until: Option<Time>,
+    /// Its node gets no work; see [`nodes`].
+    excluded: bool,
 }
 
 impl Starter {
@@ -240,8 +235,7 @@ impl Starter {
             mean_ms: None,
             completed: 0,
             recalled: None,
-            failures_in_a_row: 0,
-            rests_until: None,
+            excluded: false,
         }
     }
 
@@ -306,8 +300,8 @@ pub struct Pool {
     wanting: bool,
     /// Starters that may have a backlog.
     backlogged: BTreeSet<StarterKey>,
-    /// Starters that rest, by the end of it.
-    resting: BTreeSet<(Time, StarterKey)>,
+    /// How attempts ended on each node, and which nodes get no work.
+    nodes: nodes::Nodes,
     /// Who has a job's attempt.
     live: BTreeMap<JobId, (u32, StarterKey)>,
     /// Jobs completed, by site.
@@ -410,7 +404,7 @@ impl Pool {
 
     /// When [`Event::TimePassed`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        self.resting.first().map(|(until, _)| *until)
+        self.nodes.deadline()
     }
 
     fn act(&mut self, action: Action) {

@@ -196,6 +196,28 @@ pub enum Record {
         #[n(1)]
         id: AttemptId,
     },
+    /// A node gets no work for a while.
+    #[n(10)]
+    NodeExcluded {
+        /// Whose node.
+        #[n(0)]
+        site: SiteId,
+        /// Its name.
+        #[n(1)]
+        host: String,
+        /// Since when.
+        #[n(2)]
+        since: Time,
+        /// Until when.
+        #[n(3)]
+        until: Time,
+        /// The evidence.
+        #[n(4)]
+        why: String,
+        /// How often in a row, so that it is tried again later each time.
+        #[n(5)]
+        times: u8,
+    },
 }
 
 /// Durations as milliseconds.
@@ -223,15 +245,10 @@ impl Pool {
         match record {
             Record::Submitted { cluster, at, name, groups } => self.apply_submitted(*cluster, *at, name, groups),
             Record::StarterJoined { key, offer } => {
-                self.starters.entry(*key).or_insert_with(|| Starter::new(offer.clone()));
+                let excluded = self.nodes.is_excluded(offer.site, &offer.host);
+                self.starters.entry(*key).or_insert_with(|| Starter { excluded, ..Starter::new(offer.clone()) });
             }
-            Record::StarterGone { key } => {
-                if let Some(starter) = self.starters.remove(key)
-                    && let Some(until) = starter.rests_until
-                {
-                    self.resting.remove(&(until, *key));
-                }
-            }
+            Record::StarterGone { key } => drop(self.starters.remove(key)),
             Record::Dispatched { key, ids } => {
                 for id in ids {
                     self.apply_dispatched(*key, *id);
@@ -271,6 +288,11 @@ impl Pool {
                 }
             }
             Record::Claimed { key, id } => self.apply_claimed(*key, *id),
+            Record::NodeExcluded { site, host, since, until, why, times } => {
+                let exclusion = nodes::Exclusion { since: *since, until: *until, why: why.clone() };
+                self.nodes.exclude(*site, host, *times, exclusion);
+                self.mark_excluded(*site, host, true);
+            }
             Record::Removed { at, ranges } => {
                 for (cluster, first, last) in ranges {
                     for proc in *first..=*last {
@@ -450,6 +472,9 @@ pub struct Snapshot {
     starters: Vec<(StarterKey, Offer, u64)>,
     #[n(4)]
     live: Vec<(AttemptId, StarterKey)>,
+    /// Excluded nodes, as records.
+    #[cbor(n(5), default)]
+    nodes: Vec<Record>,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -497,12 +522,14 @@ impl Pool {
                 .iter()
                 .map(|(job, (attempt, key))| (AttemptId { job: *job, attempt: *attempt }, *key))
                 .collect(),
+            nodes: self.nodes.records(),
         }
     }
 
     /// The pool of a snapshot.
     pub fn restore(snapshot: Snapshot) -> Pool {
         let mut pool = Pool::new();
+        snapshot.nodes.iter().for_each(|record| pool.apply(record));
         for (key, offer, completed) in snapshot.starters {
             pool.apply(&Record::StarterJoined { key, offer });
             if let Some(starter) = pool.starters.get_mut(&key) {

@@ -141,6 +141,7 @@ fn told(actions: &[Action]) -> String {
             Some(format!("{}: forget {}", key.0, list(ids)))
         }
         Action::Collect { key, result, .. } => Some(format!("{}: bring {}", key.0, result.id)),
+        Action::Drain { key, .. } => Some(format!("{}: drain", key.0)),
         Action::Note { .. } => None,
     };
     actions.iter().filter_map(show).collect::<Vec<_>>().join("; ")
@@ -473,31 +474,153 @@ fn a_job_that_every_site_fails_is_held() {
     bench.refold();
 }
 
+/// Starters on nodes of their own, by key.
+fn nodes(bench: &mut Bench, keys: core::ops::RangeInclusive<u64>) {
+    for key in keys {
+        bench.join_as(StarterKey(key), Offer { host: format!("node{key}"), ..offer(1) });
+    }
+}
+
+impl Bench {
+    /// Ends the first attempt that a starter holds.
+    fn end_next(&mut self, key: u64, outcome: Outcome, wall_ms: u64) -> String {
+        let key = StarterKey(key);
+        let id = *self.pool.starters[&key].held.keys().next().unwrap();
+        let usage = Usage { wall_ms, ..Usage::default() };
+        let actions = self.tell(Event::AttemptEnded { key, result: AttemptResult { usage, ..result(id, outcome) } });
+        told(&actions)
+    }
+
+    fn excluded(&self) -> String {
+        let list: Vec<String> = self
+            .pool
+            .excluded_nodes()
+            .map(|node| format!("{} for {:?}: {}", node.host, node.until.since(node.since), node.why))
+            .collect();
+        list.join("; ")
+    }
+}
+
+fn full() -> Outcome {
+    Outcome::SiteFailed("no space left on device".into())
+}
+
 #[test]
-fn a_bad_node_rests() {
+fn a_bad_node_that_is_the_only_one_rests() {
     let mut bench = Bench::with_jobs(vec![group(100, program(1))]);
-    bench.join(1);
-    let fail = || Outcome::SiteFailed("no space left on device".into());
-    for _ in 0..FAILURES_IN_A_ROW {
-        let first = *bench.pool.starters[&KEY].held.keys().next().unwrap();
-        bench.end(KEY, first, fail());
+    nodes(&mut bench, 1..=1);
+    for n in 1..=8 {
+        assert_eq!(bench.end_next(1, full(), 0).contains("run"), n < 8);
     }
-    let left: Vec<AttemptId> = bench.pool.starters[&KEY].held.keys().copied().collect();
-    for id in left {
-        assert!(!told(&bench.end(KEY, id, fail())).contains("run"));
+    assert_eq!(bench.excluded(), "node1 for 60s: 8 jobs in a row failed there, the last: no space left on device");
+    assert!(bench.pool.starters().next().unwrap().excluded);
+    // Another proxy's starter there fares no better, nor does a new master think otherwise.
+    assert_eq!(told(&bench.join_as(StarterKey(2), Offer { host: "node1".into(), ..offer(1) })), "");
+    bench.refold();
+    assert_eq!(told(&bench.join_as(StarterKey(2), Offer { host: "node1".into(), ..offer(1) })), "");
+    bench.now = bench.pool.deadline().unwrap();
+    assert_eq!(bench.now, Time(0) + Duration::from_secs(60));
+    assert!(told(&bench.tell(Event::TimePassed)).contains("run"));
+    assert_eq!(bench.pool.deadline(), None);
+}
+
+#[test]
+fn a_node_that_is_no_better_is_excluded_for_longer() {
+    let mut bench = Bench::with_jobs(vec![group(100, program(1))]);
+    nodes(&mut bench, 1..=1);
+    for _ in 1..=8 {
+        bench.end_next(1, full(), 0);
     }
-    assert!(bench.pool.starters().next().unwrap().resting);
-    let until = bench.pool.deadline().unwrap();
-    assert_eq!(until, bench.now + REST);
-    bench.now = until;
-    let actions = told(&bench.tell(Event::TimePassed));
-    assert!(actions.contains("run"), "{actions}");
-    assert_eq!(bench.pool.deadline(), None);
-    // It is no better.
-    let first = *bench.pool.starters[&KEY].held.keys().next().unwrap();
-    assert!(!told(&bench.end(KEY, first, fail())).contains("run"));
-    bench.tell(Event::StarterGone { key: KEY, why: "idle".into() });
-    assert_eq!(bench.pool.deadline(), None);
+    for minutes in [2, 4, 8] {
+        bench.now = bench.pool.deadline().unwrap();
+        bench.tell(Event::TimePassed);
+        bench.end_next(1, full(), 0);
+        assert_eq!(bench.pool.deadline(), Some(bench.now + Duration::from_secs(60 * minutes)));
+    }
+    bench.now = bench.pool.deadline().unwrap();
+    bench.tell(Event::TimePassed);
+    bench.end_next(1, Outcome::Exited(0), 10);
+    for _ in 1..=8 {
+        assert_eq!(bench.excluded(), "");
+        bench.end_next(1, full(), 0);
+    }
+    assert_eq!(bench.pool.deadline(), Some(bench.now + Duration::from_secs(60)));
+}
+
+#[test]
+fn a_node_that_eats_jobs_is_excluded_and_given_back() {
+    let check = |outcome: Outcome, why: &str| {
+        let mut bench = Bench::with_jobs(vec![group(100, program(1))]);
+        nodes(&mut bench, 1..=2);
+        for _ in 0..8 {
+            bench.end_next(2, Outcome::Exited(1), 60_000);
+        }
+        for n in 1..=8 {
+            let actions = bench.end_next(1, outcome.clone(), 300);
+            assert_eq!(actions.contains("1: drain"), n == 8, "{actions}");
+        }
+        assert_eq!(bench.excluded(), format!("node1 for 900s: 8 jobs in a row {why}"));
+        // Its backlog is not failed there either, and goes to the other.
+        let ids: Vec<AttemptId> = bench.pool.starters[&StarterKey(1)].held.keys().copied().collect();
+        assert!(!told(&bench.tell(Event::AttemptsReturned { key: StarterKey(1), ids })).contains("1: run"));
+        assert!(bench.end_next(2, Outcome::Exited(0), 60_000).contains("2: run"));
+        bench.refold();
+        assert!(bench.excluded().starts_with("node1 for 900s"));
+    };
+    check(Outcome::Exited(127), "failed there within 2 s, and 8 did better elsewhere");
+    check(Outcome::Signaled(11), "failed there within 2 s, and 8 did better elsewhere");
+    check(full(), "failed there, the last: no space left on device");
+}
+
+#[test]
+fn jobs_that_run_elsewhere_speak_for_the_other_nodes() {
+    let mut bench = Bench::with_jobs(vec![group(100, program(1))]);
+    nodes(&mut bench, 1..=9);
+    for key in 2..=9 {
+        let id = *bench.pool.starters[&StarterKey(key)].held.keys().next().unwrap();
+        bench.tell(Event::AttemptsStarted { key: StarterKey(key), ids: vec![id] });
+    }
+    bench.now = bench.now + Duration::from_secs(3);
+    for n in 1..=8 {
+        assert_eq!(bench.end_next(1, Outcome::Exited(1), 100).contains("drain"), n == 8);
+    }
+}
+
+#[test]
+fn jobs_that_fail_everywhere_are_no_nodes_fault() {
+    for (outcome, rests) in [(Outcome::Exited(1), false), (full(), true)] {
+        let mut bench = Bench::with_jobs(vec![group(200, program(1)), group(200, program(1))]);
+        nodes(&mut bench, 1..=4);
+        for _ in 0..7 {
+            for key in 1..=4 {
+                let actions = bench.end_next(key, outcome.clone(), 300);
+                assert!(!actions.contains("drain"), "{actions}");
+            }
+        }
+        assert_eq!(bench.excluded(), "");
+        let actions = bench.end_next(1, outcome, 300);
+        assert!(!actions.contains("drain"), "{actions}");
+        assert_eq!(bench.excluded().starts_with("node1 for 60s"), rests);
+    }
+    // Nor is a stretch of bad input among good ones, where work goes on.
+    let mut bench = Bench::with_jobs(vec![group(300, program(1))]);
+    nodes(&mut bench, 1..=2);
+    for n in 0..100 {
+        bench.end_next(2, Outcome::Exited(0), 10);
+        bench.end_next(1, Outcome::Exited(u8::from(n % 7 != 0)), 10);
+    }
+    assert_eq!(bench.excluded(), "");
+}
+
+#[test]
+fn the_end_of_a_proxy_is_no_nodes_fault() {
+    let mut bench = Bench::with_jobs(vec![group(100, program(1))]);
+    nodes(&mut bench, 1..=2);
+    for _ in 0..10 {
+        bench.end_next(1, Outcome::Evicted("preempted".into()), 0);
+    }
+    assert_eq!(bench.excluded(), "");
+    assert_eq!(bench.pool.view(attempt(0, 1).job).unwrap().reason, Some("preempted"));
 }
 
 #[test]

@@ -247,7 +247,7 @@ fn a_job_ended_by_sigterm_waits_for_the_starters_own() {
         vec![
             (10, assign(1, [1]), &["start 1"]),
             (100, signaled(), &[]),
-            (200, Event::EndAsked { why: "TERM".into() }, &["report | 1 SiteFailed(\"TERM\") |"]),
+            (200, Event::EndAsked { why: "TERM".into() }, &["report | 1 Evicted(\"TERM\") |"]),
             (300, Event::Acknowledged(vec![id(1)]), &["forget 1", "leave: TERM"]),
             (400, assign(1, [2]), &[]),
         ],
@@ -300,7 +300,7 @@ fn ends_by_itself() {
             (89_999, Event::TimePassed, &[]),
             (90_000, Event::TimePassed, &["terminate 1"]),
             (92_000, Event::TimePassed, &["kill 1"]),
-            (92_100, ended(1), &["report | 1 SiteFailed(\"walltime of the proxy ended\") |"]),
+            (92_100, ended(1), &["report | 1 Evicted(\"walltime of the proxy ended\") |"]),
         ],
     );
     assert_eq!(starter.deadline(), Some(Time(94_000)));
@@ -319,6 +319,22 @@ fn ends_by_itself() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_drained_starter_leaves_when_nothing_runs() {
+    let drain = |why: &str| Event::DrainAsked { why: why.into() };
+    check(
+        &mut machine(limits(), None),
+        vec![
+            (1000, assign(2, [1, 2]), &["start 1"]),
+            (2000, drain("a bad node"), &["report | | 2"]),
+            (3000, assign(1, [3]), &["report | | 3"]),
+            (9000, ended(1), &["report | 1 Exited(0) |"]),
+            (9100, Event::Acknowledged(vec![id(1)]), &["forget 1", "leave: a bad node"]),
+        ],
+    );
+    check(&mut machine(limits(), None), vec![(1000, drain("a bad node"), &["leave: a bad node"])]);
 }
 
 #[test]
@@ -431,7 +447,7 @@ impl Checker {
                     self.owed.insert(result.id);
                     self.told.insert(result.id);
                     if self.doomed.contains(&result.id) && self.ever_started.contains(&result.id) {
-                        assert!(matches!(result.outcome, Outcome::Killed | Outcome::SiteFailed(_)));
+                        assert!(matches!(result.outcome, Outcome::Killed | Outcome::Evicted(_)));
                     }
                 }
                 self.given_back.extend(returned);

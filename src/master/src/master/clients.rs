@@ -419,6 +419,8 @@ impl Master {
             let state = if !s.connected {
                 let linked = site.is_some_and(|site| site.link.is_some());
                 if linked { ctl::StarterState::Silent } else { ctl::StarterState::Unreachable }
+            } else if s.excluded {
+                ctl::StarterState::Excluded
             } else if time_left.is_some_and(|left| left <= s.offer.drain) {
                 ctl::StarterState::Draining
             } else if s.running > 0 {
@@ -483,6 +485,7 @@ impl Master {
                 hint: site.problem.as_ref().and_then(|(_, hint)| hint.clone()),
                 calls: site.stats.calls,
                 host: hello.map(|h| h.host.clone()),
+                excluded: self.pool.excluded_nodes().filter(|node| node.site == id).map(excluded_node).collect(),
             }
         });
         rows.collect()
@@ -490,14 +493,32 @@ impl Master {
 
     fn proxy_rows(&self, all: bool) -> Vec<ctl::ProxyRow> {
         let now = self.now();
-        let rows = self.sites.iter().flat_map(|site| {
+        let mut excluded: BTreeMap<(SiteId, ProxyId), BTreeSet<&str>> = BTreeMap::new();
+        for starter in self.pool.starters().filter(|s| s.excluded) {
+            excluded.entry((starter.offer.site, starter.offer.proxy)).or_default().insert(&starter.offer.host);
+        }
+        let rows = self.sites.iter().enumerate().flat_map(|(index, site)| {
+            let excluded = &excluded;
             let shown = site.proxies.values().filter(move |(info, _)| all || info.state != ProxyState::Exit);
             shown.map(move |(info, at)| {
                 let age_ms = info.age_ms.saturating_add(now.0.saturating_sub(at.0));
-                ctl::ProxyRow { site: site.conf.name.clone(), info: ProxyInfo { age_ms, ..info.clone() } }
+                let mut why = info.why.clone();
+                for host in excluded.get(&(SiteId(index as u16), info.id)).into_iter().flatten() {
+                    why += &format!("; node {host} is excluded");
+                }
+                ctl::ProxyRow { site: site.conf.name.clone(), info: ProxyInfo { age_ms, why, ..info.clone() } }
             })
         });
         rows.collect()
+    }
+}
+
+fn excluded_node(node: vo_core::pool::NodeView<'_>) -> ctl::ExcludedNode {
+    ctl::ExcludedNode {
+        host: node.host.to_owned(),
+        since_ms: node.since.0,
+        until_ms: node.until.0,
+        why: node.why.to_owned(),
     }
 }
 

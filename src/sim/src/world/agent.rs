@@ -363,6 +363,7 @@ impl World<'_> {
                 tasks: attempts.into_iter().map(|(id, program)| Task { id, program, body: () }).collect(),
             },
             AtStarter::Relay(ToStarter::Acknowledge(ids)) => StarterEvent::Acknowledged(ids),
+            AtStarter::Relay(ToStarter::Drain(why)) => StarterEvent::DrainAsked { why },
             AtStarter::Relay(ToStarter::Recall(inventory, count)) => {
                 StarterEvent::Recalled { inventory, count: count as usize }
             }

@@ -204,6 +204,12 @@ impl World {
                     }
                 }
             }
+            Action::Drain { .. } => {
+                let ids = core::mem::take(&mut node.queued);
+                if !ids.is_empty() && node.link.is_some() {
+                    node.from.push_back(Event::AttemptsReturned { key, ids });
+                }
+            }
             Action::Collect { .. } | Action::Note { .. } => unreachable!("not for a node"),
         }
     }

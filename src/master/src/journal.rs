@@ -18,6 +18,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A log this much larger than the state it leads to is replaced by a snapshot; bounds the time to recover.
 const LOG_BYTES: u64 = 64 << 20;
 
+/// Logs that snapshots replaced are kept up to this much, for `why`: some ten million attempts.
+const EVIDENCE_BYTES: u64 = 256 << 20;
+
 enum Work {
     Records(Vec<Vec<u8>>),
     Snapshot(Vec<u8>),
@@ -66,7 +69,7 @@ impl Journal {
         tell: impl Fn(Told) + Send + 'static,
     ) -> Result<(Journal, Pool, Option<String>), JournalError> {
         let mut pool = Pool::new();
-        let opened = Log::open(dir, Options { create: true }, |replay| {
+        let opened = Log::open(dir, Options { keep: EVIDENCE_BYTES, ..Options::default() }, |replay| {
             match replay {
                 Replay::Snapshot(bytes) => pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(bytes) => pool.apply(&minicbor::decode::<Record>(bytes)?),
@@ -194,7 +197,7 @@ mod tests {
         drop(journal);
         while told.recv().is_ok() {}
         let (mut restored, mut replayed) = (Pool::new(), 0);
-        let opened = Log::open(&dir, Options { create: false }, |replay| {
+        let opened = Log::open(&dir, Options { create: false, ..Options::default() }, |replay| {
             match replay {
                 Replay::Snapshot(bytes) => restored = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(_) => replayed += 1,

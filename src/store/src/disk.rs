@@ -20,6 +20,8 @@ pub trait Disk {
     fn list(&mut self) -> io::Result<Vec<String>>;
     /// The whole content of a file.
     fn read(&mut self, name: &str) -> io::Result<Vec<u8>>;
+    /// A file's length in bytes.
+    fn length(&mut self, name: &str) -> io::Result<u64>;
     /// Makes an empty file, or empties the one of that name.
     fn create(&mut self, name: &str) -> io::Result<Self::File>;
     /// Opens a file for writing.
@@ -82,6 +84,10 @@ impl Disk for RealDisk {
 
     fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path(name))
+    }
+
+    fn length(&mut self, name: &str) -> io::Result<u64> {
+        fs::metadata(self.path(name)).map(|found| found.len())
     }
 
     fn create(&mut self, name: &str) -> io::Result<File> {

@@ -130,6 +130,11 @@ fn group_first(bytes: &[u8], generation: u64) -> Option<u64> {
     u64_at(header, 0)
 }
 
+/// Bytes of the records behind a group header, if it is one.
+pub(crate) fn group_length(bytes: &[u8], generation: u64) -> Option<u64> {
+    group_first(bytes, generation).and_then(|_| u64_at(bytes, 8))
+}
+
 /// The records of the group at the start of `bytes`, as a range, or why there is no whole group with this number.
 pub(crate) fn read_group(bytes: &[u8], generation: u64, first: u64) -> Result<Range<usize>, &'static str> {
     if bytes.len() < GROUP_HEADER {

@@ -42,7 +42,7 @@
 //! # Files
 //!
 //! A store is one directory: `log-N`, and for N > 0 `snapshot-N`, the state before the first record of `log-N`. `lock`
-//! says who has it open. Numbers are little-endian, checksums CRC-32 (IEEE).
+//! says who has it open. `past-N` is a log that a snapshot has replaced; no state depends on it. Numbers are little-endian, checksums CRC-32 (IEEE).
 //!
 //! ```text
 //! log-N         0  7  "VOLOG1\n"
@@ -78,9 +78,11 @@ mod format;
 mod lock;
 mod log;
 pub mod memdisk;
+mod past;
 
 pub use disk::{Disk, RealDisk, write_atomic};
 pub use error::StoreError;
 pub use format::MAX_RECORD;
 pub use lock::Lock;
 pub use log::{Cut, Log, Opened, Options, Replay};
+pub use past::{Past, read_past};

@@ -17,12 +17,14 @@ const KEPT_BUFFER: usize = 1 << 20;
 pub struct Options {
     /// Make the store if there is none; else that is [`StoreError::Missing`].
     pub create: bool,
+    /// Keep logs that a snapshot has replaced, up to so many bytes, the newest ones: [`read_past`](crate::read_past) reads them.
+    pub keep: u64,
 }
 
 impl Default for Options {
-    /// Makes the store if there is none.
+    /// Makes the store if there is none, and keeps nothing.
     fn default() -> Self {
-        Self { create: true }
+        Self { create: true, keep: 0 }
     }
 }
 
@@ -85,6 +87,8 @@ pub struct Log<D: Disk = RealDisk> {
     generation: u64,
     /// Durable length of `file`.
     length: u64,
+    /// See [`Options::keep`].
+    keep: u64,
     appended: u64,
     durable: u64,
     /// The group in the making: room for its header, then the records after `durable`.
@@ -123,7 +127,7 @@ impl<D: Disk> Log<D> {
             }
             let file = write_aside(&mut disk, &log_name(0), &[&format::log_header(0, 0)])?;
             reveal(&mut disk, &log_name(0))?;
-            return Ok(Opened { log: Self::new(disk, file, 0, LOG_HEADER as u64, 0), cut: None });
+            return Ok(Opened { log: Self::new(disk, file, 0, LOG_HEADER as u64, 0, options.keep), cut: None });
         };
         let mut call = |file: &str, offset: usize, event: Replay<'_>, disk: &D| {
             let error = |e: E| StoreError::Replay { file: disk.path(file), offset: offset as u64, source: e.into() };
@@ -180,14 +184,14 @@ impl<D: Disk> Log<D> {
         disk.write(&mut file, last as u64, &bytes[last..end]).map_err(io_error(&disk, "write", &name))?;
         disk.sync(&mut file).map_err(io_error(&disk, "sync", &name))?;
         for name in shelf.leftovers(generation) {
-            disk.remove(&name).map_err(io_error(&disk, "remove", &name))?;
+            retire(&mut disk, &name, generation, options.keep).map_err(io_error(&disk, "remove", &name))?;
         }
-        Ok(Opened { log: Self::new(disk, file, generation, end as u64, sequence), cut })
+        Ok(Opened { log: Self::new(disk, file, generation, end as u64, sequence, options.keep), cut })
     }
 
-    fn new(disk: D, file: D::File, generation: u64, length: u64, durable: u64) -> Self {
+    fn new(disk: D, file: D::File, generation: u64, length: u64, durable: u64, keep: u64) -> Self {
         let group = vec![0; GROUP_HEADER];
-        Self { disk, file, generation, length, appended: durable, durable, group, poison: None }
+        Self { disk, file, generation, length, keep, appended: durable, durable, group, poison: None }
     }
 
     /// Buffers a record and returns its sequence number. It is durable once [`commit`](Log::commit) has returned that
@@ -217,6 +221,9 @@ impl<D: Disk> Log<D> {
         let name = log_name(self.generation);
         if let Err(source) = self.disk.write(&mut self.file, self.length, &self.group) {
             let error = io_error(&self.disk, "write", &name)(source);
+            if error.is_transient() {
+                make_room(&mut self.disk);
+            }
             return match self.disk.truncate(&mut self.file, self.length) {
                 Ok(()) => Err(error),
                 Err(source) => Err(self.poison(io_error(&self.disk, "truncate", &name)(source))),
@@ -255,6 +262,10 @@ impl<D: Disk> Log<D> {
     /// A crash at any point leaves the old generation or the new one. The type's documentation says what holds after
     /// an error.
     pub fn snapshot(&mut self, state: &[u8]) -> Result<(), StoreError> {
+        if self.keep > 0 {
+            // Else records that share their commit with the snapshot would be in no log. On a full disk that is how it is.
+            let _ = self.commit();
+        }
         self.check()?;
         let next = self.generation + 1;
         let (log, snapshot) = (log_name(next), snapshot_name(next));
@@ -270,6 +281,9 @@ impl<D: Disk> Log<D> {
                 // A full disk needs the room back; what cannot be removed now is overwritten or removed later.
                 let _ = disk.remove(&aside(&snapshot));
                 let _ = disk.remove(&aside(&log));
+                if error.is_transient() {
+                    make_room(disk);
+                }
                 return Err(error);
             }
         };
@@ -280,8 +294,8 @@ impl<D: Disk> Log<D> {
         self.length = LOG_HEADER as u64;
         let old = std::mem::replace(&mut self.generation, next);
         self.settle();
-        // Nobody reads them again, and the next opening removes what is left.
-        let _ = self.disk.remove(&log_name(old));
+        // No state is read from them again, and the next opening retires what is left.
+        let _ = retire(&mut self.disk, &log_name(old), next, self.keep);
         if old > 0 {
             let _ = self.disk.remove(&snapshot_name(old));
         }
@@ -314,8 +328,41 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn log_name(generation: u64) -> String {
+/// Removes a file that is not of the current generation, or keeps it as evidence if it is a log: within the bound also if we then crash.
+fn retire<D: Disk>(disk: &mut D, name: &str, current: u64, keep: u64) -> io::Result<()> {
+    let old =
+        name.strip_prefix("log-").and_then(|number| number.parse::<u64>().ok()).filter(|number| *number < current);
+    let Some(old) = old.filter(|_| keep > 0) else {
+        return disk.remove(name);
+    };
+    let mut pasts: Vec<u64> = disk.list()?.iter().filter_map(|name| name.strip_prefix("past-")?.parse().ok()).collect();
+    pasts.sort_unstable();
+    let fits = keep.checked_sub(disk.length(name)?);
+    // The newest that fit.
+    let mut room = fits;
+    for past in pasts.into_iter().rev().map(past_name) {
+        room = room.and_then(|room| room.checked_sub(disk.length(&past).ok()?));
+        if room.is_none() {
+            disk.remove(&past)?;
+        }
+    }
+    if fits.is_none() { disk.remove(name) } else { disk.rename(name, &past_name(old)) }
+}
+
+/// A full disk needs the room: what is only evidence goes.
+fn make_room<D: Disk>(disk: &mut D) {
+    for name in disk.list().unwrap_or_default().iter().filter(|name| name.starts_with("past-")) {
+        let _ = disk.remove(name);
+    }
+}
+
+pub(crate) fn log_name(generation: u64) -> String {
     format!("log-{generation}")
+}
+
+/// What a log is called once a snapshot has replaced it, if it is kept.
+pub(crate) fn past_name(generation: u64) -> String {
+    format!("past-{generation}")
 }
 
 fn snapshot_name(generation: u64) -> String {

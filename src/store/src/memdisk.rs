@@ -333,6 +333,10 @@ impl Disk for MemDisk {
         Ok(state.files[file].seen.clone())
     }
 
+    fn length(&mut self, name: &str) -> io::Result<u64> {
+        self.read(name).map(|bytes| bytes.len() as u64)
+    }
+
     fn create(&mut self, name: &str) -> io::Result<MemFile> {
         let mut state = self.state();
         state.step()?;

@@ -14,7 +14,7 @@ const GROUP_HEADER: usize = 24;
 
 fn open(disk: &MemDisk) -> Result<(Vec<Vec<u8>>, Option<Cut>), StoreError> {
     let mut records = Vec::new();
-    let opened = Log::open_on(disk.clone(), Options { create: false }, |replay| {
+    let opened = Log::open_on(disk.clone(), Options { create: false, ..Options::default() }, |replay| {
         records.push(match replay {
             Replay::Snapshot(bytes) => [b"snapshot ", bytes].concat(),
             Replay::Record(bytes) => bytes.to_vec(),
@@ -222,7 +222,7 @@ fn a_commit_is_one_sync_and_an_empty_one_none() {
 fn a_real_directory() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("a/b");
-    let absent = Log::open(&dir, Options { create: false }, |_| Ok::<(), &str>(()));
+    let absent = Log::open(&dir, Options { create: false, ..Options::default() }, |_| Ok::<(), &str>(()));
     assert!(matches!(absent, Err(StoreError::Missing { .. })) && !dir.exists());
 
     let mut log = Log::open(&dir, Options::default(), |_| Err("nothing to replay")).unwrap().log;
@@ -250,7 +250,7 @@ fn a_real_directory() {
     let good = fs::read(&file).unwrap();
     fs::write(&file, [&good[..], b"torn"].concat()).unwrap();
     let mut seen = Vec::new();
-    let opened = Log::open(&dir, Options { create: false }, |replay| {
+    let opened = Log::open(&dir, Options { create: false, ..Options::default() }, |replay| {
         seen.push(format!("{replay:?}"));
         Ok::<(), &str>(())
     })

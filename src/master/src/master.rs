@@ -311,7 +311,7 @@ impl Master {
         let told = inputs.clone();
         // The thread may wait: the queue is ours alone to drain.
         let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
-        let (journal, pool, cut) = Journal::open(&dir.join("store"), tell).map_err(|e| chain(&e))?;
+        let (journal, mut pool, cut) = Journal::open(&dir.join("store"), tell).map_err(|e| chain(&e))?;
         if let Some(cut) = cut {
             tracing::warn!(cut, "the store's end was torn; what was never acknowledged is gone");
         }
@@ -332,6 +332,7 @@ impl Master {
         let path = marker_path.into_os_string().into_vec();
         let marker = Marker { path, content, host: host_identity() };
         let now = Time(unix_ms());
+        pool.handle(now, Event::Recovered);
         let mut sites = Vec::new();
         let mut routes = Vec::new();
         let conf =

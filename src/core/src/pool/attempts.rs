@@ -4,8 +4,10 @@ use super::*;
 
 impl Pool {
     pub(super) fn joined(&mut self, now: Time, key: StarterKey, offer: Offer, time_left: Option<Duration>) {
-        if !self.starters.contains_key(&key) {
-            self.write(Record::StarterJoined { key, offer: offer.clone() });
+        match self.starters.get(&key) {
+            None => self.write(Record::StarterJoined { key, offer: offer.clone(), at: Some(now) }),
+            Some(starter) if !starter.connected => self.write(Record::Answers { key, at: now }),
+            Some(_) => {}
         }
         if let Some(starter) = self.starters.get_mut(&key) {
             starter.excluded = self.nodes.is_excluded(offer.site, &offer.host);
@@ -37,7 +39,7 @@ impl Pool {
         let told: BTreeSet<&AttemptId> = queued.iter().chain(running).chain(finished).collect();
         let lost: Vec<AttemptId> = starter.held.keys().filter(|id| !told.contains(id)).copied().collect();
         // The message that gave it never arrived, or its acknowledgement did: the starter has nothing of it.
-        self.take_back(key, &lost);
+        self.take_back(now, key, &lost, Return::Lost);
         let strays = queued.iter().filter(|id| !self.is_current(**id, key)).copied().collect();
         self.kill(key, strays, KILL_GRACE);
         self.started(now, key, running);
@@ -49,13 +51,23 @@ impl Pool {
         self.touch(key);
     }
 
-    pub(super) fn silent(&mut self, now: Time, key: StarterKey) {
-        if let Some(starter) = self.starters.get_mut(&key)
-            && starter.connected
-        {
-            starter.connected = false;
-            starter.known = false;
-            starter.since = now;
+    pub(super) fn silent(&mut self, now: Time, mut keys: Vec<StarterKey>, why: String, told: bool) {
+        keys.retain(|key| {
+            let starter = self.starters.get_mut(key).filter(|starter| starter.connected);
+            starter.map(|starter| starter.fall_silent(now, &why)).is_some()
+        });
+        if !keys.is_empty() {
+            self.write(Record::Silent { keys, at: now, why, told });
+        }
+    }
+
+    /// Nobody has answered in this life yet.
+    pub(super) fn recovered(&mut self, now: Time) {
+        const WHY: &str = "the master was started again";
+        self.starters.values_mut().for_each(|starter| starter.fall_silent(now, WHY));
+        let keys: Vec<StarterKey> = self.starters.keys().copied().collect();
+        if !keys.is_empty() {
+            self.write(Record::Silent { keys, at: now, why: WHY.to_string(), told: false });
         }
     }
 
@@ -66,11 +78,11 @@ impl Pool {
         let (queued, failed): (Vec<_>, Vec<_>) = live.partition(|(_, held)| held.phase == Phase::Queued);
         let queued: Vec<AttemptId> = queued.into_iter().map(|(id, _)| *id).collect();
         let failed: Vec<AttemptId> = failed.into_iter().map(|(id, _)| *id).collect();
-        self.take_back(key, &queued);
+        self.take_back(now, key, &queued, Return::Gone);
         for id in failed {
             self.site_failed(now, id, why);
         }
-        self.write(Record::StarterGone { key });
+        self.write(Record::StarterGone { key, at: Some(now), why: Some(why.to_string()) });
     }
 
     /// Attempts run; those that must not are killed.
@@ -95,25 +107,29 @@ impl Pool {
 
     pub(super) fn returned(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
         let live = ids.iter().any(|id| self.is_current(*id, key));
-        if let Some(starter) = self.starters.get_mut(&key)
-            && starter.recalled.take().is_none()
-            && live
-        {
-            starter.closing = true;
-            starter.since = now;
+        let mut why = Return::Recalled;
+        if let Some(starter) = self.starters.get_mut(&key) {
+            if !starter.known {
+                why = Return::Unsent;
+            }
+            if starter.recalled.take().is_none() && live {
+                starter.closing = true;
+                starter.since = now;
+                why = Return::Closing;
+            }
         }
-        self.take_back(key, ids);
+        self.take_back(now, key, ids, why);
         self.touch(key);
     }
 
     /// A starter has nothing of these any more.
-    fn take_back(&mut self, key: StarterKey, ids: &[AttemptId]) {
+    fn take_back(&mut self, now: Time, key: StarterKey, ids: &[AttemptId], why: Return) {
         let live: Vec<AttemptId> = ids.iter().filter(|id| self.is_current(**id, key)).copied().collect();
         for id in ids {
             self.forget(key, *id);
         }
         if !live.is_empty() {
-            self.write(Record::Returned { key, ids: live });
+            self.write(Record::Returned { key, ids: live, at: Some(now), why: Some(why) });
         }
     }
 
@@ -130,7 +146,7 @@ impl Pool {
             }
             self.judge(now, key, &result);
         }
-        if self.is_current(id, key) || (result.outcome.is_final() && self.claim(key, id)) {
+        if self.is_current(id, key) || (result.outcome.is_final() && self.claim(now, key, id)) {
             self.conclude(now, key, result);
         } else {
             self.acknowledge(key, id);
@@ -139,14 +155,14 @@ impl Pool {
     }
 
     /// An attempt that was given up has a result, and no later one has: it counts, and the later one is killed.
-    fn claim(&mut self, key: StarterKey, id: AttemptId) -> bool {
+    fn claim(&mut self, now: Time, key: StarterKey, id: AttemptId) -> bool {
         let open = self.job(id.job).is_some_and(|job| {
             (1..=job.attempt).contains(&id.attempt)
                 && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running)
         });
         if open {
             let other = self.live.get(&id.job).copied();
-            self.write(Record::Claimed { key, id });
+            self.write(Record::Claimed { key, id, at: Some(now) });
             self.supersede(id.job, other);
         }
         open
@@ -215,7 +231,7 @@ impl Pool {
             return self.site_failed(now, id, "its node asked for files that it was given");
         }
         starter.unshared.insert(program);
-        self.take_back(key, &[id]);
+        self.take_back(now, key, &[id], Return::NeedsFiles);
     }
 
     /// A result is at home, with its outputs. It counts even if its attempt was given up while they came.
@@ -277,7 +293,8 @@ impl Pool {
             let why = format!("{SITE_FAILURES} sites or nodes failed it; the last: {why}");
             return self.hold(now, id.job, why);
         }
-        self.write(Record::SiteFailed { at: now, id, why: why.to_string() });
+        let ran = self.job(id.job).filter(|job| job.state == JobState::Running).map(|job| job.at);
+        self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran });
         self.note(now, id.job, || Note::Evicted { why: why.to_string() });
     }
 

@@ -31,6 +31,8 @@ pub enum Event {
     StarterSilent {
         /// Which.
         key: StarterKey,
+        /// What became of the connection.
+        why: String,
     },
     /// There is evidence that it ended.
     StarterGone {
@@ -43,7 +45,11 @@ pub enum Event {
     SiteLost {
         /// Which.
         site: SiteId,
+        /// What became of it.
+        why: String,
     },
+    /// The pool was read back: every starter is silent until it tells what it holds.
+    Recovered,
     /// Attempts started.
     AttemptsStarted {
         /// Where.

@@ -6,7 +6,7 @@ use super::*;
 
 impl Starter {
     /// May it be given anything now?
-    fn takes_work(&self, now: Time) -> bool {
+    pub(super) fn takes_work(&self, now: Time) -> bool {
         self.connected
             && self.known
             && !self.closing
@@ -15,7 +15,7 @@ impl Starter {
     }
 
     /// CPUs of what it may hold at once.
-    fn ceiling(&self, backlog: bool) -> u32 {
+    pub(super) fn ceiling(&self, backlog: bool) -> u32 {
         let rounds = match self.mean_ms {
             _ if !backlog => 0,
             None => 1,
@@ -49,7 +49,7 @@ impl Starter {
     }
 
     /// The load of a job of a program that can run here.
-    fn suits(&self, number: u64, program: &Program) -> Option<u32> {
+    pub(super) fn suits(&self, number: u64, program: &Program) -> Option<u32> {
         let sees = self.offer.shared != Shared::Nothing && !self.unshared.contains(&number);
         self.load_of(program).filter(|_| program.transfer != Transfer::No || sees)
     }
@@ -143,7 +143,7 @@ impl Pool {
     }
 
     fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
-        self.write(Record::Dispatched { key, ids: chosen.iter().map(|(id, ..)| *id).collect() });
+        self.write(Record::Dispatched { key, ids: chosen.iter().map(|(id, ..)| *id).collect(), at: Some(now) });
         self.backlogged.insert(key);
         let Some(starter) = self.starters.get_mut(&key) else {
             return;

@@ -16,7 +16,9 @@ mod nodes;
 mod record;
 #[cfg(test)]
 mod tests;
+mod why;
 
+use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -34,7 +36,9 @@ use crate::template::Template;
 pub use event::{Action, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
-pub use record::{Ended, GroupRecord, Offer, Record, Shared, Snapshot};
+pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
+
+pub use why::{Present, SiteFacts, Step, Trail};
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
 /// commits between.
@@ -187,6 +191,8 @@ struct Starter {
     offer: Offer,
     /// It answers: its agent has it, and we have the agent.
     connected: bool,
+    /// What became of its connection, while it doesn't answer.
+    silence: String,
     /// We know what it holds: its inventory came since it connected.
     known: bool,
     /// The number of its last inventory.
@@ -220,6 +226,7 @@ impl Starter {
         Starter {
             offer,
             connected: false,
+            silence: String::new(),
             known: false,
             inventory: 0,
             closing: false,
@@ -259,6 +266,13 @@ impl Starter {
             }
             _ => false,
         }
+    }
+
+    fn fall_silent(&mut self, now: Time, why: &str) {
+        self.connected = false;
+        self.known = false;
+        self.since = now;
+        why.clone_into(&mut self.silence);
     }
 
     /// Notes whether it is busy.
@@ -356,12 +370,9 @@ impl Pool {
                 }
                 self.inventory(now, key, &queued, &running, &finished);
             }
-            Event::StarterSilent { key } => self.silent(now, key),
-            Event::SiteLost { site } => {
-                for key in self.starters_of(site, None) {
-                    self.silent(now, key);
-                }
-            }
+            Event::StarterSilent { key, why } => self.silent(now, vec![key], why, true),
+            Event::SiteLost { site, why } => self.silent(now, self.starters_of(site, None), why, false),
+            Event::Recovered => self.recovered(now),
             Event::StarterGone { key, why } => self.gone(now, key, &why),
             Event::AttemptsStarted { key, ids } => self.started(now, key, &ids),
             Event::AttemptsReturned { key, ids } => self.returned(now, key, &ids),

@@ -112,6 +112,9 @@ pub enum Record {
         /// What it offers.
         #[n(1)]
         offer: Offer,
+        /// When. Here and below, journals of earlier versions have none.
+        #[n(2)]
+        at: Option<Time>,
     },
     /// It ended, with all it held.
     #[n(2)]
@@ -119,6 +122,12 @@ pub enum Record {
         /// Which.
         #[n(0)]
         key: StarterKey,
+        /// When that was concluded.
+        #[n(1)]
+        at: Option<Time>,
+        /// The evidence.
+        #[n(2)]
+        why: Option<String>,
     },
     /// Attempts go to a starter.
     #[n(3)]
@@ -129,6 +138,9 @@ pub enum Record {
         /// Which.
         #[n(1)]
         ids: Vec<AttemptId>,
+        /// When.
+        #[n(2)]
+        at: Option<Time>,
     },
     /// Attempts came back unstarted.
     #[n(4)]
@@ -139,6 +151,12 @@ pub enum Record {
         /// Which.
         #[n(1)]
         ids: Vec<AttemptId>,
+        /// When.
+        #[n(2)]
+        at: Option<Time>,
+        /// Why.
+        #[n(3)]
+        why: Option<Return>,
     },
     /// Jobs completed.
     #[n(5)]
@@ -162,6 +180,9 @@ pub enum Record {
         /// Why.
         #[n(2)]
         why: String,
+        /// When it was known to run, if it did.
+        #[n(3)]
+        ran: Option<Time>,
     },
     /// A job can't run as it is.
     #[n(7)]
@@ -195,6 +216,9 @@ pub enum Record {
         /// The attempt.
         #[n(1)]
         id: AttemptId,
+        /// When.
+        #[n(2)]
+        at: Option<Time>,
     },
     /// A node gets no work for a while.
     #[n(10)]
@@ -218,6 +242,56 @@ pub enum Record {
         #[n(5)]
         times: u8,
     },
+    /// Starters fell silent. Evidence only: a pool that is read back has none that answers.
+    #[n(11)]
+    Silent {
+        /// Which.
+        #[n(0)]
+        keys: Vec<StarterKey>,
+        /// When.
+        #[n(1)]
+        at: Time,
+        /// What became of the connection.
+        #[n(2)]
+        why: String,
+        /// Did the site's agent tell? If not, it is our own way to the site that is lost.
+        #[n(3)]
+        told: bool,
+    },
+    /// A silent starter answers again. Evidence only.
+    #[n(12)]
+    Answers {
+        /// Which.
+        #[n(0)]
+        key: StarterKey,
+        /// When.
+        #[n(1)]
+        at: Time,
+    },
+}
+
+/// Why attempts came back unstarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Return {
+    /// Another starter was idle.
+    #[n(0)]
+    Recalled,
+    /// Its starter is about to end.
+    #[n(1)]
+    Closing,
+    /// Its starter's inventory doesn't have it: the message was lost.
+    #[n(2)]
+    Lost,
+    /// Its starter ended.
+    #[n(3)]
+    Gone,
+    /// The node doesn't see its directory: it goes again, with its files.
+    #[n(4)]
+    NeedsFiles,
+    /// It could not be sent any more: its starter was being asked what it holds.
+    #[n(5)]
+    Unsent,
 }
 
 /// Durations as milliseconds.
@@ -244,17 +318,17 @@ impl Pool {
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Submitted { cluster, at, name, groups } => self.apply_submitted(*cluster, *at, name, groups),
-            Record::StarterJoined { key, offer } => {
+            Record::StarterJoined { key, offer, .. } => {
                 let excluded = self.nodes.is_excluded(offer.site, &offer.host);
                 self.starters.entry(*key).or_insert_with(|| Starter { excluded, ..Starter::new(offer.clone()) });
             }
-            Record::StarterGone { key } => drop(self.starters.remove(key)),
-            Record::Dispatched { key, ids } => {
+            Record::StarterGone { key, .. } => drop(self.starters.remove(key)),
+            Record::Dispatched { key, ids, .. } => {
                 for id in ids {
                     self.apply_dispatched(*key, *id);
                 }
             }
-            Record::Returned { key, ids } => {
+            Record::Returned { key, ids, .. } => {
                 for id in ids {
                     self.forget(*key, *id);
                     self.requeue(*id);
@@ -265,7 +339,7 @@ impl Pool {
                     self.apply_ended(*at, ended);
                 }
             }
-            Record::SiteFailed { at, id, why } => {
+            Record::SiteFailed { at, id, why, .. } => {
                 let held_by = self.live.get(&id.job).filter(|(attempt, _)| *attempt == id.attempt);
                 if let Some((_, key)) = held_by.copied() {
                     self.forget(key, *id);
@@ -287,12 +361,13 @@ impl Pool {
                     self.reason(*job, why);
                 }
             }
-            Record::Claimed { key, id } => self.apply_claimed(*key, *id),
+            Record::Claimed { key, id, .. } => self.apply_claimed(*key, *id),
             Record::NodeExcluded { site, host, since, until, why, times } => {
                 let exclusion = nodes::Exclusion { since: *since, until: *until, why: why.clone() };
                 self.nodes.exclude(*site, host, *times, exclusion);
                 self.mark_excluded(*site, host, true);
             }
+            Record::Silent { .. } | Record::Answers { .. } => {}
             Record::Removed { at, ranges } => {
                 for (cluster, first, last) in ranges {
                     for proc in *first..=*last {
@@ -531,7 +606,7 @@ impl Pool {
         let mut pool = Pool::new();
         snapshot.nodes.iter().for_each(|record| pool.apply(record));
         for (key, offer, completed) in snapshot.starters {
-            pool.apply(&Record::StarterJoined { key, offer });
+            pool.apply(&Record::StarterJoined { key, offer, at: None });
             if let Some(starter) = pool.starters.get_mut(&key) {
                 starter.completed = completed;
             }

@@ -241,7 +241,7 @@ fn a_result_waits_for_its_outputs() {
     assert_eq!(told(&bench.tell(again.clone())), "7: bring 1.0#1");
     assert_eq!(told(&bench.tell(again.clone())), "", "they are on their way");
     // The starter was away: what was on its way may be lost.
-    bench.tell(Event::StarterSilent { key: KEY });
+    bench.tell(Event::StarterSilent { key: KEY, why: "cut".into() });
     bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
     assert_eq!(told(&bench.inventory(KEY, &[], &[], &[result.id])), "");
     assert_eq!(told(&bench.tell(again)), "7: bring 1.0#1");
@@ -259,7 +259,7 @@ fn a_late_result_of_an_old_attempt_wins() {
         if redispatched {
             bench.join_as(other, offer(1));
         }
-        bench.tell(Event::StarterSilent { key: KEY });
+        bench.tell(Event::StarterSilent { key: KEY, why: "cut".into() });
         bench.tell(Event::StarterGone { key: KEY, why: "its node is down".into() });
         // It was not down.
         bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
@@ -313,7 +313,7 @@ fn an_assignment_that_waited_does_not_outlive_its_link() {
     bench.log.extend(bench.pool.take_records());
     assert!(bench.pool.poll_action(0).is_none(), "not durable");
     // Before the record is durable, the starter goes and comes back.
-    bench.pool.handle(Time(2), Event::StarterSilent { key: KEY });
+    bench.pool.handle(Time(2), Event::StarterSilent { key: KEY, why: "cut".into() });
     bench.pool.handle(Time(3), join);
     bench.pool.handle(Time(3), empty);
     assert_eq!(told(&bench.drain()), "7: run 1.0#2");
@@ -779,3 +779,4 @@ fn records_folded_twice_change_nothing() {
 }
 
 mod model;
+mod why;

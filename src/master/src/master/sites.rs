@@ -180,13 +180,15 @@ impl Master {
             site::Told::Lost(why) => {
                 tracing::warn!(site = site.conf.name, why, "lost");
                 self.unlink(id);
-                self.sites[usize::from(id.0)].problem = Some((why, None));
+                self.sites[usize::from(id.0)].problem = Some((why.clone(), None));
                 self.set_state(id, SiteState::Lost);
-                self.pool.handle(now, Event::SiteLost { site: id });
+                self.pool
+                    .handle(now, Event::SiteLost { site: id, why: format!("the way to its site was lost: {why}") });
             }
             site::Told::Failed(problem) => {
                 self.unlink(id);
-                self.pool.handle(now, Event::SiteLost { site: id });
+                let why = format!("the way to its site was lost: {}", problem.message);
+                self.pool.handle(now, Event::SiteLost { site: id, why });
                 self.site_failed(id, problem);
             }
         }
@@ -314,7 +316,7 @@ impl Master {
                 let link::StarterDown { key, gone, why } = frame.read()?;
                 if self.belongs(id, key) {
                     self.drop_collections(key);
-                    let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key } };
+                    let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key, why } };
                     self.pool.handle(now, event);
                 }
             }

@@ -5,7 +5,8 @@ use super::*;
 impl World<'_> {
     pub(super) fn start_master(&mut self) -> Checked {
         self.masters += 1;
-        let master = Master::start(self.masters, &self.disk).map_err(|e| format!("the store does not open: {e}"))?;
+        let mut master =
+            Master::start(self.masters, &self.disk).map_err(|e| format!("the store does not open: {e}"))?;
         let kept = master.kept();
         if kept > self.journal.len() {
             return Err("the store holds more than was ever appended".into());
@@ -22,6 +23,7 @@ impl World<'_> {
             }
         }
         let life = master.life;
+        master.pool.handle(self.clock.now, Event::Recovered);
         self.master = Some(master);
         for site in 0..self.sites.len() {
             self.clock.after(10, 2000, What::Dial(life, site));
@@ -223,7 +225,7 @@ impl World<'_> {
                 pool.handle(now, Event::StarterJoined { key, offer, time_left: Some(left) });
             }
             ToMaster::Down(key, true, why) => pool.handle(now, Event::StarterGone { key, why }),
-            ToMaster::Down(key, false, _) => pool.handle(now, Event::StarterSilent { key }),
+            ToMaster::Down(key, false, why) => pool.handle(now, Event::StarterSilent { key, why }),
             ToMaster::Relay(key, FromStarter::Inventory(number, queued, running, finished)) => {
                 pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
             }
@@ -267,7 +269,7 @@ impl World<'_> {
         }
         self.sites[site].stream = None;
         let Some(master) = &mut self.master else { return };
-        master.pool.handle(now, Event::SiteLost { site: SiteId(site as u16) });
+        master.pool.handle(now, Event::SiteLost { site: SiteId(site as u16), why: "cut".into() });
         let life = master.life;
         self.clock.after(500, 10_000, What::Dial(life, site));
         self.turn();

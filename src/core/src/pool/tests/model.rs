@@ -142,7 +142,7 @@ impl World {
             // What was said before the cut may still be heard, and then the silence.
             let kept = self.dice.below(node.from.len() as u64 + 1) as usize;
             node.from.truncate(kept);
-            node.from.push_back(Event::StarterSilent { key });
+            node.from.push_back(Event::StarterSilent { key, why: "cut".into() });
         } else {
             node.from.clear();
         }
@@ -464,7 +464,7 @@ impl World {
                     self.cut(key);
                     self.nodes.get_mut(&key).unwrap().from.clear();
                 }
-                self.pool.handle(self.now, Event::SiteLost { site });
+                self.pool.handle(self.now, Event::SiteLost { site, why: "cut".into() });
             }
             _ => {}
         }

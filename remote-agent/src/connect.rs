@@ -86,12 +86,16 @@ impl Place {
         let dir = self.dir();
         let make = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-            let meta = std::fs::metadata(&dir)?;
-            if meta.uid() != nix::unistd::geteuid().as_raw() {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to someone else"));
-            }
-            if meta.mode() & 0o077 != 0 {
-                std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700))?;
+            // Whoever may write in what holds it could put another in its place.
+            for dir in [&self.root, &dir] {
+                let meta = std::fs::metadata(dir)?;
+                if meta.uid() != nix::unistd::geteuid().as_raw() {
+                    let text = format!("{} belongs to someone else", dir.display());
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+                }
+                if meta.mode() & 0o077 != 0 {
+                    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700))?;
+                }
             }
             std::env::set_current_dir(&dir)
         };

@@ -6,26 +6,25 @@ mod agent_harness;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpStream;
-use vo_agent::launch::{self, AgentAddress, Launch, SiteDir};
-use vo_core::ids::{ProxyId, StarterKey};
-use vo_net::frames::{FrameSource, send};
-use vo_net::tls::{self, Identity, SiteAuthority};
+use vo_agent::launch::{self, Launch, SiteDir};
+use vo_core::ids::ProxyId;
+use vo_net::frames::send;
+use vo_net::tls::{Identity, SiteAuthority};
 use vo_wire::frame::Message;
 use vo_wire::link::{
     AgentHello, AgentRefused, BlobAck, BlobChunk, BlobMissing, Configure, NeedBlob, ProxyState, SetTarget, Shutdown,
     ShutdownDone, StarterDown, StarterUp,
 };
-use vo_wire::node::{Leaving, MasterLink, Shares, StarterFacts, StarterHello, Welcome};
+use vo_wire::node::{Leaving, MasterLink, Welcome};
 use vo_wire::work::{Recall, Report};
 
-use agent_harness::{Bridge, PATIENCE, SESSION, authority, configure, none_left, processes};
+use agent_harness::{Bridge, PATIENCE, SESSION, Starter, authority, configure, none_left, processes};
 
 #[tokio::test]
 async fn a_proxy_runs_survives_its_agent_and_leaves_nothing() {
@@ -62,73 +61,6 @@ async fn a_proxy_runs_survives_its_agent_and_leaves_nothing() {
     assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
     none_left(&root).await;
     assert!(!root.exists());
-}
-
-/// A starter that the test plays.
-struct Starter {
-    frames: FrameSource<tokio::io::ReadHalf<tokio_rustls::client::TlsStream<TcpStream>>>,
-    write: tokio::io::WriteHalf<tokio_rustls::client::TlsStream<TcpStream>>,
-    key: StarterKey,
-}
-
-impl Starter {
-    /// Calls the agent with an identity, as a starter of `proxy`.
-    async fn call(root: &Path, identity: &Identity, proxy: ProxyId, key: u64) -> std::io::Result<Starter> {
-        let dir = SiteDir(root.join(SESSION));
-        let address: AgentAddress = launch::read(&dir.address())?;
-        let stream = TcpStream::connect(address.addresses.first().unwrap()).await?;
-        let config = tls::client_config(identity).unwrap();
-        let stream = tls::connect_agent(&config, identity.domain(), stream).await.map_err(std::io::Error::other)?;
-        let (read, mut write) = tokio::io::split(stream);
-        let facts = StarterFacts {
-            proxy,
-            node_index: 0,
-            batch_id: String::new(),
-            restarts: 0,
-            host: "node".to_owned(),
-            cpus: 1,
-            memory_mb: 1,
-            gpus: 0,
-            scratch_bytes: 1,
-            time_left_ms: None,
-            shares: Shares::Nothing,
-            arch: String::new(),
-            system: String::new(),
-            pid: 1,
-        };
-        let key = StarterKey(key);
-        send(&mut write, key.0, &StarterHello { protocol: vo_wire::PROTOCOL, key, epoch: 0, facts }).await?;
-        Ok(Starter { frames: FrameSource::new(read), write, key })
-    }
-
-    async fn say<M: Message>(&mut self, message: &M) {
-        send(&mut self.write, self.key.0, message).await.unwrap();
-    }
-
-    async fn next<M: Message>(&mut self) -> M {
-        loop {
-            let frame = tokio::time::timeout(PATIENCE, self.frames.next()).await.expect("a frame in time").unwrap();
-            let frame = frame.expect("the stream goes on");
-            if frame.kind == M::KIND {
-                assert_eq!(frame.route, self.key.0);
-                return frame.read().unwrap();
-            }
-        }
-    }
-
-    /// Receives a file as starters do.
-    async fn receive(&mut self, hash: [u8; 32]) -> Vec<u8> {
-        let mut content = Vec::new();
-        loop {
-            let chunk: BlobChunk = self.next().await;
-            assert_eq!((chunk.hash, chunk.offset), (hash, content.len() as u64));
-            content.extend_from_slice(&chunk.data);
-            self.say(&BlobAck { hash, received: content.len() as u64 }).await;
-            if content.len() as u64 == chunk.size {
-                return content;
-            }
-        }
-    }
 }
 
 /// Plays the master's part for one file.

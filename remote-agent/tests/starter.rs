@@ -6,6 +6,7 @@ mod starter_harness;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -526,4 +527,37 @@ async fn an_unusable_node_says_so() {
     assert!(why.starts_with("cannot write in /proc/nowhere/vo-5e55-7.0-"), "{why}");
     assert_eq!(process.end().await.code(), Some(2));
     assert!(!agent.tag().exists());
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_take_it_in_ends_it() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.answer(&End { why: "its proxy counts as ended".into() }).await;
+    assert!(process.end().await.success());
+    assert!(peer.next().await.is_none());
+    nothing_left(&agent);
+}
+
+#[tokio::test]
+async fn scratch_space_that_others_could_exchange_is_not_used() {
+    let temp = tempfile::tempdir().unwrap();
+    let shared = temp.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    for (mode, usable) in [(0o777, false), (0o1777, true)] {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        let scratch = shared.to_str().unwrap().to_owned();
+        let agent = Agent::new(|launch| launch.scratch = Some(scratch)).await;
+        let process = agent.start(&[]);
+        let mut peer = agent.accept().await;
+        assert_eq!(peer.hello.facts.cpus > 0, usable, "{mode:o}");
+        if usable {
+            end(&agent, peer, process).await;
+        } else {
+            let why = peer.expect::<Leaving>().await.why;
+            assert!(why.contains("everyone may write there, and it has no sticky bit"), "{why}");
+            assert_eq!(process.end().await.code(), Some(2));
+        }
+        assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
+    }
 }

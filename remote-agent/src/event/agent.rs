@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio::sync::Notify;
-use tokio_rustls::rustls::ServerConfig;
 use vo_batch::BatchId;
 use vo_core::ids::{ProxyId, StarterKey};
 use vo_core::proxy::{self, Action, Event, Link, Note, Proxies, State};
@@ -30,7 +29,7 @@ use super::blobs::Blobs;
 use super::files::remove_session;
 use super::outbox::Outbox;
 use super::setup::{Refusal, Setup};
-use super::starters::Line;
+use super::starters::{Door, Line};
 use super::table::{Notice, Table};
 
 /// For status, accounting and cancel commands.
@@ -80,7 +79,10 @@ pub(super) struct Agent {
     pub(super) table: RefCell<Option<Table>>,
     pub(super) durable: Cell<u64>,
     pub(super) held: RefCell<VecDeque<(u64, Action)>>,
-    pub(super) tls: RefCell<Option<Arc<ServerConfig>>>,
+    /// What starters meet, once a master has configured it.
+    pub(super) door: RefCell<Option<Rc<Door>>>,
+    /// Connections so far that did not knock.
+    pub(super) strangers: Cell<u64>,
     pub(super) master: RefCell<Option<Master>>,
     pub(super) starters: RefCell<BTreeMap<StarterKey, Line>>,
     pub(super) blobs: Blobs,
@@ -138,7 +140,8 @@ impl Agent {
             table: RefCell::default(),
             durable: Cell::default(),
             held: RefCell::default(),
-            tls: RefCell::default(),
+            door: RefCell::default(),
+            strangers: Cell::default(),
             master: RefCell::default(),
             starters: RefCell::default(),
             blobs: Blobs::default(),

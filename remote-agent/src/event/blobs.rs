@@ -73,6 +73,12 @@ impl Blobs {
         self.serve(agent, key, hash);
     }
 
+    /// Files that a starter waits for.
+    pub(super) fn waited_for(&self, key: StarterKey) -> usize {
+        let outgoing = self.outgoing.borrow().range((key, [0; 32])..=(key, [0xff; 32])).count();
+        outgoing + self.incoming.borrow().values().filter(|incoming| incoming.waiting.contains(&key)).count()
+    }
+
     /// The master's stream is new: what was on its way is lost.
     pub(super) fn ask_again(&self, agent: &Agent) {
         for (&hash, incoming) in &mut *self.incoming.borrow_mut() {

@@ -4,8 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -85,6 +87,19 @@ impl Environment {
     }
 }
 
+/// The limit of descriptors that we came with: a batch system hands that of its submit command on to the batch job.
+static DESCRIPTORS: OnceLock<(rlim_t, rlim_t)> = OnceLock::new();
+
+/// Lets this process have as many descriptors as the system allows: one a starter, and some for strangers.
+pub(super) fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = DESCRIPTORS.set((soft, hard));
+        if let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            tracing::warn!("only {soft} file descriptors: {e}");
+        }
+    }
+}
+
 /// Runs `argv`; a program that can't be started is one that exits with 127.
 pub(super) async fn run_argv(argv: &[String], env: &Environment, stdin: &[u8], limit: Duration) -> Output {
     let mut words = argv.iter();
@@ -98,9 +113,15 @@ pub(super) async fn run(mut command: Command, env: &Environment, stdin: &[u8], l
     command.env_clear().envs(env.0.iter().map(|(name, value)| (name, value)));
     // The child looks its program up in its own PATH.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    // SAFETY: prctl is async-signal-safe, and the closure touches nothing else.
+    let descriptors = DESCRIPTORS.get().copied();
+    // SAFETY: prctl and setrlimit are async-signal-safe, and the closure touches nothing else.
     unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+        command.pre_exec(move || {
+            if let Some((soft, hard)) = descriptors {
+                setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+            }
+            Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+        });
     }
     let mut child = match command.spawn() {
         Ok(child) => child,

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use vo_core::ids::StarterKey;
 use vo_core::proxy::Event;
 use vo_net::frames::FrameSource;
@@ -23,6 +24,9 @@ use super::setup::Refusal;
 /// Bytes from starters that wait for the master.
 const ROOM: usize = 4 << 20;
 
+/// Streams that have not said their first word. Only programs of the user can open one; more are closed.
+const STREAMS: usize = 64;
+
 /// A bridge sends the first word at once.
 const FIRST_WORD: Duration = Duration::from_secs(60);
 
@@ -35,11 +39,15 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Takes in bridges, for the life of the agent.
 pub(super) async fn listen(agent: Rc<Agent>, listener: UnixListener) {
     let began = Instant::now();
+    let silent = Arc::new(Semaphore::new(STREAMS));
     loop {
         let unused = agent.life.get().is_none();
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::task::spawn_local(serve(Rc::clone(&agent), stream))),
+                Ok((stream, _)) => match Arc::clone(&silent).try_acquire_owned() {
+                    Ok(place) => drop(tokio::task::spawn_local(serve(Rc::clone(&agent), stream, place))),
+                    Err(_) => tracing::warn!("agent.sock: too many silent streams"),
+                },
                 Err(e) => {
                     // Out of descriptors, most likely: others must close first.
                     tracing::warn!("agent.sock: {e}");
@@ -56,24 +64,25 @@ pub(super) async fn listen(agent: Rc<Agent>, listener: UnixListener) {
     }
 }
 
-async fn serve(agent: Rc<Agent>, stream: UnixStream) {
+async fn serve(agent: Rc<Agent>, stream: UnixStream, place: OwnedSemaphorePermit) {
     let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
     if !ours {
         return tracing::warn!("a stream of another user was refused");
     }
-    if let Err(e) = converse(&agent, stream).await
+    if let Err(e) = converse(&agent, stream, place).await
         && !agent.fenced.get()
     {
         tracing::warn!("the master's stream: {e}");
     }
 }
 
-async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
+async fn converse(agent: &Rc<Agent>, stream: UnixStream, place: OwnedSemaphorePermit) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     // A sign of life for the bridge, which takes it off the stream.
     write.write_all(&[AWAKE]).await?;
     let mut frames = FrameSource::new(read);
     let first = tokio::time::timeout(FIRST_WORD, frames.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    drop(place);
     let Some(first) = first else {
         return Ok(());
     };
@@ -149,6 +158,8 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream) -> io::Result<()> {
             }
         }
     };
+    // A bridge that takes nothing must not keep the stream by that.
+    writer.abort();
     let current = agent.master.borrow().as_ref().is_some_and(|master| master.serial == serial);
     if current {
         agent.master.take();

@@ -14,6 +14,7 @@ mod master;
 mod outbox;
 mod setup;
 mod starters;
+mod strangers;
 mod table;
 
 use std::ffi::OsString;
@@ -58,6 +59,7 @@ fn run(place: &Place) -> Result<(), String> {
     let lease = Lease::claim(&dir, floor, unique).map_err(text("take the lease"))?;
     let lease = lease.ok_or("another agent has just taken over")?;
     log::start(&dir.join("agent.log")).map_err(text("open agent.log"))?;
+    command::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = runtime.map_err(text("start"))?;
     let listener = {

@@ -77,7 +77,8 @@ impl Agent {
         }
         let authority = SiteAuthority::from_pem(&configure.authority).map_err(Refusal::new)?;
         let identity = authority.issue_agent().map_err(Refusal::new)?;
-        *self.tls.borrow_mut() = Some(tls::server_config(&identity).map_err(Refusal::new)?);
+        let config = tls::server_config(&identity).map_err(Refusal::new)?;
+        *self.door.borrow_mut() = Some(Rc::new(starters::Door { identity, config }));
         let old = self.setup.borrow().clone();
         let setup = match old {
             Some(old) if old.configure.proxies.batch == configure.proxies.batch => Setup {
@@ -198,6 +199,7 @@ impl Agent {
         *self.table.borrow_mut() = Some(table);
         self.tell(Event::Recovered);
         tokio::task::spawn_local(starters::listen(Rc::clone(self), listener));
+        tokio::task::spawn_local(starters::count_strangers(Rc::clone(self)));
         tokio::task::spawn_local(Rc::clone(self).take_notices(notices));
         tokio::task::spawn_local(Rc::clone(self).keep_time());
         tokio::task::spawn_local(Rc::clone(self).say_stats());

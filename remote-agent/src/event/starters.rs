@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use vo_core::ids::StarterKey;
 use vo_core::proxy::Event;
 use vo_net::frames::FrameSource;
-use vo_net::tls;
+use vo_net::tls::{self, Identity};
 use vo_wire::frame::{Frame, Message};
 use vo_wire::link::{BlobAck, NeedBlob, Ping, Pong};
 use vo_wire::node::{Leaving, StarterFacts, StarterHello};
@@ -21,12 +22,36 @@ use vo_wire::work::is_relayed;
 
 use super::agent::Agent;
 use super::outbox::{Outbox, outbox};
+use super::strangers::{Place, Strangers};
 
-/// Handshakes under way: each costs a millisecond of CPU and some memory, and anyone on the network may begin one.
+/// Connections that have not knocked: anyone on the network may open one. Each takes a descriptor and some 2 KiB; a starter's knock comes
+/// with its first packet, so its place is soon free again.
+const STRANGERS: usize = 256;
+
+/// While all those places are taken, no more than `CROWD` connections are accepted in each `PACE`: a flood costs a few percent of a CPU.
+const CROWD: u32 = 16;
+
+/// See `CROWD`.
+const PACE: Duration = Duration::from_millis(8);
+
+/// For the knock: a starter says it at once.
+const KNOCK: Duration = Duration::from_secs(5);
+
+/// Handshakes under way: each costs a millisecond of CPU and some 20 KiB.
 const HANDSHAKES: usize = 64;
 
-/// For a handshake and the first word.
+/// Connections that have knocked and wait for their handshake: the starters of a large site, after its agent was away. More are turned
+/// away, and call again.
+const GUESTS: usize = 4096;
+
+/// For a handshake and the first word, once it is a connection's turn.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A starter that is told to end goes by itself within this, or its connection is closed.
+const GOING: Duration = Duration::from_secs(10);
+
+/// Files that one starter may wait for: it asks for four at once.
+const FILES: usize = 16;
 
 /// Bytes that wait for one starter.
 const ROOM: usize = 1 << 20;
@@ -87,25 +112,49 @@ pub(super) fn addresses(port: u16, local: bool) -> Vec<String> {
     found
 }
 
+/// What a starter meets: the knock that it should know, and the agent's part in TLS.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) identity: Identity,
+    pub(super) config: Arc<ServerConfig>,
+}
+
 /// Takes in starters, for the life of the agent.
 pub(super) async fn listen(agent: Rc<Agent>, listener: TcpListener) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let strangers = Strangers::new(STRANGERS);
+    let handshakes = Rc::new(Semaphore::new(HANDSHAKES));
+    let guests = Rc::new(Semaphore::new(GUESTS));
+    let mut crowd = 0;
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let agent = Rc::clone(&agent);
+                let crowded = strangers.full();
+                let place = strangers.admit(peer.ip());
+                let (agent, guests, handshakes) = (Rc::clone(&agent), Rc::clone(&guests), Rc::clone(&handshakes));
                 tokio::task::spawn_local(async move {
-                    let welcomed = tokio::time::timeout(HANDSHAKE, greet(&agent, stream)).await;
-                    drop(permit);
+                    // A stranger is not worth a line of the log each.
+                    let Some((stream, door)) = knocked(&agent, stream, place).await else {
+                        return agent.strangers.set(agent.strangers.get() + 1);
+                    };
+                    let Ok(guest) = guests.try_acquire() else {
+                        return tracing::warn!(%peer, "turned away: too many call at once");
+                    };
+                    let Ok(turn) = handshakes.acquire().await else {
+                        return;
+                    };
+                    let welcomed = tokio::time::timeout(HANDSHAKE, greet(&agent, stream, &door)).await;
+                    drop((turn, guest));
                     match welcomed {
-                        Ok(Ok((frames, write, hello))) => serve(&agent, frames, write, hello).await,
+                        Ok(Ok((frames, write, hello))) => Box::pin(serve(&agent, frames, write, hello)).await,
                         Ok(Err(why)) => tracing::warn!(%peer, "refused: {why}"),
                         Err(_) => tracing::warn!(%peer, "no handshake in time"),
                     }
                 });
+                crowd += u32::from(crowded);
+                if crowd == CROWD {
+                    crowd = 0;
+                    tokio::time::sleep(PACE).await;
+                }
             }
             Err(e) => {
                 // Out of descriptors, most likely: others must close first.
@@ -116,32 +165,57 @@ pub(super) async fn listen(agent: Rc<Agent>, listener: TcpListener) {
     }
 }
 
+/// Says in the log, now and then, that strangers called.
+pub(super) async fn count_strangers(agent: Rc<Agent>) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let now = agent.strangers.get();
+        if now != told {
+            tracing::warn!("{} connections did not knock", now - told);
+            told = now;
+        }
+    }
+}
+
 type Secure = TlsStream<TcpStream>;
 type Reader = FrameSource<tokio::io::ReadHalf<Secure>>;
 type Writer = tokio::io::WriteHalf<Secure>;
 
-async fn greet(agent: &Agent, stream: TcpStream) -> Result<(Reader, Writer, StarterHello), String> {
+/// Waits for the knock; none for a stranger.
+async fn knocked(agent: &Agent, mut stream: TcpStream, place: Place) -> Option<(TcpStream, Rc<Door>)> {
+    let door = agent.door.borrow().clone()?;
+    let mut said = [0; tls::KNOCK];
+    let heard = tokio::select! {
+        read = tokio::time::timeout(KNOCK, stream.read_exact(&mut said)) => matches!(read, Ok(Ok(_))),
+        () = place.lost() => false,
+    };
+    (heard && door.identity.is_knock(&said)).then_some((stream, door))
+}
+
+async fn greet(agent: &Agent, stream: TcpStream, door: &Door) -> Result<(Reader, Writer, StarterHello), String> {
     let text = |e: &dyn std::error::Error| match e.source() {
         Some(source) => format!("{e}: {source}"),
         None => e.to_string(),
     };
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    let config = agent.tls.borrow().clone().ok_or("not configured yet")?;
-    let stream = tls::accept_starter(&config, stream).await.map_err(|e| text(&e))?;
+    let stream = tls::accept_starter(&door.config, stream).await.map_err(|e| text(&e))?;
     let shown = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
     let (read, write) = tokio::io::split(stream);
     let mut frames = FrameSource::new(read);
     let first = frames.next().await.map_err(|e| e.to_string())?.ok_or("it said nothing")?;
     let hello: StarterHello = first.read().map_err(|e| e.to_string())?;
-    let domain =
-        agent.setup.borrow().as_ref().map(|setup| setup.authority.domain().clone()).ok_or("not configured yet")?;
-    tls::expect_starter(shown.as_deref(), &domain, hello.facts.proxy.0).map_err(|e| text(&e))?;
+    let proxy = hello.facts.proxy;
+    tls::expect_starter(shown.as_deref(), door.identity.domain(), proxy.0).map_err(|e| text(&e))?;
     if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
         return Err(format!("protocol {:#x}", hello.protocol));
     }
     if hello.epoch > agent.epoch() {
         agent.doubt.notify_one();
         return Err(format!("it has seen an agent of epoch {}, ours is {}", hello.epoch, agent.epoch()));
+    }
+    if agent.starters.borrow().get(&hello.key).is_some_and(|line| line.facts.proxy != proxy) {
+        return Err(format!("its key is that of a starter of another proxy than {proxy}"));
     }
     Ok((frames, write, hello))
 }
@@ -171,9 +245,12 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
     let mut conversation = Conversation { agent: Rc::clone(agent), key, left: None };
     let mut heard = Instant::now();
     let mut asked = false;
+    let going = tokio::time::sleep(GOING);
+    tokio::pin!(going);
     let why = loop {
         let lease = agent.lease_time();
         let patience = if asked { lease } else { lease / 2 };
+        let welcomed = agent.starters.borrow().get(&key).is_some_and(|line| line.welcomed);
         tokio::select! {
             frame = frames.next() => match frame {
                 Ok(Some(frame)) => {
@@ -187,6 +264,8 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
                 Err(e) => break format!("its connection broke: {e}"),
             },
             () = close.notified() => break "its connection was given up".to_owned(),
+            // The machine has told it to end, or has not made its welcome durable: it calls again then.
+            () = &mut going, if !welcomed => break "it was not taken in".to_owned(),
             ended = &mut writer => break match ended {
                 Ok(Err(e)) => format!("its connection broke: {e}"),
                 _ => "its connection ended".to_owned(),
@@ -200,6 +279,8 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
             }
         }
     };
+    // A peer that takes nothing must not keep the connection by that.
+    writer.abort();
     let current = agent.starters.borrow().get(&key).is_some_and(|line| line.serial == serial);
     if current {
         agent.starters.borrow_mut().remove(&key);
@@ -233,7 +314,7 @@ impl Conversation {
                 frame.route = self.key.0;
                 frame.write(&mut relayed);
             } else {
-                self.control(&frame).map_err(|e| e.to_string())?;
+                self.control(&frame)?;
             }
             if relayed.len() >= BURST {
                 self.relay(std::mem::take(&mut relayed)).await;
@@ -256,12 +337,28 @@ impl Conversation {
         }
     }
 
-    fn control(&mut self, frame: &Frame) -> Result<(), vo_wire::WireError> {
+    fn control(&mut self, frame: &Frame) -> Result<(), String> {
+        let text = |e: vo_wire::WireError| e.to_string();
+        let (welcomed, behind) = match self.agent.starters.borrow().get(&self.key) {
+            Some(line) => (line.welcomed, line.out.said()),
+            None => (false, 0),
+        };
+        if behind > ROOM {
+            return Err("it asks, and takes no answer".to_owned());
+        }
         match frame.kind {
-            NeedBlob::KIND => self.agent.blobs.need(&self.agent, self.key, frame.read::<NeedBlob>()?.hash),
-            BlobAck::KIND => self.agent.blobs.acknowledged(self.key, &frame.read()?),
-            Ping::KIND => self.say(&Pong { nonce: frame.read::<Ping>()?.nonce }),
-            Leaving::KIND => self.left = Some(frame.read::<Leaving>()?.why),
+            // One that is not taken in gets nothing: its proxy may have ended.
+            NeedBlob::KIND if !welcomed => {}
+            NeedBlob::KIND => {
+                let hash = frame.read::<NeedBlob>().map_err(text)?.hash;
+                if self.agent.blobs.waited_for(self.key) >= FILES {
+                    return Err(format!("it asks for more than {FILES} files at once"));
+                }
+                self.agent.blobs.need(&self.agent, self.key, hash);
+            }
+            BlobAck::KIND => self.agent.blobs.acknowledged(self.key, &frame.read().map_err(text)?),
+            Ping::KIND => self.say(&Pong { nonce: frame.read::<Ping>().map_err(text)?.nonce }),
+            Leaving::KIND => self.left = Some(frame.read::<Leaving>().map_err(text)?.why),
             Pong::KIND => {}
             kind => tracing::debug!(kind, "skipped"),
         }

@@ -14,7 +14,7 @@ use vo_net::frames::{FrameSource, send};
 use vo_net::tls::{self, Identity};
 use vo_wire::frame::{Frame, Message, write_message};
 use vo_wire::link::Ping;
-use vo_wire::node::{StarterFacts, StarterHello, Welcome};
+use vo_wire::node::{End, StarterFacts, StarterHello, Welcome};
 use vo_wire::{PROTOCOL, compatible};
 
 use crate::launch::{self, AgentAddress};
@@ -74,12 +74,13 @@ impl Caller {
                     for place in &agent.addresses {
                         let answer = timeout(CONNECT_TIMEOUT, self.open(place, facts())).await;
                         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                            Ok((connection, welcome)) if compatible(PROTOCOL, welcome.protocol) => {
+                            Ok(Err(why)) => return Err(Refused(why)),
+                            Ok(Ok((connection, welcome))) if compatible(PROTOCOL, welcome.protocol) => {
                                 self.epoch.set(welcome.epoch);
                                 self.last.set(Some((Instant::now(), pause)));
                                 return Ok((connection, welcome));
                             }
-                            Ok((_, welcome)) => {
+                            Ok(Ok((_, welcome))) => {
                                 let (ours, theirs) = (PROTOCOL >> 16, welcome.protocol >> 16);
                                 return Err(Refused(format!("the agent speaks protocol {theirs}, we speak {ours}")));
                             }
@@ -101,9 +102,11 @@ impl Caller {
         }
     }
 
-    async fn open(&self, place: &str, facts: StarterFacts) -> io::Result<(Connection, Welcome)> {
-        let stream = TcpStream::connect(place).await?;
+    /// Calls one address. An agent that doesn't take us in says why.
+    async fn open(&self, place: &str, facts: StarterFacts) -> io::Result<Result<(Connection, Welcome), String>> {
+        let mut stream = TcpStream::connect(place).await?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.identity.knock()).await?;
         let config = tls::client_config(&self.identity).map_err(io::Error::other)?;
         let stream = tls::connect_agent(&config, self.identity.domain(), stream).await.map_err(io::Error::other)?;
         let (read, mut write) = tokio::io::split(stream);
@@ -111,6 +114,9 @@ impl Caller {
         send(&mut write, 0, &StarterHello { protocol: PROTOCOL, key: self.key, epoch, facts }).await?;
         let mut source = FrameSource::new(Box::new(read) as Box<dyn AsyncRead + Unpin>);
         let answer = source.next().await?.ok_or_else(|| io::Error::other("the agent closed without a word"))?;
+        if answer.kind == End::KIND {
+            return Ok(Err(answer.read::<End>().map_err(io::Error::other)?.why));
+        }
         let welcome: Welcome = answer.read().map_err(io::Error::other)?;
         if welcome.epoch < epoch {
             return Err(io::Error::other(format!("an old agent answered (epoch {}, now {epoch})", welcome.epoch)));
@@ -125,7 +131,7 @@ impl Caller {
             asked: now,
             silence: self.silence,
         };
-        Ok((connection, welcome))
+        Ok(Ok((connection, welcome)))
     }
 }
 

@@ -143,7 +143,7 @@ fn guard(arguments: &Arguments) -> io::Result<ExitCode> {
 fn scratch_dir(launch: &Launch, node: u32) -> io::Result<PathBuf> {
     let base = launch.scratch.clone().map(OsString::from).or_else(|| env::var_os("VO_SCRATCH"));
     let base = base.filter(|base| base.as_os_str() != OsStr::new("")).unwrap_or_else(|| "/tmp".into());
-    let name = format!("vo-{}-{}.{node}-{:08x}", launch.session_id, launch.proxy, random()? >> 32);
+    let name = format!("vo-{}-{}.{node}-{:016x}", launch.session_id, launch.proxy, random()?);
     Ok(PathBuf::from(base).join(name.replace('/', "_")))
 }
 

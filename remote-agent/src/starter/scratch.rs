@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -38,6 +38,12 @@ pub(super) struct Scratch(pub(super) PathBuf);
 impl Scratch {
     /// Makes it, which must not be there yet, and checks that files can be written in it.
     pub(super) fn make(&self) -> io::Result<()> {
+        let base = self.0.parent().unwrap_or(&self.0);
+        if fs::metadata(base)?.mode() & 0o1002 == 0o002 {
+            // Another user could put a directory of theirs in the place of ours, and so programs in the place of the jobs'.
+            let text = "everyone may write there, and it has no sticky bit";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         for directory in [self.0.clone(), self.tmp(), self.blobs(), self.0.join("jobs")] {
             fs::DirBuilder::new().mode(0o700).create(directory)?;
         }
@@ -315,8 +321,14 @@ fn cut(capture: &Path, limit: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a file that a job left. It may have put a pipe there, which would never open.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
 fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let mode = file.metadata()?.mode() & 0o777;
     let mut digest = Context::new(&SHA256);
     let mut kept = Some(Vec::new());
@@ -342,6 +354,6 @@ fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output>
 /// A piece of a file, exactly as long as asked.
 pub(super) fn piece(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut data = vec![0; length];
-    File::open(path)?.read_exact_at(&mut data, offset)?;
+    open_regular(path)?.read_exact_at(&mut data, offset)?;
     Ok(data)
 }

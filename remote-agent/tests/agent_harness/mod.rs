@@ -8,12 +8,18 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use vo_core::ids::ProxyId;
+use vo_agent::launch::{self, AgentAddress, SiteDir};
+use vo_core::ids::{ProxyId, StarterKey};
 use vo_net::frames::{FrameSource, send};
-use vo_net::tls::SessionCa;
+use vo_net::tls::{self, Identity, SessionCa};
 use vo_wire::frame::{Frame, Message};
-use vo_wire::link::{AgentRefused, Configure, Limits, Marker, ProxyInfo, ProxyReport, ProxyShape, ProxyState};
+use vo_wire::link::{
+    AgentRefused, BlobAck, BlobChunk, Configure, Limits, Marker, ProxyInfo, ProxyReport, ProxyShape, ProxyState,
+};
+use vo_wire::node::{Shares, StarterFacts, StarterHello};
 
 pub const SESSION: &str = "test-00112233445566aa";
 
@@ -149,4 +155,86 @@ pub async fn none_left(root: &Path) {
 
 pub fn authority() -> String {
     SessionCa::create("00112233445566aa").unwrap().site_intermediate("here").unwrap().to_pem()
+}
+
+/// Where the agent says that it is.
+pub fn address(root: &Path) -> AgentAddress {
+    launch::read(&SiteDir(root.join(SESSION)).address()).unwrap()
+}
+
+/// What a starter says first.
+pub fn hello(proxy: ProxyId, key: u64) -> StarterHello {
+    let facts = StarterFacts {
+        proxy,
+        node_index: 0,
+        batch_id: String::new(),
+        restarts: 0,
+        host: "node".to_owned(),
+        cpus: 1,
+        memory_mb: 1,
+        gpus: 0,
+        scratch_bytes: 1,
+        time_left_ms: None,
+        shares: Shares::Nothing,
+        arch: String::new(),
+        system: String::new(),
+        pid: 1,
+    };
+    StarterHello { protocol: vo_wire::PROTOCOL, key: StarterKey(key), epoch: 0, facts }
+}
+
+/// A starter that the test plays.
+pub struct Starter {
+    pub frames: FrameSource<tokio::io::ReadHalf<tokio_rustls::client::TlsStream<TcpStream>>>,
+    pub write: tokio::io::WriteHalf<tokio_rustls::client::TlsStream<TcpStream>>,
+    pub key: StarterKey,
+}
+
+impl Starter {
+    /// Calls the agent with an identity, as a starter of `proxy`.
+    pub async fn call(root: &Path, identity: &Identity, proxy: ProxyId, key: u64) -> std::io::Result<Starter> {
+        let hello = hello(proxy, key);
+        let stream = TcpStream::connect(address(root).addresses.first().unwrap()).await?;
+        Starter::over(stream, identity, hello).await
+    }
+
+    /// Over a stream, with whatever it says first.
+    pub async fn over(mut stream: TcpStream, identity: &Identity, hello: StarterHello) -> std::io::Result<Starter> {
+        stream.write_all(&identity.knock()).await?;
+        let config = tls::client_config(identity).unwrap();
+        let stream = tls::connect_agent(&config, identity.domain(), stream).await.map_err(std::io::Error::other)?;
+        let (read, mut write) = tokio::io::split(stream);
+        let key = hello.key;
+        send(&mut write, key.0, &hello).await?;
+        Ok(Starter { frames: FrameSource::new(read), write, key })
+    }
+
+    pub async fn say<M: Message>(&mut self, message: &M) {
+        send(&mut self.write, self.key.0, message).await.unwrap();
+    }
+
+    pub async fn next<M: Message>(&mut self) -> M {
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, self.frames.next()).await.expect("a frame in time").unwrap();
+            let frame = frame.expect("the stream goes on");
+            if frame.kind == M::KIND {
+                assert_eq!(frame.route, self.key.0);
+                return frame.read().unwrap();
+            }
+        }
+    }
+
+    /// Receives a file as starters do.
+    pub async fn receive(&mut self, hash: [u8; 32]) -> Vec<u8> {
+        let mut content = Vec::new();
+        loop {
+            let chunk: BlobChunk = self.next().await;
+            assert_eq!((chunk.hash, chunk.offset), (hash, content.len() as u64));
+            content.extend_from_slice(&chunk.data);
+            self.say(&BlobAck { hash, received: content.len() as u64 }).await;
+            if content.len() as u64 == chunk.size {
+                return content;
+            }
+        }
+    }
 }

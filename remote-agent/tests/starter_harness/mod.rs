@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use vo_agent::launch::{AgentAddress, Launch, SiteDir};
 use vo_core::Template;
@@ -153,10 +153,18 @@ impl Agent {
     }
 
     pub async fn accept_with(&self, master: bool) -> Peer {
+        self.answer(&Welcome { protocol: PROTOCOL, epoch: self.epoch, master }).await
+    }
+
+    /// Takes its call, and says something.
+    pub async fn answer<M: Message>(&self, answer: &M) -> Peer {
         soon("the starter's call", async {
             let config = tls::server_config(&self.identity).unwrap();
-            let (tcp, _) = self.listener.accept().await.unwrap();
+            let (mut tcp, _) = self.listener.accept().await.unwrap();
             tcp.set_nodelay(true).unwrap();
+            let mut knock = [0; tls::KNOCK];
+            tcp.read_exact(&mut knock).await.unwrap();
+            assert!(self.identity.is_knock(&knock));
             let stream = tls::accept_starter(&config, tcp).await.unwrap();
             tls::expect_starter(stream.get_ref().1.peer_certificates(), self.identity.domain(), 7).unwrap();
             let (read, write) = tokio::io::split(stream);
@@ -172,7 +180,7 @@ impl Agent {
                 blobs: Files::new(),
                 served: Vec::new(),
             };
-            peer.send(&Welcome { protocol: PROTOCOL, epoch: self.epoch, master }).await;
+            peer.send(answer).await;
             peer
         })
         .await

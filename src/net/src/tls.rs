@@ -17,6 +17,9 @@
 //! starter stated. In TLS 1.3 a client may write before the server has judged it: a starter that is refused learns it from
 //! its first read.
 //!
+//! Before TLS a starter says a *knock* ([`Identity::knock`]): anyone on the network may open a connection, and only one who knows the
+//! session's root certificate, which never travels in the open, costs the agent a handshake. A knock keeps load away, and proves nothing.
+//!
 //! Certificates hold from 2000 to 2100, since no clock of a compute node can be trusted: a session ends by its keys'
 //! deletion.
 
@@ -27,6 +30,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ED25519,
 };
+use ring::hmac;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -82,6 +86,9 @@ pub enum TlsError {
         source: std::io::Error,
     },
 }
+
+/// Bytes of a knock.
+pub const KNOCK: usize = 32;
 
 /// Turns any text into one DNS label (lower-case letters, digits and inner hyphens, 1 to 63 bytes).
 ///
@@ -371,6 +378,25 @@ impl Identity {
     /// The session and site this identity belongs to.
     pub fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// What a starter of the session says on a new stream to the site's agent, before TLS begins.
+    pub fn knock(&self) -> [u8; KNOCK] {
+        let (key, name) = self.knocking();
+        let mut knock = [0; KNOCK];
+        knock.copy_from_slice(hmac::sign(&key, name.as_bytes()).as_ref());
+        knock
+    }
+
+    /// Is it the knock of this session and site?
+    pub fn is_knock(&self, said: &[u8; KNOCK]) -> bool {
+        let (key, name) = self.knocking();
+        hmac::verify(&key, name.as_bytes(), said).is_ok()
+    }
+
+    fn knocking(&self) -> (hmac::Key, String) {
+        let root = self.bundle.certs.last().map_or(&[][..], |root| root);
+        (hmac::Key::new(hmac::HMAC_SHA256, root), format!("knock {}", self.domain))
     }
 
     fn unusable(&self, source: rustls::Error) -> TlsError {

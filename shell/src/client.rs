@@ -179,6 +179,8 @@ fn refusal(failed: Failed) -> Error {
         Fault::System => ExitCode::Failure,
         Fault::Unfinished => ExitCode::Busy,
         Fault::Ending => ExitCode::NoSession,
+        Fault::Login => ExitCode::Authentication,
+        Fault::Unreachable => ExitCode::Unreachable,
     };
     let error = Error::new(code, failed.message);
     match failed.hint {

@@ -5,6 +5,7 @@ mod exit;
 mod help;
 mod jobs;
 mod log;
+mod login;
 mod pool;
 mod remove;
 mod submit;
@@ -52,6 +53,7 @@ commands! {
     ["log"], "JOB", log::Log => log::run;
     ["sites"], "[SITE…]", pool::Sites => pool::sites;
     ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
+    ["login"], "[SITE…]", login::Login => login::run;
     ["exit"], "[--force]", exit::Exit => exit::run;
     ["help"], "[COMMAND]", help::Help => help::run;
 }

@@ -147,7 +147,7 @@ fn leave(session: &Session, mut force: bool, signals: &Signals) -> Result<bool> 
                     id: 0,
                     site: String::new(),
                     title: error.message().to_owned(),
-                    text: "Remove them and end the session? (y/N)".into(),
+                    text: "End the session nevertheless? (y/N)".into(),
                     echo: true,
                     confirm: false,
                 };

@@ -3,6 +3,7 @@
 
 mod endure;
 mod faults;
+mod network;
 mod readme;
 mod spine;
 mod ssh;

@@ -12,7 +12,7 @@ const REFUSED_LOGIN: i32 = 4;
 const UNREACHABLE: i32 = 5;
 
 /// A home whose SSH configuration is the testbed's with `extra` before it, and whose known_hosts is `known`.
-fn home_with(extra: &str, known: &str) -> Home {
+pub(crate) fn home_with(extra: &str, known: &str) -> Home {
     let mut home = Home::on_testbed();
     let known_hosts = home.path().join("known_hosts");
     fs::write(&known_hosts, known).unwrap();
@@ -25,7 +25,7 @@ fn home_with(extra: &str, known: &str) -> Home {
     home
 }
 
-fn known() -> String {
+pub(crate) fn known() -> String {
     fs::read_to_string(testbed::state().join("known_hosts")).unwrap()
 }
 

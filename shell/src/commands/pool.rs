@@ -136,7 +136,7 @@ pub(super) fn site_rows(master: &mut Master) -> Result<Vec<SiteRow>> {
     Ok(rows)
 }
 
-fn known(names: &[String], rows: &[SiteRow]) -> Result<()> {
+pub(super) fn known(names: &[String], rows: &[SiteRow]) -> Result<()> {
     let all = || rows.iter().map(|row| row.name.as_str());
     match names.iter().find(|name| !all().any(|site| site == name.as_str())) {
         None => Ok(()),
@@ -156,7 +156,7 @@ fn show_sites(master: &mut Master, json: bool) -> Result<ExitCode> {
         return json_list(rows.iter().map(SiteJson::new));
     }
     let mut out = stdout();
-    site_table(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
+    site_table(&rows, now_ms()).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
@@ -300,12 +300,27 @@ fn totals(rows: &[StarterRow]) -> Table {
     table
 }
 
-fn site_table(rows: &[SiteRow]) -> Table {
+/// What is wrong with a site, nodes included, and when it is tried again.
+fn problem(row: &SiteRow, now: u64) -> String {
+    let next = row.next_try_ms.map(|at| next_try(at, now));
+    let nodes = row.excluded.iter().map(|node| node.host.clone()).collect::<Vec<_>>().join(", ");
+    let excluded = (!nodes.is_empty()).then(|| format!("excluded: {nodes}"));
+    let parts = [row.problem.clone(), excluded, next.map(|next| format!("next try {next}"))];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn next_try(at: u64, now: u64) -> String {
+    // Rounded up: a second shown is one that is left.
+    if at > now { format!("in {}", span((at - now).next_multiple_of(1000))) } else { "now".into() }
+}
+
+fn site_table(rows: &[SiteRow], now: u64) -> Table {
     use Side::{Left, Right};
     let mut table = Table::new(&[
         ("Site", Left),
         ("Gateway", Left),
         ("State", Left),
+        ("StateTime", Right),
         ("Batch", Left),
         ("Proxies", Right),
         ("Queued", Right),
@@ -320,6 +335,7 @@ fn site_table(rows: &[SiteRow]) -> Table {
             row.name.clone(),
             row.gateway.clone(),
             site_state(row.state).into(),
+            clock(now.saturating_sub(row.since_ms)),
             row.batch.clone().unwrap_or_else(|| "-".into()),
             format!("{}/{}", row.running, row.target),
             row.queued.to_string(),
@@ -327,16 +343,10 @@ fn site_table(rows: &[SiteRow]) -> Table {
             row.cpus.to_string(),
             row.busy_cpus.to_string(),
             row.completed.to_string(),
-            problem(row),
+            problem(row, now),
         ]);
     }
     table
-}
-
-fn problem(row: &SiteRow) -> String {
-    let nodes = row.excluded.iter().map(|node| node.host.clone()).collect::<Vec<_>>().join(", ");
-    let excluded = (!nodes.is_empty()).then(|| format!("excluded: {nodes}"));
-    row.problem.iter().cloned().chain(excluded).collect::<Vec<_>>().join("; ")
 }
 
 fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
@@ -353,6 +363,9 @@ fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
     say("calls", &format!("{submit} submit, {status} status, {accounting} accounting, {cancel} cancel"));
     if let Some(problem) = &row.problem {
         say("problem", problem);
+    }
+    if let Some(at) = row.next_try_ms {
+        say("next try", &next_try(at, now));
     }
     if let Some(hint) = &row.hint {
         say("hint", hint);
@@ -413,6 +426,7 @@ fn site_state(state: SiteState) -> &'static str {
         SiteState::NeedsLogin => "needs-login",
         SiteState::Ending => "ending",
         SiteState::Ended => "ended",
+        SiteState::Blocked => "blocked",
     }
 }
 
@@ -489,6 +503,7 @@ struct SiteJson<'a> {
     completed: u64,
     problem: Option<&'a str>,
     hint: Option<&'a str>,
+    next_try_ms: Option<u64>,
     submit_calls: u64,
     status_calls: u64,
     accounting_calls: u64,
@@ -524,6 +539,7 @@ impl<'a> SiteJson<'a> {
             completed: row.completed,
             problem: row.problem.as_deref(),
             hint: row.hint.as_deref(),
+            next_try_ms: row.next_try_ms,
             submit_calls,
             status_calls,
             accounting_calls,
@@ -652,8 +668,9 @@ tundra     2       1         1       0       0   32   16      16       0
             calls: [0; 4],
             host: None,
             excluded: vec![node],
+            next_try_ms: None,
         };
-        assert_eq!(problem(&site), "a problem; excluded: n1");
+        assert_eq!(problem(&site, 0), "a problem; excluded: n1");
         check(
             |out| write_excluded(&[site], 840_000, out),
             "
@@ -661,6 +678,40 @@ n1 of tundra gets no work for another 1m: 8 jobs in a row failed there, the last
 ",
         );
         assert_eq!(words(&starter("tundra", "n1", 1, StarterState::Excluded, 2)), ("Excluded", "Retiring"));
+    }
+
+    #[test]
+    fn sites_say_since_when_and_when_next() {
+        let row = SiteRow {
+            name: "tundra".into(),
+            gateway: "tundra-gw".into(),
+            state: SiteState::Blocked,
+            since_ms: 1_000,
+            batch: None,
+            target: 0,
+            queued: 0,
+            running: 2,
+            starters: 0,
+            cpus: 0,
+            busy_cpus: 0,
+            completed: 7,
+            problem: Some("closed before the login".into()),
+            hint: Some("wait".into()),
+            calls: [0; 4],
+            host: None,
+            excluded: Vec::new(),
+            next_try_ms: Some(164_100),
+        };
+        check(
+            |out| site_table(std::slice::from_ref(&row), 74_000).write(out),
+            "Site   Gateway   State    StateTime Batch Proxies Queued Starters Cpus Busy Done Problem
+tundra tundra-gw blocked 0+00:01:13 -         2/0      0        0    0    0    7 closed before the login; next try in 1m31s
+",
+        );
+        let detail = site_detail(&row, &[], 74_000);
+        assert!(detail.contains("  state      blocked, for 1m13s\n"), "{detail}");
+        assert!(detail.contains("  next try   in 1m31s\n"), "{detail}");
+        assert!(site_detail(&row, &[], 164_100).contains("  next try   now\n"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Lines {
         }
         match command.name() {
             "q" | "wait" | "history" | "log" | "rm" => self.ask(|master| jobs(master, word)),
-            "sites" | "proxies" => self.ask(commands::site_names),
+            "sites" | "proxies" | "login" => self.ask(commands::site_names),
             "help" => Some(commands::ALL.iter().map(|command| command.name().to_owned()).collect()),
             _ => None,
         }

@@ -24,6 +24,7 @@ use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
 use vo_core::pool::{Action, Event, GroupRecord, Offer, Pool, Select, Shared};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
+use vo_net::ssh::KeyRing;
 use vo_net::tls::SessionCa;
 use vo_wire::Frame;
 use vo_wire::control::{self as ctl, Fault, SiteEvent, SiteState};
@@ -39,7 +40,7 @@ use crate::journal::{self, Journal, chain};
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
 use crate::session::{self, SessionFile};
-use crate::site::{self, Problem, Route, Way};
+use crate::site::{self, Problem, Route, Trouble, Way};
 use crate::terminal::{self, Terminal};
 
 /// Inputs that wait for the master's task; more wait where they come from.
@@ -109,7 +110,12 @@ struct Site {
     since: Time,
     /// The stream to the agent, while there is one.
     link: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    stop: Option<oneshot::Sender<()>>,
+    /// The way to its task; closing it ends that.
+    orders: Option<mpsc::UnboundedSender<site::Order>>,
+    /// Orders given to the task.
+    ordered: u64,
+    /// When the task tries again.
+    next_try: Option<Time>,
     hello: Option<link::AgentHello>,
     /// Has the first, whole report of this connection come?
     reported: bool,
@@ -121,7 +127,8 @@ struct Site {
     problem: Option<(String, Option<String>)>,
     stats: link::AgentStats,
     sending: HashMap<Hash, Sending>,
-    ever_up: bool,
+    /// An agent was at work there, in this life or an earlier one: something of ours may be there.
+    reached: bool,
 }
 
 /// A file on its way to a site.
@@ -135,8 +142,22 @@ struct Sending {
 
 enum Request {
     Listing(Listing),
-    Watching { select: Select, told: Option<(Instant, ctl::Counts)> },
-    Following { patience: Duration, interactive: bool, settled: Option<Time>, told: Option<(u32, u32)> },
+    Watching {
+        select: Select,
+        told: Option<(Instant, ctl::Counts)>,
+    },
+    Following {
+        patience: Duration,
+        interactive: bool,
+        settled: Option<Time>,
+        told: Option<(u32, u32)>,
+    },
+    /// Waits for a site that was ordered to connect, by this order.
+    LoggingIn {
+        site: SiteId,
+        interactive: bool,
+        order: u64,
+    },
     Ending,
 }
 
@@ -346,6 +367,8 @@ impl Master {
             marker: &marker,
             now,
             person: &Arc::new(Semaphore::new(1)),
+            keys: &KeyRing::default(),
+            reached: &sites::reached(dir),
         };
         for site in &conf.sites {
             let (site, route) = sites::prepare(&makings, site)?;

@@ -15,14 +15,15 @@ use vo_net::ssh::{self, AskPass, Class, ConnectOptions, ExecExit, Gateway, Promp
 use vo_wire::Frame;
 use vo_wire::control::{Question, SiteEvent};
 use vo_wire::frame::Message;
-use vo_wire::link::{AgentHello, Configure};
+use vo_wire::link::{AgentHello, AgentRefused, Configure};
 
 use crate::journal::chain;
 
-/// First wait before connecting again; doubles up to [`LAST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// Longest wait: a gateway that bans hasty hosts forgets in minutes.
-const LAST_WAIT: Duration = Duration::from_secs(300);
+/// First and longest pause before connecting again to a gateway that is silent: it may be back any moment, and a try costs it nothing.
+const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// The same for one that turns us away: each hasty try prolongs a ban, and most bans end after minutes. Also for one that refuses the
+/// login or has no use for us, which mends itself now and then: a home directory that was not mounted yet.
+const CAREFUL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 /// For a short remote command.
 const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of such a command's output that are looked at.
@@ -62,10 +63,41 @@ pub(crate) enum Told {
     /// The stream to the agent is open: frames sent here go to it.
     Linked(mpsc::UnboundedSender<Vec<u8>>),
     Frame(Frame),
-    /// The stream ended; it is tried again.
-    Lost(String),
-    /// It can't be reached, or no more, and is not tried again by itself.
-    Failed(Problem),
+    /// There is no stream: it ended, or could not be opened. It is tried again after the pause.
+    Lost {
+        problem: Problem,
+        pause: Duration,
+        /// Orders taken before this try began.
+        orders: u64,
+    },
+}
+
+/// What the master may want of a site's task. Closing the way for orders ends the task.
+pub(crate) enum Order {
+    /// Connect at once, and ask the person if there is one. Of no meaning while the stream is open.
+    Connect { interactive: bool },
+}
+
+/// What keeps a site from being used, by what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Nobody answers: time.
+    Down,
+    /// The gateway turns us away: much time.
+    Blocked,
+    /// The login is refused: a person.
+    Login,
+    /// It has no use for us as it is: its administrator, or another configuration.
+    Unusable,
+}
+
+impl Trouble {
+    /// How long to wait after so many failures of this kind in succession, from 1. `random` spreads those who lost one gateway together.
+    fn pause(self, failures: u32, random: u8) -> Duration {
+        let (first, last) = if self == Trouble::Down { DOWN } else { CAREFUL };
+        let full = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(last);
+        full / 2 + full / 2 * u32::from(random) / 255
+    }
 }
 
 /// Why a site can't be used.
@@ -73,18 +105,16 @@ pub(crate) enum Told {
 pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    pub(crate) authentication: bool,
-    /// Trying again by itself may help.
-    pub(crate) transient: bool,
+    pub(crate) trouble: Trouble,
 }
 
 impl Problem {
     fn new(message: impl Into<String>) -> Self {
-        Problem { message: message.into(), hint: None, authentication: false, transient: false }
+        Problem { message: message.into(), hint: None, trouble: Trouble::Unusable }
     }
 
-    fn transient(message: impl Into<String>) -> Self {
-        Problem { transient: true, ..Problem::new(message) }
+    fn down(message: impl Into<String>) -> Self {
+        Problem { trouble: Trouble::Down, ..Problem::new(message) }
     }
 
     fn hint(self, hint: impl Into<String>) -> Self {
@@ -94,8 +124,12 @@ impl Problem {
 
 impl From<ssh::SshError> for Problem {
     fn from(error: ssh::SshError) -> Self {
-        let authentication = error.class() == Class::Denied;
-        Problem { hint: error.hint(), transient: error.is_transient(), authentication, message: chain(&error) }
+        let trouble = match error.class() {
+            Class::Down => Trouble::Down,
+            Class::Blocked => Trouble::Blocked,
+            Class::Denied => Trouble::Login,
+        };
+        Problem { hint: error.hint(), trouble, message: chain(&error) }
     }
 }
 
@@ -108,16 +142,18 @@ pub(crate) type Telling = std::pin::Pin<Box<dyn Future<Output = bool> + Send>>;
 struct Asker {
     site: String,
     tell: Tell,
-    interactive: bool,
-    person: Arc<Semaphore>,
+    /// Taken while one is asked; none if nobody answers.
+    person: Option<Arc<Semaphore>>,
     turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Asker {
     async fn question(&self, title: String, text: String, echo: bool, confirm: bool) -> Option<String> {
         let mut turn = self.turn.lock().await;
-        if turn.is_none() {
-            *turn = self.person.clone().acquire_owned().await.ok();
+        if turn.is_none()
+            && let Some(person) = &self.person
+        {
+            *turn = person.clone().acquire_owned().await.ok();
         }
         drop(turn);
         let (answer, answered) = oneshot::channel();
@@ -131,7 +167,7 @@ impl Asker {
 
 impl Prompter for Asker {
     fn interactive(&self) -> bool {
-        self.interactive
+        self.person.is_some()
     }
 
     fn ask(&self, prompt: ssh::Prompt) -> ssh::Answer<'_, Option<String>> {
@@ -173,46 +209,77 @@ struct Stream {
     remote: Option<(Gateway, ExecExit)>,
 }
 
-/// Runs until the master is gone or ends the site (`stop`).
-pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut stop: oneshot::Receiver<()>) {
-    let mut wait = FIRST_WAIT;
-    let mut first = true;
+/// Runs until the master is gone or gives no more orders.
+pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut orders: mpsc::UnboundedReceiver<Order>) {
+    // At the start one person is asked by all sites in turn. One who asks for a login has a terminal of their own, which may stay
+    // without an answer for days.
+    let mut person = interactive.then(|| route.person.clone());
+    let asks = |interactive: bool| interactive.then(|| Arc::new(Semaphore::new(1)));
+    let (mut taken, mut said) = (0, false);
+    let mut failures: Option<(Trouble, u32)> = None;
     // The highest epoch of an agent met so far: one of a lower epoch was taken over from, whatever it believes.
     let mut epoch = 0;
     loop {
-        let attempt = async {
-            let stream = open(&route, interactive && first, epoch, &tell).await?;
-            carry(&route, stream, &mut epoch, &tell).await
+        if !std::mem::replace(&mut said, true) || person.is_some() {
+            let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };
+            (tell)(Told::Event(spawning)).await;
+        }
+        let opened = tokio::select! {
+            opened = open(&route, person.take(), epoch, &tell) => opened,
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Connect { interactive }) => {
+                    person = asks(interactive);
+                    taken += 1;
+                    continue;
+                }
+            },
         };
-        let ended = tokio::select! {
-            ended = attempt => ended,
-            _ = &mut stop => return,
+        let ended = match opened {
+            Err(problem) => Err(problem),
+            Ok(stream) => {
+                let carried = carry(&route, stream, &mut epoch, &tell);
+                tokio::pin!(carried);
+                loop {
+                    tokio::select! {
+                        ended = &mut carried => break ended,
+                        order = orders.recv() => match order {
+                            None => return,
+                            Some(Order::Connect { .. }) => taken += 1,
+                        },
+                    }
+                }
+            }
         };
         let problem = match ended {
             Ok(Ended::MasterGone) => return,
             Ok(Ended::Lost(problem, worked)) => {
                 if worked {
-                    wait = FIRST_WAIT;
-                    first = false;
+                    failures = None;
                 }
                 problem
             }
             Err(problem) => problem,
         };
-        // What fails at the very first try is the user's to see now, not to be hidden by tries in the background.
-        if !problem.transient || first {
-            (tell)(Told::Failed(problem)).await;
+        let count = failures.filter(|(trouble, _)| *trouble == problem.trouble).map_or(1, |(_, count)| count + 1);
+        failures = Some((problem.trouble, count));
+        let mut random = [0];
+        // Without random numbers the pause is merely regular.
+        let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
+        let pause = problem.trouble.pause(count, random[0]);
+        if !(tell)(Told::Lost { problem, pause, orders: taken }).await {
             return;
         }
-        if !(tell)(Told::Lost(problem.message)).await {
-            return;
-        }
-        first = false;
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = &mut stop => return,
+            () = tokio::time::sleep(pause) => {}
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Connect { interactive }) => {
+                    person = asks(interactive);
+                    taken += 1;
+                }
+            },
         }
-        wait = (wait * 2).min(LAST_WAIT);
     }
 }
 
@@ -245,6 +312,7 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
         text
     };
     let (words, mut worked) = (tokio::spawn(words), false);
+    let mut refused = None;
     let mut source = FrameSource::new(stdout);
     let read = async {
         while let Some(frame) = source.next().await? {
@@ -255,6 +323,10 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
                     return Err(std::io::Error::other(why));
                 }
                 *epoch = hello.epoch;
+            }
+            if frame.kind == AgentRefused::KIND {
+                refused = Some(frame.read::<AgentRefused>().map_err(std::io::Error::other)?);
+                return Ok(false);
             }
             if !worked && !(tell)(Told::Linked(sender.clone())).await {
                 return Ok(true);
@@ -274,6 +346,9 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
     if matches!(ended, Ok(true)) {
         return Ok(Ended::MasterGone);
     }
+    if let Some(AgentRefused { message, hint }) = refused {
+        return Err(Problem { hint, ..Problem::new(message) });
+    }
     let said = tokio::time::timeout(Duration::from_secs(2), words).await.ok().and_then(Result::ok).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
     let why = match (remote, ended) {
@@ -285,15 +360,13 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
         (None, Err(error)) => error.to_string(),
         (None, Ok(_)) => "the agent's stream ended".into(),
     };
-    Ok(Ended::Lost(Problem::transient(why), worked))
+    Ok(Ended::Lost(Problem::down(why), worked))
 }
 
-async fn open(route: &Route, interactive: bool, epoch: u64, tell: &Tell) -> Result<Stream, Problem> {
-    let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };
-    (tell)(Told::Event(spawning)).await;
+async fn open(route: &Route, person: Option<Arc<Semaphore>>, epoch: u64, tell: &Tell) -> Result<Stream, Problem> {
     match &route.way {
         Way::Local(program) => local(route, program, epoch).await,
-        Way::Ssh { query, options } => remote(route, query, options, interactive, epoch, tell).await,
+        Way::Ssh { query, options } => remote(route, query, options, person, epoch, tell).await,
     }
 }
 
@@ -341,18 +414,12 @@ async fn remote(
     route: &Route,
     query: &TargetQuery,
     options: &ConnectOptions,
-    interactive: bool,
+    person: Option<Arc<Semaphore>>,
     epoch: u64,
     tell: &Tell,
 ) -> Result<Stream, Problem> {
     let target = Target::resolve(query).await?;
-    let asker = Arc::new(Asker {
-        site: route.site.clone(),
-        tell: tell.clone(),
-        interactive,
-        person: route.person.clone(),
-        turn: Mutex::new(None),
-    });
+    let asker = Arc::new(Asker { site: route.site.clone(), tell: tell.clone(), person, turn: Mutex::new(None) });
     let connected = Gateway::connect(&target, options, asker.clone()).await;
     // The next gateway's questions may come, however long this connection keeps its asker.
     asker.turn.lock().await.take();
@@ -556,6 +623,25 @@ mod tests {
         assert_eq!(Probe::read("home=/home/u\n"), None, "no end");
         assert_eq!(Probe::read("home=\nend\n"), None, "no home");
         assert_eq!(Probe::read("home=/\nlibc=\nend\n").unwrap().libc, None, "no glibc");
+    }
+
+    #[test]
+    fn pauses_grow_by_what_is_wrong() {
+        let check = |trouble: Trouble, failures, least, most| {
+            let seconds = |random| trouble.pause(failures, random).as_secs_f32();
+            assert_eq!((seconds(0), seconds(255)), (least, most), "{trouble:?}, failure {failures}");
+        };
+        check(Trouble::Down, 1, 1.0, 2.0);
+        check(Trouble::Down, 2, 2.0, 4.0);
+        check(Trouble::Down, 8, 128.0, 256.0);
+        check(Trouble::Down, 9, 150.0, 300.0);
+        check(Trouble::Down, u32::MAX, 150.0, 300.0);
+        for trouble in [Trouble::Blocked, Trouble::Login, Trouble::Unusable] {
+            check(trouble, 1, 30.0, 60.0);
+            check(trouble, 2, 60.0, 120.0);
+            check(trouble, 6, 900.0, 1800.0);
+            check(trouble, 60, 900.0, 1800.0);
+        }
     }
 
     #[test]

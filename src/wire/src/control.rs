@@ -60,6 +60,12 @@ pub enum Fault {
     /// The session is ending.
     #[n(4)]
     Ending,
+    /// A site refuses the login.
+    #[n(5)]
+    Login,
+    /// A site can't be reached or used.
+    #[n(6)]
+    Unreachable,
 }
 
 /// The request failed.
@@ -166,6 +172,20 @@ pub enum SiteEvent {
     },
 }
 
+impl SiteEvent {
+    /// The site that it is about.
+    pub fn site(&self) -> Option<&str> {
+        match self {
+            SiteEvent::Spawning { site, .. }
+            | SiteEvent::Uploading { site, .. }
+            | SiteEvent::Up { site, .. }
+            | SiteEvent::Failed { site, .. }
+            | SiteEvent::Note { site, .. } => Some(site),
+            SiteEvent::Participants { .. } => None,
+        }
+    }
+}
+
 /// A question to the person at the terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Question {
@@ -198,6 +218,18 @@ pub struct Answer {
     /// What was typed: may be a secret, so it is never printed.
     #[n(1)]
     pub text: Option<String>,
+}
+
+/// Connect to a site now, and ask what needs an answer: [`Question`]s (answered with [`Answer`]) and the site's [`SiteEvent`]s, then
+/// [`Done`] once its agent is at work, or [`Failed`]. Closing the connection before cancels the questions; the site is tried on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Login {
+    /// The site's name.
+    #[n(0)]
+    pub site: String,
+    /// May questions be asked? If not, what needs an answer fails.
+    #[n(1)]
+    pub interactive: bool,
 }
 
 /// From an askpass program that the system's `ssh` started: ask this. Answered by [`Answer`], with id 0.
@@ -528,7 +560,7 @@ pub enum SiteState {
     /// Connected.
     #[n(1)]
     Up,
-    /// The connection was lost; tried again.
+    /// Nobody answers; tried again.
     #[n(2)]
     Lost,
     /// Failed for good, or until the user acts.
@@ -543,6 +575,9 @@ pub enum SiteState {
     /// Ended: nothing of ours is left there.
     #[n(6)]
     Ended,
+    /// The gateway turns us away; tried again, but seldom.
+    #[n(7)]
+    Blocked,
 }
 
 /// A site, for listings.
@@ -599,6 +634,9 @@ pub struct SiteRow {
     /// Its nodes that get no work.
     #[cbor(n(16), default)]
     pub excluded: Vec<ExcludedNode>,
+    /// When it is tried again, if it can't be used now.
+    #[n(17)]
+    pub next_try_ms: Option<u64>,
 }
 
 /// A node on which too many jobs failed.
@@ -796,5 +834,5 @@ kinds! {
     0x040d => JobRows, 0x040e => ListClusters, 0x040f => ClusterRows, 0x0410 => ListPool, 0x0411 => StarterRows,
     0x0412 => ListSites, 0x0413 => SiteRows, 0x0414 => ListProxies, 0x0415 => ProxyRows, 0x0416 => Remove, 0x0417 => Removed,
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
-    0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed,
+    0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login,
 }

@@ -74,6 +74,7 @@ impl Master {
                 }
             }
             ctl::FollowStart::KIND => self.follow(id, &frame.read()?),
+            ctl::Login::KIND => self.login(id, &frame.read()?),
             ctl::Askpass::KIND => self.askpass(id, frame.read()?),
             ctl::Submit::KIND => self.submit(id, frame.read()?),
             ctl::ListJobs::KIND => {
@@ -245,9 +246,38 @@ impl Master {
         self.put_questions();
     }
 
+    /// Has a site connected for a client that may answer its questions.
+    fn login(&mut self, id: u64, request: &ctl::Login) {
+        let index = self.sites.iter().position(|site| site.conf.name == request.site);
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let Some(index) = index else {
+            let message = format!("there is no site {:?}", request.site);
+            return client.failed(Fault::Usage, message, Some("`sites` lists them".into()));
+        };
+        if self.ending.is_some() {
+            return client.failed(Fault::Ending, "the session is ending", None);
+        }
+        if self.sites[index].state == SiteState::Up {
+            return client.done();
+        }
+        let (site, interactive) = (SiteId(index as u16), request.interactive);
+        let order = self.connect_now(site, interactive);
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.request = Some(Request::LoggingIn { site, interactive, order });
+        }
+    }
+
     pub(super) fn announce(&mut self, event: SiteEvent) {
+        let about = self.sites.iter().position(|site| Some(site.conf.name.as_str()) == event.site());
         for client in self.clients.values_mut() {
-            if matches!(client.request, Some(Request::Following { .. } | Request::Ending)) {
+            let concerned = match &client.request {
+                Some(Request::Following { .. } | Request::Ending) => true,
+                Some(Request::LoggingIn { site, .. }) => about == Some(usize::from(site.0)),
+                _ => false,
+            };
+            if concerned {
                 client.send(&event);
             }
         }
@@ -266,21 +296,26 @@ impl Master {
         self.put_questions();
     }
 
-    /// Puts questions to whoever follows the start; with nobody there who could answer, there is no answer.
+    /// Puts questions to whoever logs in at that site, or follows the start; with nobody there who could answer, there is no answer.
     fn put_questions(&mut self) {
-        let follower = self.clients.iter_mut().find_map(|(id, client)| match client.request {
-            Some(Request::Following { interactive: true, .. }) => Some((*id, client)),
-            _ => None,
-        });
-        match follower {
-            Some((id, client)) => {
-                for asked in self.questions.values_mut().filter(|asked| asked.client.is_none()) {
-                    asked.client = Some(id);
-                    client.send(&asked.question);
+        for asked in self.questions.values_mut().filter(|asked| asked.client.is_none()) {
+            let login = |client: &&mut Client| match client.request {
+                Some(Request::LoggingIn { site, interactive: true, .. }) => {
+                    self.sites[usize::from(site.0)].conf.name == asked.question.site
                 }
+                _ => false,
+            };
+            let follows =
+                |client: &&mut Client| matches!(client.request, Some(Request::Following { interactive: true, .. }));
+            let find = |wanted: &dyn Fn(&&mut Client) -> bool, clients: &mut BTreeMap<u64, Client>| {
+                clients.iter_mut().find(|(_, client)| wanted(client)).map(|(id, _)| *id)
+            };
+            asked.client = find(&login, &mut self.clients).or_else(|| find(&follows, &mut self.clients));
+            if let Some(client) = asked.client.and_then(|id| self.clients.get_mut(&id)) {
+                client.send(&asked.question);
             }
-            None => self.questions.clear(),
         }
+        self.questions.retain(|_, asked| asked.client.is_some());
     }
 
     fn answered(&mut self, client: u64, answer: ctl::Answer) {
@@ -317,13 +352,19 @@ impl Master {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
-        if unfinished > 0 && !force && self.ending.is_none() {
-            let message = format!("{unfinished} job(s) are unfinished");
-            client.failed(
-                Fault::Unfinished,
-                message,
-                Some("`wait` waits for them, `exit --force` removes them".into()),
-            );
+        let unfinished_sites = self.sites.iter().filter(|site| site.state == SiteState::NeedsLogin && site.reached);
+        let locked: Vec<&str> = unfinished_sites.map(|site| site.conf.name.as_str()).collect();
+        if !force && self.ending.is_none() && (unfinished > 0 || !locked.is_empty()) {
+            let (mut messages, mut hints) = (Vec::new(), Vec::new());
+            if unfinished > 0 {
+                messages.push(format!("{unfinished} job(s) are unfinished"));
+                hints.push("`wait` waits for them, `exit --force` removes them".to_owned());
+            }
+            if !locked.is_empty() {
+                messages.push(format!("what is left at {} can't be removed without a login", locked.join(", ")));
+                hints.push(format!("`login {}` asks for what is needed", locked.join(" ")));
+            }
+            client.failed(Fault::Unfinished, messages.join("; "), Some(hints.join("; ")));
             return;
         }
         client.request = Some(Request::Ending);
@@ -406,7 +447,7 @@ impl Master {
                         client.done();
                     }
                 }
-                Some(Request::Ending) | None => {}
+                Some(Request::LoggingIn { .. } | Request::Ending) | None => {}
             }
         }
     }
@@ -486,6 +527,7 @@ impl Master {
                 calls: site.stats.calls,
                 host: hello.map(|h| h.host.clone()),
                 excluded: self.pool.excluded_nodes().filter(|node| node.site == id).map(excluded_node).collect(),
+                next_try_ms: site.next_try.map(|at| at.0),
             }
         });
         rows.collect()

@@ -12,7 +12,17 @@ pub(super) struct Makings<'a> {
     pub(super) marker: &'a Marker,
     pub(super) now: Time,
     pub(super) person: &'a Arc<Semaphore>,
+    pub(super) keys: &'a KeyRing,
+    pub(super) reached: &'a BTreeSet<String>,
 }
+
+/// The sites at which an agent was ever at work, in the file `reached`, a line each.
+pub(super) fn reached(dir: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(dir.join(REACHED)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+const REACHED: &str = "reached";
 
 /// A site's state at the start, and the way to it.
 pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route), String> {
@@ -62,7 +72,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
             force_system: conf.system_ssh,
             control_dir: Some(control_dir(dir, session)?),
             askpass: Some(site::askpass(&session.program, dir, &conf.name)),
-            ..Default::default()
+            keys: of.keys.clone(),
         };
         Way::Ssh { query, options }
     };
@@ -80,7 +90,9 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         state: SiteState::Connecting,
         since: now,
         link: None,
-        stop: None,
+        orders: None,
+        ordered: 0,
+        next_try: None,
         hello: None,
         reported: false,
         wanted,
@@ -91,7 +103,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         problem: None,
         stats: link::AgentStats::default(),
         sending: HashMap::new(),
-        ever_up: false,
+        reached: of.reached.contains(&conf.name),
     };
     Ok((site, route))
 }
@@ -132,24 +144,55 @@ fn limits(conf: &Conf, site: &SiteConf) -> Limits {
     }
 }
 
+/// What becomes of what is left at a site that can't be told that the session ends.
+fn what_remains(site: &Site) -> String {
+    let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
+    let after = if site.limits.shutdown_on_missed {
+        format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
+    } else {
+        "its agent goes on by itself (on_missed = keep)".into()
+    };
+    format!("{after}, or `rm -r ~/.vo-login` there after cancelling them")
+}
+
 impl Master {
     /// Begins to connect to the sites. Questions can be asked only at this first try.
     pub(super) fn connect_sites(&mut self, interactive: bool) {
         self.started = true;
         for index in 0..self.routes.len() {
-            let Some(route) = self.routes[index].clone() else {
-                continue;
-            };
-            let id = SiteId(index as u16);
-            let inputs = self.inputs.clone();
-            let tell: site::Tell = Arc::new(move |told| {
-                let inputs = inputs.clone();
-                Box::pin(async move { inputs.send(Input::Site(id, told)).await.is_ok() })
-            });
-            let (stop, stopped) = oneshot::channel();
-            self.sites[index].stop = Some(stop);
-            tokio::spawn(site::run(route, interactive, tell, stopped));
+            if self.sites[index].orders.is_none() {
+                self.connect_site(SiteId(index as u16), interactive);
+            }
         }
+    }
+
+    /// Starts the task of a site.
+    fn connect_site(&mut self, id: SiteId, interactive: bool) {
+        let index = usize::from(id.0);
+        let Some(route) = self.routes[index].clone() else {
+            return;
+        };
+        let inputs = self.inputs.clone();
+        let tell: site::Tell = Arc::new(move |told| {
+            let inputs = inputs.clone();
+            Box::pin(async move { inputs.send(Input::Site(id, told)).await.is_ok() })
+        });
+        let (orders, ordered) = mpsc::unbounded_channel();
+        self.sites[index].orders = Some(orders);
+        self.sites[index].ordered = 0;
+        tokio::spawn(site::run(route, interactive, tell, ordered));
+    }
+
+    /// Has a site tried without waiting any longer; a task that had ended begins anew. The number of the order.
+    pub(super) fn connect_now(&mut self, id: SiteId, interactive: bool) -> u64 {
+        let site = &mut self.sites[usize::from(id.0)];
+        site.next_try = None;
+        site.ordered += 1;
+        let order = site::Order::Connect { interactive };
+        if site.orders.as_ref().is_none_or(|orders| orders.send(order).is_err()) {
+            self.connect_site(id, interactive);
+        }
+        self.sites[usize::from(id.0)].ordered
     }
 
     fn set_state(&mut self, id: SiteId, state: SiteState) {
@@ -158,8 +201,12 @@ impl Master {
             && site.state != state
         {
             tracing::info!(site = site.conf.name, ?state, "site");
+            // A gateway that is silent now and turns us away then is one outage.
+            let away = |state| matches!(state, SiteState::Lost | SiteState::Blocked);
+            if !(away(site.state) && away(state)) {
+                site.since = now;
+            }
             site.state = state;
-            site.since = now;
         }
     }
 
@@ -177,19 +224,14 @@ impl Master {
                     tracing::error!(site = self.sites[usize::from(id.0)].conf.name, %error, "bad frame from the agent");
                 }
             }
-            site::Told::Lost(why) => {
-                tracing::warn!(site = site.conf.name, why, "lost");
+            site::Told::Lost { problem, pause, orders } => {
                 self.unlink(id);
-                self.sites[usize::from(id.0)].problem = Some((why.clone(), None));
-                self.set_state(id, SiteState::Lost);
-                self.pool
-                    .handle(now, Event::SiteLost { site: id, why: format!("the way to its site was lost: {why}") });
-            }
-            site::Told::Failed(problem) => {
-                self.unlink(id);
-                let why = format!("the way to its site was lost: {}", problem.message);
-                self.pool.handle(now, Event::SiteLost { site: id, why });
-                self.site_failed(id, problem);
+                self.pool.handle(
+                    now,
+                    Event::SiteLost { site: id, why: format!("the way to its site was lost: {}", problem.message) },
+                );
+                self.sites[usize::from(id.0)].next_try = Some(now + pause);
+                self.site_failed(id, problem, orders);
             }
         }
     }
@@ -208,23 +250,49 @@ impl Master {
         self.collecting.retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
     }
 
-    fn site_failed(&mut self, id: SiteId, problem: Problem) {
+    /// A site can't be used. What was the outcome of an earlier try than of the one that a client waits for doesn't concern it.
+    fn site_failed(&mut self, id: SiteId, problem: Problem, orders: u64) {
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
         let name = site.conf.name.clone();
-        site.problem = Some((problem.message.clone(), problem.hint.clone()));
-        site.stop = None;
-        let ended = matches!(site.state, SiteState::Ending | SiteState::Ended);
-        tracing::warn!(site = name, problem.message, "failed");
-        if let Some(ending) = &mut self.ending
+        let Problem { message, hint, trouble } = problem;
+        tracing::warn!(site = name, message, ?trouble, "can't be used");
+        if matches!(site.state, SiteState::Ended) {
+            return;
+        }
+        let state = match trouble {
+            Trouble::Down => SiteState::Lost,
+            Trouble::Blocked => SiteState::Blocked,
+            Trouble::Login => SiteState::NeedsLogin,
+            Trouble::Unusable => SiteState::Failed,
+        };
+        let helpless = matches!(state, SiteState::NeedsLogin | SiteState::Failed);
+        if helpless
+            && let Some(ending) = &mut self.ending
             && ending.waiting.remove(&id)
         {
-            ending.left.push(format!("{name}: {}", problem.message));
+            site.orders = None;
+            ending.left.push(format!("{name}: {message}; {}", what_remains(site)));
         }
-        if !ended {
-            self.set_state(id, if problem.authentication { SiteState::NeedsLogin } else { SiteState::Failed });
-            let Problem { message, hint, authentication, .. } = problem;
+        let before = site.state;
+        let login = format!("`login {name}` tries again, and asks what needs an answer");
+        let advice = match (&hint, trouble) {
+            (hint, Trouble::Down | Trouble::Unusable) => hint.clone(),
+            (Some(hint), _) if trouble == Trouble::Login => Some(format!("{login}; {hint}")),
+            (None, Trouble::Login) => Some(login),
+            (hint, _) => hint.clone(),
+        };
+        site.problem = Some((message.clone(), advice));
+        self.set_state(id, state);
+        let answered = |client: &&mut Client| matches!(client.request, Some(Request::LoggingIn { site, order, .. }) if site == id && order <= orders);
+        let fault = if trouble == Trouble::Login { Fault::Login } else { Fault::Unreachable };
+        for client in self.clients.values_mut().filter(answered) {
+            client.failed(fault, format!("{name}: {message}"), hint.clone());
+        }
+        // What is tried again and again is said once.
+        if before == SiteState::Connecting || (helpless && before != state) {
+            let authentication = trouble == Trouble::Login;
             self.announce(SiteEvent::Failed { site: name, message, hint, authentication });
         }
     }
@@ -277,14 +345,6 @@ impl Master {
                 }
             }
             link::AgentHello::KIND => self.hello(id, frame.read()?),
-            link::AgentRefused::KIND => {
-                let link::AgentRefused { message, hint } = frame.read()?;
-                self.unlink(id);
-                if let Some(site) = self.sites.get_mut(usize::from(id.0)) {
-                    site.stop = None;
-                }
-                self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
-            }
             link::ProxyReport::KIND => self.proxies(id, frame.read()?),
             link::SiteNote::KIND => self.site_note(id, frame.read()?),
             link::StarterUp::KIND => {
@@ -354,19 +414,42 @@ impl Master {
         if !vo_wire::compatible(vo_wire::PROTOCOL, hello.protocol) {
             let message = format!("its event agent is version {}, which we can't talk to", hello.version);
             let hint = Some("end the session with the vo-login that started it".into());
-            return self.site_failed(id, Problem { message, hint, authentication: false, transient: false });
+            site.orders = None;
+            self.unlink(id);
+            return self.site_failed(id, Problem { message, hint, trouble: Trouble::Unusable }, u64::MAX);
         }
+        if !std::mem::replace(&mut site.reached, true) {
+            self.note_reached();
+        }
+        let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
+            return;
+        };
         let up = SiteEvent::Up { site: site.conf.name.clone(), batch: hello.batch.clone() };
         site.hello = Some(hello);
         site.problem = None;
-        site.ever_up = true;
+        site.next_try = None;
         let state = if self.ending.is_some() { SiteState::Ending } else { SiteState::Up };
         self.set_state(id, state);
         self.announce(up);
+        for client in self.clients.values_mut() {
+            if matches!(client.request, Some(Request::LoggingIn { site, .. }) if site == id) {
+                client.done();
+            }
+        }
         if self.ending.is_some() {
             self.shut_down(id);
         } else {
             self.set_target(id);
+        }
+    }
+
+    /// Remembers where something of ours may be, before there is.
+    fn note_reached(&self) {
+        let names = self.sites.iter().filter(|site| site.reached).map(|site| format!("{}\n", site.conf.name));
+        if let Err(error) = vo_store::write_atomic(&self.dir.join(REACHED), names.collect::<String>().as_bytes(), 0o600)
+        {
+            // Then only a master that was killed before the next try forgets the site when it ends the session.
+            tracing::warn!(%error, "cannot note which sites were reached");
         }
     }
 
@@ -567,28 +650,29 @@ impl Master {
         let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until: Instant::now() + ENDING_PATIENCE };
         let mut notes = Vec::new();
         for (index, site) in self.sites.iter_mut().enumerate() {
+            let id = SiteId(index as u16);
             match site.state {
-                SiteState::Up => {
-                    ending.waiting.insert(SiteId(index as u16));
-                }
-                SiteState::Lost => {
-                    ending.waiting.insert(SiteId(index as u16));
+                SiteState::Up => drop(ending.waiting.insert(id)),
+                _ if !site.reached => site.orders = None,
+                SiteState::Connecting | SiteState::Lost | SiteState::Blocked => {
+                    ending.waiting.insert(id);
                     let message = format!("is not connected; tried for another {} s", ENDING_PATIENCE.as_secs());
                     notes.push(SiteEvent::Note { site: site.conf.name.clone(), message, hint: None });
                 }
-                _ if site.ever_up => {
+                _ => {
                     let (why, _) = site.problem.clone().unwrap_or_default();
-                    ending.left.push(format!("{}: {why}", site.conf.name));
+                    ending.left.push(format!("{}: {why}; {}", site.conf.name, what_remains(site)));
+                    site.orders = None;
                 }
-                _ => site.stop = None,
             }
         }
         let waiting: Vec<SiteId> = ending.waiting.iter().copied().collect();
         self.ending = Some(ending);
         notes.into_iter().for_each(|note| self.announce(note));
         for id in waiting {
-            if self.sites[usize::from(id.0)].state == SiteState::Up {
-                self.shut_down(id);
+            match self.sites[usize::from(id.0)].state {
+                SiteState::Up => self.shut_down(id),
+                _ => drop(self.connect_now(id, false)),
             }
         }
     }
@@ -605,7 +689,7 @@ impl Master {
             return;
         };
         site.link = None;
-        site.stop = None;
+        site.orders = None;
         let name = site.conf.name.clone();
         if let Some(ending) = &mut self.ending {
             ending.waiting.remove(&id);
@@ -625,16 +709,7 @@ impl Master {
         }
         for id in std::mem::take(&mut ending.waiting) {
             let site = &self.sites[usize::from(id.0)];
-            let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
-            let after = if site.limits.shutdown_on_missed {
-                format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
-            } else {
-                "its agent goes on by itself (on_missed = keep)".into()
-            };
-            ending.left.push(format!(
-                "{}: can't be reached; {after}, or `rm -r ~/.vo-login` there after cancelling them",
-                site.conf.name
-            ));
+            ending.left.push(format!("{}: can't be reached; {}", site.conf.name, what_remains(site)));
         }
         let left = std::mem::take(&mut ending.left);
         self.remove_files();
@@ -657,7 +732,7 @@ impl Master {
     fn remove_files(&self) {
         let _ = std::fs::remove_dir_all(self.dir.join("store"));
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));
-        for name in ["ca.pem", "marker", "epoch", "control.sock", "session.toml"] {
+        for name in ["ca.pem", "marker", "epoch", REACHED, "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
     }

@@ -36,10 +36,13 @@ const MOST_FACTORS: usize = 8;
 /// Times that a passphrase is asked.
 const PASSPHRASE_TRIES: usize = 3;
 
-/// Private keys unlocked so far, shared by the connections of one session. While a passphrase is asked, others who need the
-/// same ring wait, so that each passphrase is asked once.
+/// Private keys unlocked so far, shared by the connections of one session. While a passphrase is asked, others who would ask for one
+/// wait, so that each passphrase is asked once; those who ask nothing don't.
 #[derive(Clone, Default)]
-pub struct KeyRing(Arc<Mutex<HashMap<PathBuf, Arc<PrivateKey>>>>);
+pub struct KeyRing {
+    keys: Arc<Mutex<HashMap<PathBuf, Arc<PrivateKey>>>>,
+    asking: Arc<Mutex<()>>,
+}
 
 impl std::fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -590,13 +593,20 @@ fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &mut Vec<u8>) -> Result<(
 impl FileSigner<'_> {
     async fn key(&self) -> Result<Arc<PrivateKey>, Unsigned> {
         let unreadable = |e: &dyn std::fmt::Display| Unsigned::Key(e.to_string());
-        let mut ring = self.keys.0.lock().await;
-        if let Some(key) = ring.get(&self.file) {
-            return Ok(Arc::clone(key));
+        let held = async || self.keys.keys.lock().await.get(&self.file).cloned();
+        if let Some(key) = held().await {
+            return Ok(key);
         }
         let text: Arc<str> = std::fs::read_to_string(&self.file).map_err(|e| unreadable(&e))?.into();
         let mut instruction = String::new();
         let mut opened = decode_secret_key(&text, None).ok();
+        let mut asking = None;
+        if opened.is_none() && self.prompter.interactive() {
+            asking = Some(self.keys.asking.lock().await);
+            if let Some(key) = held().await {
+                return Ok(key);
+            }
+        }
         for _ in 0..PASSPHRASE_TRIES {
             if opened.is_some() {
                 break;
@@ -618,7 +628,8 @@ impl FileSigner<'_> {
             opened = open.await.map_err(|e| unreadable(&e))?;
         }
         let key = Arc::new(opened.ok_or(Unsigned::WrongPassphrase)?);
-        ring.insert(self.file.clone(), Arc::clone(&key));
+        self.keys.keys.lock().await.insert(self.file.clone(), Arc::clone(&key));
+        drop(asking);
         Ok(key)
     }
 }

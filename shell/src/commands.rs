@@ -95,13 +95,11 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
     }
     let called = words.first().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
     match find(&called) {
-        // The shell's `rm`, which may mean files.
-        None if called == "--rm" => {
+        // Of the shells' `rm`, which may mean files.
+        None if called == "--means-jobs" => {
             let operands = words.split_off(1);
-            if remove::means_jobs(&operands, |path| path.symlink_metadata().is_ok()) {
-                return run("rm", operands);
-            }
-            Err(remove::files(&operands))
+            let jobs = remove::means_jobs(&operands, |path| path.symlink_metadata().is_ok());
+            Ok(if jobs { ExitCode::Success } else { ExitCode::Failure })
         }
         Some(command) => (command.run)(words),
         None if called == "--help" || called == "-h" => help::run(help::Help { command: None }),

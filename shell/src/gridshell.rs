@@ -6,7 +6,8 @@ mod coshell;
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -85,28 +86,37 @@ pub(crate) fn run() -> Result<i32> {
     loop {
         // Without it, the prompt only stays undrawn.
         let _ = File::create(session.prompt_mark());
+        fresh_line();
         let read = editor.readline(&prompt);
         let _ = fs::remove_file(session.prompt_mark());
         let line = match read {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => "exit".into(),
+            // What was typed or pasted can't be shown, let alone edited.
+            Err(ReadlineError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
+                eprintln!("\nThe line is not UTF-8.");
+                continue;
+            }
             Err(e) => return Err(failed(&e)),
         };
         // History is a convenience; a full disk is not its business.
         let _ = editor.append_history(&history);
         match meaning(&line) {
             Line::Run(line) if line.trim().is_empty() => {}
-            Line::Run(line) => match shell.run(line, &signals)? {
-                Ran::Back => {}
-                Ran::Ended => {
-                    if leave(&session, false, &signals)? {
-                        return Ok(ExitCode::Success.number());
-                    }
+            // A shell ends by `exec`, by `set -e` and a failure, or killed: none of them means the session, which may hold weeks of work.
+            Line::Run(line) => {
+                if shell.has_ended() {
+                    eprintln!("Your shell had ended; this line runs in a new one.");
                     shell = Coshell::start(&session, &prelude, &signals)?;
-                    eprintln!("Your shell had ended; this is a new one.");
                 }
-            },
+                if !matches!(shell.run(line, &signals)?, Ran::Back) {
+                    eprintln!(
+                        "Your shell has ended; the next line runs in a new one. `exit` by itself ends the session."
+                    );
+                    shell = Coshell::start(&session, &prelude, &signals)?;
+                }
+            }
             Line::Exit { force } => {
                 if leave(&session, force, &signals)? {
                     return Ok(ExitCode::Success.number());
@@ -121,6 +131,18 @@ pub(crate) fn run() -> Result<i32> {
         }
         while signals.next().is_some() {}
     }
+}
+
+/// Output that ends without a line feed stays to be seen: the line editor would draw the prompt over it. As many blanks as the window
+/// has columns go on to the next line from anywhere but a line's beginning.
+fn fresh_line() {
+    let mut out = io::stdout();
+    if env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        return;
+    }
+    let (_, columns) = terminal::size(out.as_fd());
+    // The prompt will fail as this does, and say so.
+    let _ = write!(out, "{:1$}\r", "", usize::from(columns)).and_then(|()| out.flush());
 }
 
 fn host() -> String {

@@ -14,6 +14,9 @@ const LIMIT: Duration = seconds(30);
 /// What the grid shell's prompt ends with.
 const PROMPT: &str = "(grid)% ";
 
+/// Columns of the window, until it is resized.
+const COLUMNS: usize = 200;
+
 /// A program at a terminal of 50 lines and 200 columns.
 pub struct Terminal {
     child: Box<dyn Child + Send + Sync>,
@@ -28,7 +31,7 @@ pub struct Terminal {
 
 impl Terminal {
     pub(crate) fn start(command: CommandBuilder) -> Terminal {
-        let size = PtySize { rows: 50, cols: 200, pixel_width: 0, pixel_height: 0 };
+        let size = PtySize { rows: 50, cols: COLUMNS as u16, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
         let child = pair.slave.spawn_command(command).expect("the program starts");
         drop(pair.slave);
@@ -113,6 +116,7 @@ impl Terminal {
 
     /// Changes the size of the window.
     pub fn resize(&self, rows: u16, cols: u16) {
+        self.seen.0.lock().expect("no one panics holding it").width = usize::from(cols);
         self.pty.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("the terminal has a size");
     }
 
@@ -181,6 +185,7 @@ type Place = (usize, usize);
 /// cursor is followed; what full-screen programs draw comes out as lines one below the other.
 struct Screen {
     lines: Vec<Vec<u8>>,
+    width: usize,
     row: usize,
     column: usize,
     escape: Escape,
@@ -200,7 +205,7 @@ enum Escape {
 
 impl Screen {
     fn new() -> Screen {
-        Screen { lines: vec![Vec::new()], row: 0, column: 0, escape: Escape::None, closed: false }
+        Screen { lines: vec![Vec::new()], width: COLUMNS, row: 0, column: 0, escape: Escape::None, closed: false }
     }
 
     fn put(&mut self, byte: u8) {
@@ -226,6 +231,11 @@ impl Screen {
     }
 
     fn write(&mut self, byte: u8) {
+        // Bytes for columns: no line that wraps has others in these tests.
+        if self.column >= self.width {
+            self.go(self.row + 1);
+            self.column = 0;
+        }
         let column = self.column;
         let line = self.line();
         if line.len() <= column {
@@ -323,5 +333,11 @@ mod tests {
         shows("\x1b]0;a title\x07x\x1b[1;31mred\x1b[0m\x1b(B", "xred");
         shows("one\r\ntwo\x1b[A\r\x1b[JONE", "ONE");
         shows("\x1b[?2004hé", "é");
+        let blank = " ".repeat(COLUMNS);
+        shows(&format!("\r{blank}\r\x1b[Kon"), "on");
+        shows(
+            &format!("out{blank}\r\x1b[Kon").replace(' ', "_").replace(&"_".repeat(COLUMNS), &blank),
+            &format!("out{}\non", " ".repeat(COLUMNS - 3)),
+        );
     }
 }

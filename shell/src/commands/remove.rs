@@ -1,14 +1,13 @@
 //! `rm`: jobs, and the decision whether a line `rm …` means jobs or files.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use clap::Parser;
 use vo_wire::control::{Pick, Remove as Request, Removed};
 
 use super::{Asking, pick};
-use crate::error::{Error, ExitCode, Result};
+use crate::error::{ExitCode, Result};
 
 /// Removes jobs, wherever they are
 #[derive(Parser, Debug)]
@@ -34,12 +33,6 @@ pub(super) fn run(arguments: Remove) -> Result<ExitCode> {
 pub(super) fn means_jobs(arguments: &[OsString], exists: impl Fn(&Path) -> bool) -> bool {
     let is_job = |word: &OsStr| word.to_str().is_some_and(|word| pick(word).is_ok()) && !exists(Path::new(word));
     !arguments.is_empty() && arguments.iter().all(|word| is_job(word))
-}
-
-/// Becomes the system's `rm`; returns only if there is none.
-pub(super) fn files(arguments: &[OsString]) -> Error {
-    let e = std::process::Command::new("rm").args(arguments).exec();
-    Error::system("cannot run the system's rm", e)
 }
 
 #[cfg(test)]

@@ -1,37 +1,35 @@
 //! The person's terminal, joined to the grid shell's.
 
+use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::read as read_fd;
+use nix::sys::stat::fstat;
+use nix::unistd::{read as read_fd, ttyname};
+use vo_lang::conf::parse_detach_keys;
+use vo_master::screen::Modes;
 use vo_master::session::SessionFile;
-use vo_wire::control::{Attach, EnvEntry, TtyClosed, TtyData, TtyResize};
+use vo_wire::control::{Attach, EnvEntry, Place, TtyClosed, TtyData, TtyResize};
 use vo_wire::frame::Message;
 
 use crate::client::{Master, read};
 use crate::error::{Error, ExitCode, Result, printable};
+use crate::keys::{Keys, Typed};
 use crate::sessions::Session;
 use crate::signals::Signals;
 use crate::terminal::{self, Settings};
-
-/// To what one attaches.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Joined {
-    /// To a grid shell that doesn't run yet.
-    First,
-    /// To one that may have something on its screen.
-    Again,
-}
 
 /// Why an attachment ended.
 enum End {
     /// The grid shell's terminal was closed, or is another's now.
     Closed(TtyClosed),
+    /// The keys for it were typed.
+    Keys,
     /// The master has gone.
     Gone(Error),
     /// Our own terminal has gone.
@@ -39,8 +37,22 @@ enum End {
     Signal(Signal),
 }
 
+/// The terminal that we run at, if there is one.
+pub(crate) fn place() -> Option<Place> {
+    let stdin = io::stdin();
+    let name = ttyname(stdin.as_fd()).ok()?;
+    let device = fstat(stdin.as_fd()).ok()?.st_rdev;
+    let name = name.strip_prefix("/dev").unwrap_or(&name).display().to_string();
+    let far = env::var("SSH_CONNECTION").ok().and_then(|text| text.split(' ').next().map(str::to_owned));
+    let name = match far.filter(|host| !host.is_empty()) {
+        Some(host) => format!("{name} (SSH from {host})"),
+        None => name,
+    };
+    Some(Place { name, device })
+}
+
 /// What a request to attach from this terminal says.
-pub(crate) fn request() -> Attach {
+fn request() -> Attach {
     let (rows, cols) = terminal::size(io::stdin().as_fd());
     let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let mut bytes = name.into_vec();
@@ -48,26 +60,45 @@ pub(crate) fn request() -> Attach {
         bytes.extend_from_slice(value.as_bytes());
         EnvEntry(bytes)
     };
-    let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let here = env::current_dir().unwrap_or_else(|_| "/".into());
     Attach {
         rows,
         cols,
-        environment: std::env::vars_os().map(entry).collect(),
+        environment: env::vars_os().map(entry).collect(),
         directory: here.into_os_string().into_vec(),
+        from: place(),
     }
 }
 
+/// The keys that detach: what this terminal's environment says, else the session's configuration.
+pub(crate) fn detach_keys(session: &Session) -> Result<Vec<u8>> {
+    const VARIABLE: &str = "VO_DETACH_KEYS";
+    if let Ok(text) = env::var(VARIABLE) {
+        return parse_detach_keys(&text)
+            .map_err(|expected| Error::usage(format!("{VARIABLE} is {text:?}; expected {expected}")));
+    }
+    let conf = SessionFile::read(&session.dir).ok().and_then(|file| file.read_conf().ok());
+    Ok(conf.unwrap_or_default().session.detach_keys)
+}
+
 /// Attaches this terminal to the session's grid shell until one of them ends; the process's exit code.
-pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals, joined: Joined) -> Result<i32> {
+pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals) -> Result<i32> {
+    let mut keys = Keys::new(detach_keys(session)?);
     let stdin = io::stdin();
+    let mut modes = Modes::default();
     let end = {
         let _raw = Settings::raw(stdin.as_fd()).map_err(|e| Error::system("cannot use this terminal", e))?;
-        match join(&mut master, signals, joined, &session.prompt_mark()) {
-            Ok(end) => end,
-            Err(e) => End::Gone(e),
-        }
+        let end = join(&mut master, signals, &mut keys, &mut modes).unwrap_or_else(End::Gone);
+        // Whatever the programs there switched on, and however this ended. A terminal that is gone needs none of it.
+        let mut screen = io::stdout().lock();
+        let _ = screen.write_all(&modes.undo()).and_then(|()| screen.flush());
+        end
     };
     let name = &session.name;
+    let detached = |why: &str| {
+        let why = if why.is_empty() { String::new() } else { format!(": {}", printable(why)) };
+        eprintln!("\nDetached{why}. Session {name} runs on; `vo-login -r {name}` comes back to it.");
+    };
     match end {
         End::Closed(TtyClosed { code: Some(code), why }) => {
             if SessionFile::path(&session.dir).exists()
@@ -80,41 +111,38 @@ pub(crate) fn run(session: &Session, mut master: Master, signals: &Signals, join
             }
             Ok(code)
         }
-        End::Closed(TtyClosed { code: None, .. }) => {
-            eprintln!("\nDetached. Session {name} runs on; `vo-login -r {name}` comes back to it.");
+        End::Closed(TtyClosed { code: None, why }) => {
+            detached(&why);
+            Ok(ExitCode::Success.number())
+        }
+        End::Keys => {
+            detached("");
             Ok(ExitCode::Success.number())
         }
         // A master that ended the session may be gone before it could say so.
         End::Gone(_) if !SessionFile::path(&session.dir).exists() => Ok(ExitCode::Success.number()),
-        End::Gone(error) => Err(error),
+        End::Gone(error) => {
+            eprintln!();
+            Err(error)
+        }
         End::Hangup => Ok(128 + Signal::SIGHUP as i32),
-        End::Signal(signal) => Ok(128 + signal as i32),
+        End::Signal(signal) => {
+            detached("");
+            Ok(128 + signal as i32)
+        }
     }
 }
 
-fn join(master: &mut Master, signals: &Signals, joined: Joined, prompt_mark: &Path) -> Result<End> {
+fn join(master: &mut Master, signals: &Signals, keys: &mut Keys, modes: &mut Modes) -> Result<End> {
     let stdin = io::stdin();
     let mut screen = io::stdout().lock();
     let lost = |e: Errno| Error::system("cannot wait for the terminal", e);
-    let mut request = request();
-    let (rows, cols) = (request.rows, request.cols);
-    if joined == Joined::Again {
-        // Programs that use the whole screen draw it anew when its size changes.
-        request.cols = cols.saturating_sub(1).max(1);
-    }
-    master.send(&request)?;
-    if joined == Joined::Again {
-        master.send(&TtyResize { rows, cols })?;
-        if prompt_mark.exists() {
-            // The line editor needs a key for it.
-            const CTRL_L: u8 = 0x0c;
-            master.send(&TtyData { data: vec![CTRL_L] })?;
-        }
-    }
+    master.send(&request())?;
     loop {
         while let Some(frame) = master.buffered()? {
             if frame.kind == TtyData::KIND {
                 let TtyData { data } = read(&frame)?;
+                modes.follow(&data);
                 if screen.write_all(&data).and_then(|()| screen.flush()).is_err() {
                     return Ok(End::Hangup);
                 }
@@ -138,22 +166,36 @@ fn join(master: &mut Master, signals: &Signals, joined: Joined, prompt_mark: &Pa
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, PollTimeout::NONE) {
+        let left = keys.deadline().map_or(PollTimeout::NONE, |at| {
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut ready, left) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(lost(e)),
         }
         let [from_master, _, typed] = ready.map(|fd| fd.any().unwrap_or(false));
+        let mut data = keys.overdue(Instant::now());
+        let mut detach = false;
         if typed {
-            let mut keys = vec![0; 16 << 10];
-            match read_fd(stdin.as_fd(), &mut keys) {
+            let mut bytes = [0; 16 << 10];
+            match read_fd(stdin.as_fd(), &mut bytes) {
                 Ok(0) | Err(Errno::EIO) => return Ok(End::Hangup),
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(e) => return Err(lost(e)),
                 Ok(count) => {
-                    keys.truncate(count);
-                    master.send(&TtyData { data: keys })?;
+                    let Typed { keys: typed, detach: asked } =
+                        keys.typed(bytes.get(..count).unwrap_or_default(), Instant::now());
+                    data.extend(typed);
+                    detach = asked;
                 }
             }
+        }
+        if !data.is_empty() {
+            master.send(&TtyData { data })?;
+        }
+        if detach {
+            return Ok(End::Keys);
         }
         if from_master {
             master.fill()?;

@@ -1,25 +1,26 @@
 //! `vo-login` itself: starts, attaches to, talks to and lists sessions.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use jiff::tz::TimeZone;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use vo_lang::conf::parse_proxies;
 use vo_master::session::SessionFile;
+use vo_wire::control::{SessionDetail, ShowSession};
 
-use crate::attach::{self, Joined};
+use crate::attach;
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::script::{self, End, Source};
 use crate::sessions::{self, DEFAULT, Session, State};
 use crate::signals::Signals;
 use crate::start::{self, Started, Wishes};
-use crate::table::{JsonList, Side, Table, full_date, stdout, written};
+use crate::table::{JsonList, Side, Table, now_ms, span, stdout, written};
 
 /// How long a start waits for starters to call back, once the gateways have settled.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,12 +61,12 @@ pub(crate) struct Cli {
     #[arg(long)]
     keep: bool,
 
-    /// Come back to a session: attach to it, or bring it back if its master was killed
+    /// Come back to a session (without NAME, the only one): attach to it, or bring it back if its master was killed
     #[arg(short, long, value_name = "NAME", num_args = 0..=1, conflicts_with_all = ["conf", "proxies", "walltime", "system_ssh", "commands", "script", "keep"])]
     #[expect(clippy::option_option, reason = "-r, and -r NAME")]
     resume: Option<Option<String>>,
 
-    /// List sessions
+    /// List sessions: age, jobs (unfinished/all), who is attached, sites
     #[arg(short, long, conflicts_with_all = ["conf", "proxies", "walltime", "system_ssh", "session", "commands", "script", "keep", "resume"])]
     list: bool,
 
@@ -109,8 +110,11 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<i32> {
     let signals = Signals::catch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH, Signal::SIGCHLD])
         .map_err(|e| Error::system("cannot catch signals", e))?;
     if let Some(name) = &cli.resume {
-        let name = name.as_deref().or(cli.session.as_deref()).unwrap_or(DEFAULT);
-        return resume(&Session::named(name)?, &cli, &signals);
+        let session = match name.as_deref().or(cli.session.as_deref()) {
+            Some(name) => Session::named(name)?,
+            None => only_session()?,
+        };
+        return resume(&session, &cli, &signals);
     }
     let session = Session::named(cli.session.as_deref().unwrap_or(DEFAULT))?;
     match source(&cli)? {
@@ -164,7 +168,7 @@ fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
     eprintln!(
         "Welcome to your grid environment.\nTo shut down the environment, type \"exit\". To detach from it, type \"detach\"."
     );
-    attach::run(session, master, signals, Joined::First)
+    attach::run(session, master, signals)
 }
 
 fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
@@ -174,11 +178,20 @@ fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
             .hint(format!("`vo-login -s {} -c COMMANDS` talks to a session that runs", session.name)));
     }
     let master = match session.state()? {
-        State::Running(master) => master,
+        State::Running(master) => {
+            not_inside(session)?;
+            master
+        }
         State::Absent => return session.connect().map(|_| ExitCode::Success.number()),
         State::Stale => {
-            eprintln!("Bringing session {} back.", session.name);
+            eprintln!("Session {}'s master was killed. Bringing the session back.", session.name);
             let mut master = start::recover(session)?;
+            let jobs = session.connect().and_then(|mut master| master.ask::<_, SessionDetail>(&ShowSession {}))?.jobs;
+            eprintln!(
+                "It has all of its jobs: {} unfinished, {} in all. The grid shell is a new one; what ran in the old one has ended.",
+                jobs.unfinished(),
+                jobs.total()
+            );
             // Sites that can't be reached now may be later: the session is not given up for them.
             match start::follow(&mut master, signals, cli.patience(), cli.verbose) {
                 Ok(Started::Up) => {}
@@ -188,7 +201,52 @@ fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
             master
         }
     };
-    attach::run(session, master, signals, Joined::Again)
+    attach::run(session, master, signals)
+}
+
+/// The session that `-r` without a name means: the only one.
+fn only_session() -> Result<Session> {
+    let mut all = sessions::all()?;
+    match (all.pop(), all.pop()) {
+        (Some((session, _)), None) => Ok(session),
+        (None, _) => Session::named(DEFAULT),
+        _ => {
+            table()?.write(&mut io::stderr()).map_err(|e| Error::system("cannot write to standard error", e))?;
+            Err(Error::usage("there are several sessions").hint("`vo-login -r NAME` comes back to one of them"))
+        }
+    }
+}
+
+/// A session within its own terminal would show itself without end.
+fn not_inside(session: &Session) -> Result<()> {
+    /// Sessions within sessions that are looked through.
+    const DEPTH: usize = 16;
+    let refused = || Error::usage(format!("this terminal is itself shown in session {}", session.name));
+    let Some(mut device) = attach::place().map(|place| place.device) else {
+        return Ok(());
+    };
+    let details: Vec<(Session, SessionDetail)> = sessions::all()?
+        .into_iter()
+        .filter_map(|(session, master)| Some((session, master?.ask(&ShowSession {}).ok()?)))
+        .collect();
+    for _ in 0..DEPTH {
+        let Some((around, detail)) = details.iter().find(|(_, detail)| detail.terminal == Some(device)) else {
+            break;
+        };
+        if around.dir == session.dir {
+            return Err(refused().hint("`detach` leaves it"));
+        }
+        // A session that nobody sees is shown nowhere.
+        let Some(place) = &detail.attached else { break };
+        device = place.device;
+    }
+    if env::var_os("VO_SESSION_DIR").is_some_and(|dir| session.dir == dir) {
+        return Err(refused().hint(format!(
+            "VO_SESSION_DIR says so; if it is wrong, `env -u VO_SESSION_DIR vo-login -r {}`",
+            session.name
+        )));
+    }
+    Ok(())
 }
 
 fn batch(session: &Session, cli: &Cli, source: Source, signals: &Signals) -> Result<i32> {
@@ -266,45 +324,107 @@ struct SessionJson<'a> {
     state: &'static str,
     pid: Option<u32>,
     created_ms: Option<u64>,
-    sites: Vec<String>,
+    sites: &'a [String],
+    unfinished: Option<u32>,
+    jobs: Option<u32>,
+    attached: Option<AttachedJson<'a>>,
     directory: String,
 }
 
-fn list(json: bool) -> Result<()> {
-    let mut list = JsonList::new(stdout());
+#[derive(Serialize)]
+struct AttachedJson<'a> {
+    terminal: &'a str,
+    since_ms: Option<u64>,
+}
+
+/// A session in listings.
+struct Listed {
+    session: Session,
+    pid: Option<u32>,
+    created_ms: Option<u64>,
+    sites: Vec<String>,
+    /// If its master answers.
+    detail: Option<SessionDetail>,
+}
+
+impl Listed {
+    fn all() -> Result<Vec<Listed>> {
+        let listed = |(session, master): (Session, Option<Master>)| {
+            let file = SessionFile::read(&session.dir).ok();
+            Listed {
+                pid: master.as_ref().map(|master| master.welcome.pid),
+                created_ms: file.as_ref().map(|file| file.created_ms),
+                sites: file
+                    .and_then(|file| file.read_conf().ok())
+                    .map(|conf| conf.sites.into_iter().map(|site| site.name).collect())
+                    .unwrap_or_default(),
+                detail: master.and_then(|mut master| master.ask(&ShowSession {}).ok()),
+                session,
+            }
+        };
+        Ok(sessions::all()?.into_iter().map(listed).collect())
+    }
+
+    fn state(&self) -> &'static str {
+        if self.pid.is_some() { "running" } else { "stale" }
+    }
+}
+
+/// The sessions, for people.
+fn table() -> Result<Table> {
     let mut table = Table::new(&[
         ("SESSION", Side::Left),
         ("STATE", Side::Left),
         ("PID", Side::Right),
-        ("STARTED", Side::Left),
+        ("AGE", Side::Right),
+        ("JOBS", Side::Right),
+        ("ATTACHED", Side::Left),
         ("SITES", Side::Left),
     ]);
-    for (session, master) in sessions::all()? {
-        let file = SessionFile::read(&session.dir).ok();
-        let state = if master.is_some() { "running" } else { "stale" };
-        let pid = master.as_ref().map(|master| master.welcome.pid);
-        let created_ms = file.as_ref().map(|file| file.created_ms);
-        let conf = file.and_then(|file| file.read_conf().ok());
-        let sites: Vec<String> =
-            conf.map(|conf| conf.sites.into_iter().map(|site| site.name).collect()).unwrap_or_default();
-        if json {
-            let directory = session.dir.to_string_lossy().into_owned();
-            list.push(&SessionJson { session: &session.name, state, pid, created_ms, sites, directory })?;
-        } else {
-            let started = created_ms.map_or_else(String::new, |ms| full_date(ms, &TimeZone::system()));
-            let pid = pid.map_or_else(|| "-".into(), |pid| pid.to_string());
-            table.row(vec![session.name.clone(), state.into(), pid, started, sites.join(",")]);
+    let now = now_ms();
+    for listed in Listed::all()? {
+        let unknown = || "-".to_owned();
+        table.row(vec![
+            listed.session.name.clone(),
+            listed.state().into(),
+            listed.pid.map_or_else(unknown, |pid| pid.to_string()),
+            listed.created_ms.map_or_else(unknown, |ms| span(now.saturating_sub(ms))),
+            listed.detail.as_ref().map_or_else(unknown, |d| format!("{}/{}", d.jobs.unfinished(), d.jobs.total())),
+            listed.detail.as_ref().and_then(|d| d.attached.as_ref()).map_or_else(unknown, |place| place.name.clone()),
+            listed.sites.join(","),
+        ]);
+    }
+    Ok(table)
+}
+
+fn list(json: bool) -> Result<()> {
+    if !json {
+        let table = table()?;
+        if table.len() == 0 {
+            eprintln!("No sessions.");
+            return Ok(());
         }
+        return table.write(&mut io::stdout()).map_err(written);
     }
-    if json {
-        return list.end();
+    let mut list = JsonList::new(stdout());
+    for listed in Listed::all()? {
+        let detail = listed.detail.as_ref();
+        list.push(&SessionJson {
+            session: &listed.session.name,
+            state: listed.state(),
+            pid: listed.pid,
+            created_ms: listed.created_ms,
+            sites: &listed.sites,
+            unfinished: detail.map(|detail| detail.jobs.unfinished()),
+            jobs: detail.map(|detail| detail.jobs.total()),
+            attached: detail.and_then(|detail| {
+                let place = detail.attached.as_ref()?;
+                Some(AttachedJson { terminal: &place.name, since_ms: detail.attached_ms })
+            }),
+            directory: listed.session.dir.to_string_lossy().into_owned(),
+        })?;
     }
-    if table.len() > 0 {
-        table.write(&mut io::stdout()).map_err(written)?;
-    } else {
-        eprintln!("No sessions.");
-    }
-    Ok(())
+    list.end()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The grid commands. Each is one function of its arguments, whatever name it was called by: `q`, `condor_q`, `vo q`, a line of
 //! the grid shell.
 
+mod detach;
 mod exit;
 mod help;
 mod jobs;
@@ -54,6 +55,7 @@ commands! {
     ["sites"], "[SITE…]", pool::Sites => pool::sites;
     ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
     ["login"], "[SITE…]", login::Login => login::run;
+    ["detach"], "", detach::Detach => detach::run;
     ["exit"], "[--force]", exit::Exit => exit::run;
     ["help"], "[COMMAND]", help::Help => help::run;
 }

@@ -1,11 +1,10 @@
 //! The grid shell: reads lines with editing, history and completion, and has them run by the user's own shell, in which grid commands
-//! are programs and functions. `exit` and `detach` are its own.
+//! are programs and functions. `exit` is its own.
 
 mod complete;
 mod coshell;
 
 use std::env;
-use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,7 +15,6 @@ use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
 use vo_wire::control::Question;
 
-use crate::attach;
 use crate::error::{Error, ExitCode, Result};
 use crate::script::prelude;
 use crate::sessions::{Session, State};
@@ -35,8 +33,7 @@ enum Line<'a> {
     Exit {
         force: bool,
     },
-    Detach,
-    /// A misuse of the two.
+    /// A misuse of it.
     Wrong(&'static str),
     /// The user's shell knows.
     Run(&'a str),
@@ -48,8 +45,6 @@ fn meaning(line: &str) -> Line<'_> {
         ["exit" | "logout"] => Line::Exit { force: false },
         ["exit" | "logout", "--force" | "-f" | "-force"] => Line::Exit { force: true },
         ["exit" | "logout", ..] if !line.contains([';', '|', '&', '<', '>']) => Line::Wrong("usage: exit [--force]"),
-        ["detach"] => Line::Detach,
-        ["detach", ..] if !line.contains([';', '|', '&', '<', '>']) => Line::Wrong("usage: detach"),
         _ => Line::Run(line),
     }
 }
@@ -84,12 +79,8 @@ pub(crate) fn run() -> Result<i32> {
     let _ = editor.load_history(&history);
     let prompt = format!("{}(grid)% ", host());
     loop {
-        // Without it, the prompt only stays undrawn.
-        let _ = File::create(session.prompt_mark());
         fresh_line();
-        let read = editor.readline(&prompt);
-        let _ = fs::remove_file(session.prompt_mark());
-        let line = match read {
+        let line = match editor.readline(&prompt) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => "exit".into(),
@@ -120,11 +111,6 @@ pub(crate) fn run() -> Result<i32> {
             Line::Exit { force } => {
                 if leave(&session, force, &signals)? {
                     return Ok(ExitCode::Success.number());
-                }
-            }
-            Line::Detach => {
-                if let Err(error) = detach(&session) {
-                    eprintln!("{error}");
                 }
             }
             Line::Wrong(usage) => eprintln!("{usage}"),
@@ -189,25 +175,18 @@ fn leave(session: &Session, mut force: bool, signals: &Signals) -> Result<bool> 
     }
 }
 
-/// Sends the attached client away: whoever attaches takes the terminal over, and we let go of it at once.
-fn detach(session: &Session) -> Result<()> {
-    session.connect()?.send(&attach::request())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn exit_and_detach_are_ours_only_when_alone() {
+    fn exit_is_ours_only_when_alone() {
         let check = |line: &str, expected: Line<'_>| assert_eq!(meaning(line), expected, "{line:?}");
         check("exit", Line::Exit { force: false });
         check(" logout ", Line::Exit { force: false });
         check("exit --force", Line::Exit { force: true });
         check("exit 3", Line::Wrong("usage: exit [--force]"));
-        check("detach", Line::Detach);
-        check("detach x", Line::Wrong("usage: detach"));
-        for line in ["", "exits", "(exit 3)", "exit || true", "exit; ls", "echo exit", "detach; ls"] {
+        for line in ["", "exits", "(exit 3)", "exit || true", "exit; ls", "echo exit", "detach"] {
             check(line, Line::Run(line));
         }
     }

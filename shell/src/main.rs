@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod error;
 mod gridshell;
+mod keys;
 mod script;
 mod sessions;
 mod signals;

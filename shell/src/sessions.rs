@@ -96,11 +96,6 @@ impl Session {
         self.dir.join("shell/bin")
     }
 
-    /// A file that is there while the grid shell reads a line, so that one who attaches can have the prompt drawn anew.
-    pub(crate) fn prompt_mark(&self) -> PathBuf {
-        self.dir.join("shell/prompt")
-    }
-
     /// Puts the grid commands into [`Session::bin`], as links to `program`.
     pub(crate) fn install_commands(&self, program: &Path) -> Result<()> {
         let bin = self.bin();

@@ -134,8 +134,6 @@ pub(crate) fn recover(session: &Session) -> Result<Master> {
     file.agents = agents(&file.program);
     file.write(&session.dir).map_err(broken)?;
     session.install_commands(&file.program)?;
-    // The grid shell that was there died with its master's terminal.
-    let _ = fs::remove_file(session.prompt_mark());
     launch(session)
 }
 

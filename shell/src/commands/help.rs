@@ -18,7 +18,6 @@ pub(crate) struct Help {
 pub(super) fn run(arguments: Help) -> Result<ExitCode> {
     let text = match arguments.command.as_deref() {
         None => overview(),
-        Some("detach") => DETACH.into(),
         Some(name) => match find(name) {
             Some(command) => command.manual().render_long_help().to_string(),
             None => return Err(Error::usage(format!("there is no grid command {name:?}")).hint("`help` lists them")),
@@ -29,12 +28,6 @@ pub(super) fn run(arguments: Help) -> Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-const DETACH: &str = "\
-detach
-
-Leaves the session running and gives the terminal back. `vo-login -r NAME` comes back to it, as it was.
-";
-
 /// The commands, a line each.
 fn overview() -> String {
     let mut text = String::from("Grid commands:\n");
@@ -43,7 +36,6 @@ fn overview() -> String {
         let usage = format!("{} {}", command.name(), command.operands);
         text += &format!("  {usage:<18} {about}\n");
     }
-    text += "  detach             Leaves the session running and gives the terminal back\n";
     text += "\n`help COMMAND` tells all about one; each also answers to --help, and to HTCondor's name where it has one\n\
              (condor_submit, condor_status, condor_q, condor_wait, condor_rm, condor_history). `vo COMMAND` always means ours.\n\
              Any other line runs in your own shell.\n";

@@ -22,8 +22,7 @@ use crate::sessions::{Session, State};
 /// Most job ids that are offered at once.
 const OFFERED_JOBS: u32 = 100;
 /// Words that the user's shell knows by itself.
-const BUILTINS: [&str; 12] =
-    ["alias", "bg", "cd", "detach", "echo", "exit", "export", "fg", "jobs", "kill", "set", "unset"];
+const BUILTINS: [&str; 11] = ["alias", "bg", "cd", "echo", "exit", "export", "fg", "jobs", "kill", "set", "unset"];
 
 /// Answers for the lines of a session's grid shell.
 pub(super) struct Lines {

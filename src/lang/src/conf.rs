@@ -46,7 +46,14 @@ pub struct SessionConf {
     pub listen_ports: Option<Ports>,
     /// Most bytes kept of each output file of a job; no limit unless set.
     pub max_output: Option<u64>,
+    /// Keys that detach a terminal; see [`parse_detach_keys`].
+    pub detach_keys: Vec<u8>,
 }
+
+/// Unused by line editors, and harmless where it comes through: `ctrl-^ d`.
+const DETACH_KEYS: &[u8] = b"\x1ed";
+/// Most keys that detach.
+const MAX_KEYS: usize = 4;
 
 impl Default for SessionConf {
     fn default() -> Self {
@@ -58,6 +65,7 @@ impl Default for SessionConf {
             lease: Duration::from_secs(30 * 60),
             listen_ports: None,
             max_output: None,
+            detach_keys: DETACH_KEYS.to_vec(),
         }
     }
 }
@@ -200,6 +208,36 @@ pub fn parse_ports(text: &str) -> Result<Ports, &'static str> {
     }
 }
 
+/// Reads keys such as `ctrl-^ d` as the bytes that a terminal sends for them; `none` is none. The first one is typed with Ctrl, since
+/// it is held back until the next one shows what it means.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_detach_keys(text: &str) -> Result<Vec<u8>, &'static str> {
+    const EXPECTED: &str = "`none`, or up to 4 keys such as `ctrl-^ d`, the first of them with ctrl-";
+    const ESCAPE: u8 = 0x1b;
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let key = |word: &str| {
+        let byte = match (word.strip_prefix("ctrl-").unwrap_or(word), word.starts_with("ctrl-")) {
+            ("space", true) => 0,
+            (key, ctrl) => match key.as_bytes() {
+                [letter @ (b'@'..=b'_' | b'a'..=b'z')] if ctrl => letter & 0x1f,
+                [key @ b'!'..=b'~'] if !ctrl => *key,
+                _ => return Err(EXPECTED),
+            },
+        };
+        // Cursor keys begin with it.
+        if byte == ESCAPE { Err(EXPECTED) } else { Ok(byte) }
+    };
+    let keys = text.split_whitespace().map(key).collect::<Result<Vec<u8>, _>>()?;
+    match keys.first() {
+        Some(0..b' ') if keys.len() <= MAX_KEYS => Ok(keys),
+        _ => Err(EXPECTED),
+    }
+}
+
 impl Conf {
     /// Reads a vo.conf of either form; a line with `=` or a `[table]` makes it TOML.
     ///
@@ -248,7 +286,7 @@ fn is_toml(text: &str) -> bool {
 }
 
 const SESSION_KEYS: &[&str] =
-    &["heartbeat", "missed_heartbeats", "on_missed", "idle", "lease", "listen_ports", "max_output"];
+    &["heartbeat", "missed_heartbeats", "on_missed", "idle", "lease", "listen_ports", "max_output", "detach_keys"];
 const SITE_KEYS: &[&str] = &[
     "gateway",
     "name",
@@ -372,6 +410,7 @@ impl Reader<'_> {
                 "lease" => self.duration(value).map(|v| session.lease = v),
                 "listen_ports" => self.read(value, parse_ports).map(|v| session.listen_ports = Some(v)),
                 "max_output" => self.size(value).map(|v| session.max_output = Some(v)),
+                "detach_keys" => self.read(value, parse_detach_keys).map(|v| session.detach_keys = v),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
             };
         }
@@ -735,6 +774,7 @@ idle = "10m"
 lease = "1h"
 listen_ports = "40000-40100"
 max_output = "2G"
+detach_keys = "ctrl-a  ctrl-D"
 
 [[site]]
 gateway = "ewalker@tg-login.ncsa.example.org:2200"
@@ -785,6 +825,7 @@ max_core_hours = 5_000
             lease: Duration::from_secs(3_600),
             listen_ports: Some(Ports { first: 40_000, last: 40_100 }),
             max_output: Some(2 << 30),
+            detach_keys: vec![1, 4],
         };
         let conf = conf.unwrap();
         assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));
@@ -889,6 +930,31 @@ max_core_hours = 5_000
             (site.proxies, site.walltime, site.system_ssh),
             (Some(proxies), Some(Duration::from_secs(60)), true)
         );
+    }
+
+    #[test]
+    fn keys_that_detach() {
+        let check = |text: &str, keys: &[u8]| assert_eq!(parse_detach_keys(text).as_deref(), Ok(keys), "{text}");
+        check("none", b"");
+        check("ctrl-^ d", &SessionConf::default().detach_keys);
+        check(" ctrl-space  ctrl-q ", b"\0\x11");
+        check("ctrl-A ctrl-a D ]", b"\x01\x01D]");
+        check("ctrl-\\", b"\x1c");
+        // The first key without Ctrl, an escape, no key, too many.
+        let bad = [
+            "",
+            "d",
+            "d ctrl-a",
+            "ctrl-[ d",
+            "ctrl-a ctrl-[",
+            "ctrl-",
+            "ctrl-é",
+            "ctrl-1",
+            "^a",
+            "ctrl-a b c d e",
+            "None",
+        ];
+        bad.iter().for_each(|text| assert!(parse_detach_keys(text).is_err(), "{text}"));
     }
 
     #[test]

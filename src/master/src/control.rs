@@ -13,6 +13,7 @@ use vo_net::frames::FrameSource;
 use vo_wire::Frame;
 
 use crate::session::SocketPath;
+use crate::terminal::Credit;
 
 /// Clients at once: a script that forgets to close must not take our file descriptors.
 const MOST_CLIENTS: usize = 256;
@@ -26,20 +27,33 @@ pub(crate) enum Told {
     Closed(u64),
 }
 
-/// The way to a client. What is sent is bounded by who sends: listings go page by page.
+/// Bytes for a client.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Vec<u8>,
+    /// Dropped when they have been written, or never will be; without it, the master is told.
+    pub(crate) credit: Option<Credit>,
+}
+
+/// The way to a client. What is sent is bounded by who sends: listings go page by page, a terminal's output by credit.
 #[derive(Clone, Debug)]
-pub(crate) struct Outbox(mpsc::UnboundedSender<Vec<u8>>);
+pub(crate) struct Outbox(mpsc::UnboundedSender<Piece>);
 
 impl Outbox {
     /// A way, and its other end.
-    pub(crate) fn new() -> (Outbox, mpsc::UnboundedReceiver<Vec<u8>>) {
+    pub(crate) fn new() -> (Outbox, mpsc::UnboundedReceiver<Piece>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Outbox(sender), receiver)
     }
 
     /// Sends bytes; to a client that has gone, nothing.
     pub(crate) fn send(&self, bytes: Vec<u8>) {
-        let _ = self.0.send(bytes);
+        let _ = self.0.send(Piece { bytes, credit: None });
+    }
+
+    /// Sends a terminal's output. False if the client has gone.
+    pub(crate) fn show(&self, bytes: Vec<u8>, credit: Credit) -> bool {
+        self.0.send(Piece { bytes, credit: Some(credit) }).is_ok()
     }
 }
 
@@ -95,10 +109,13 @@ async fn converse(id: u64, stream: UnixStream, tell: &mpsc::Sender<Told>) -> io:
         Ok(())
     };
     let writing = async {
-        while let Some(bytes) = outgoing.recv().await {
+        let mut untold = false;
+        while let Some(Piece { bytes, credit }) = outgoing.recv().await {
             write.write_all(&bytes).await?;
-            if outgoing.is_empty() {
+            untold |= credit.is_none();
+            if untold && outgoing.is_empty() {
                 tell.send(Told::Drained(id)).await.map_err(gone)?;
+                untold = false;
             }
         }
         Ok(())

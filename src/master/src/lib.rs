@@ -10,6 +10,7 @@ mod journal;
 mod listing;
 mod master;
 mod outputs;
+pub mod screen;
 pub mod session;
 mod site;
 mod terminal;

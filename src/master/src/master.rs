@@ -41,7 +41,7 @@ use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
 use crate::session::{self, SessionFile};
 use crate::site::{self, Problem, Route, Trouble, Way};
-use crate::terminal::{self, Terminal};
+use crate::terminal::Terminal;
 
 /// Inputs that wait for the master's task; more wait where they come from.
 const QUEUE: usize = 1024;
@@ -80,7 +80,8 @@ enum Input {
     Site(SiteId, site::Told),
     Client(control::Told),
     Journal(journal::Told),
-    Terminal(terminal::Told),
+    /// The grid shell ended.
+    ShellEnded(i32),
     /// Attempts with their files, ready to go; and those whose files can't be read.
     Prepared {
         key: StarterKey,
@@ -215,7 +216,7 @@ pub(crate) struct Master {
     last_question: u64,
     events: VecDeque<SiteEvent>,
     terminal: Option<Terminal>,
-    terminal_out: mpsc::Sender<terminal::Told>,
+    shell_ended: mpsc::Sender<i32>,
     files: Arc<Files>,
     event_logs: EventLogs,
     /// Results whose outputs came with them, to be written by the next group.
@@ -244,9 +245,9 @@ struct Ending {
 /// Runs the master in `dir`.
 pub(crate) async fn run(dir: &Path, mut ready: File) -> ExitCode {
     let (input_sender, mut inputs) = mpsc::channel(QUEUE);
-    let (terminal_out, mut terminal_told) = mpsc::channel(16);
+    let (shell_ended, mut shells_end) = mpsc::channel(1);
     let (control_sender, mut control_told) = mpsc::channel(QUEUE);
-    let started = Master::start(dir, input_sender, terminal_out);
+    let started = Master::start(dir, input_sender, shell_ended);
     let listening = started.and_then(|master| {
         let listener = control::listen(dir).map_err(|e| format!("cannot listen in {}: {e}", dir.display()))?;
         Ok((master, listener))
@@ -276,7 +277,7 @@ pub(crate) async fn run(dir: &Path, mut ready: File) -> ExitCode {
             _ = term.recv() => break,
             _ = hang_up.recv() => break,
             Some(told) = control_told.recv() => master.take(Input::Client(told)),
-            Some(told) = terminal_told.recv() => master.take(Input::Terminal(told)),
+            Some(code) = shells_end.recv() => master.take(Input::ShellEnded(code)),
             _ = inputs.recv_many(&mut burst, BURST) => burst.drain(..).for_each(|input| master.take(input)),
             () = tokio::time::sleep_until(deadline.into()) => {}
         }
@@ -287,7 +288,7 @@ pub(crate) async fn run(dir: &Path, mut ready: File) -> ExitCode {
                 while !master.clients.is_empty() {
                     tokio::select! {
                         Some(told) = control_told.recv() => master.take(Input::Client(told)),
-                        Some(told) = terminal_told.recv() => master.take(Input::Terminal(told)),
+                        Some(code) = shells_end.recv() => master.take(Input::ShellEnded(code)),
                         else => return,
                     }
                 }
@@ -321,11 +322,7 @@ fn random_hex<const BYTES: usize>() -> Result<String, String> {
 }
 
 impl Master {
-    fn start(
-        dir: &Path,
-        inputs: mpsc::Sender<Input>,
-        terminal_out: mpsc::Sender<terminal::Told>,
-    ) -> Result<Master, String> {
+    fn start(dir: &Path, inputs: mpsc::Sender<Input>, shell_ended: mpsc::Sender<i32>) -> Result<Master, String> {
         let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} in {}: {e}", dir.display());
         session::private_dir(dir).map_err(|e| e.to_string())?;
         let session = SessionFile::read(dir).map_err(|e| failed("read session.toml", &e))?;
@@ -395,7 +392,7 @@ impl Master {
             last_question: 0,
             events: VecDeque::new(),
             terminal: None,
-            terminal_out,
+            shell_ended,
             files: Arc::new(Files::default()),
             event_logs,
             whole: Vec::new(),
@@ -452,12 +449,7 @@ impl Master {
             Input::Site(site, told) => self.site_told(site, told),
             Input::Client(told) => self.client_told(told),
             Input::Journal(told) => self.journal_told(told),
-            Input::Terminal(terminal::Told::Output(bytes)) => {
-                if let Some(terminal) = &self.terminal {
-                    terminal.show(bytes);
-                }
-            }
-            Input::Terminal(terminal::Told::Ended(code)) => {
+            Input::ShellEnded(code) => {
                 if let Some(mut terminal) = self.terminal.take() {
                     terminal.close(Some(code), "the grid shell ended");
                 }

@@ -791,6 +791,57 @@ pub struct Attach {
     /// Its directory.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub directory: Vec<u8>,
+    /// The terminal that attaches.
+    #[n(4)]
+    pub from: Option<Place>,
+}
+
+/// A person's terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Place {
+    /// In words: `pts/3`, `pts/4 (SSH from 192.0.2.7)`.
+    #[n(0)]
+    pub name: String,
+    /// Its device number.
+    #[n(1)]
+    pub device: u64,
+}
+
+/// Detach whoever is attached: [`Detached`], then [`Done`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Detach {
+    /// Whose wish it is.
+    #[n(0)]
+    pub from: Option<Place>,
+}
+
+/// What was detached.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Detached {
+    /// In words; none if nothing was attached.
+    #[n(0)]
+    pub place: Option<String>,
+}
+
+/// What is known of the session: [`SessionDetail`], then [`Done`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ShowSession {}
+
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionDetail {
+    /// All of its jobs, by state.
+    #[n(0)]
+    pub jobs: Counts,
+    /// Whoever is attached.
+    #[n(1)]
+    pub attached: Option<Place>,
+    /// Attached since, if anyone is.
+    #[n(2)]
+    pub attached_ms: Option<u64>,
+    /// Device number of the grid shell's own terminal, if it runs.
+    #[n(3)]
+    pub terminal: Option<u64>,
 }
 
 /// `NAME=value`, as bytes.
@@ -823,7 +874,7 @@ pub struct TtyClosed {
     /// The shell's exit code, if it ended; none if another terminal took over or it was detached.
     #[n(0)]
     pub code: Option<i32>,
-    /// In words.
+    /// In words: a fragment, such as `attached from pts/4`.
     #[n(1)]
     pub why: String,
 }
@@ -834,5 +885,6 @@ kinds! {
     0x040d => JobRows, 0x040e => ListClusters, 0x040f => ClusterRows, 0x0410 => ListPool, 0x0411 => StarterRows,
     0x0412 => ListSites, 0x0413 => SiteRows, 0x0414 => ListProxies, 0x0415 => ProxyRows, 0x0416 => Remove, 0x0417 => Removed,
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
-    0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login,
+    0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login, 0x0422 => Detach, 0x0423 => Detached,
+    0x0424 => ShowSession, 0x0425 => SessionDetail,
 }

@@ -139,6 +139,8 @@ impl Master {
             ctl::ShowJob::KIND => self.show_job(id, frame.read::<ctl::ShowJob>()?.job),
             ctl::EndSession::KIND => self.end_asked(id, frame.read::<ctl::EndSession>()?.force),
             ctl::Attach::KIND => self.attach(id, &frame.read()?),
+            ctl::Detach::KIND => self.detach_asked(id, frame.read::<ctl::Detach>()?.from),
+            ctl::ShowSession::KIND => self.show_session(id),
             kind => return Err(WireError::Unexpected(kind)),
         }
         Ok(())
@@ -378,21 +380,51 @@ impl Master {
     // ---- the terminal ----
 
     fn attach(&mut self, id: u64, attach: &ctl::Attach) {
-        if self.terminal.is_none() {
-            let told = self.terminal_out.clone();
-            let started = Terminal::start(&self.session.program, &self.session.name, &self.dir, attach, told);
-            match started {
-                Ok(terminal) => self.terminal = Some(terminal),
-                Err(why) => {
-                    if let Some(client) = self.clients.get_mut(&id) {
-                        client.failed(Fault::System, why, None);
-                    }
-                    return;
-                }
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let (outbox, now_ms) = (client.outbox.clone(), unix_ms());
+        let attached = match &mut self.terminal {
+            Some(terminal) => terminal.attach(id, outbox, attach, now_ms, true),
+            None => {
+                let ended = self.shell_ended.clone();
+                let SessionFile { program, name, .. } = &self.session;
+                let started = Terminal::start(program, name, &self.dir, (id, outbox), attach, now_ms, ended);
+                started.map(|terminal| self.terminal = Some(terminal))
             }
+        };
+        if let Err(why) = attached {
+            client.failed(Fault::System, why, None);
         }
-        if let (Some(terminal), Some(client)) = (&mut self.terminal, self.clients.get(&id)) {
-            terminal.attach(id, client.outbox.clone(), attach);
+    }
+
+    fn detach_asked(&mut self, id: u64, from: Option<ctl::Place>) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        // Asked for at the terminal itself, it needs no explanation.
+        let own = self.terminal.as_ref().and_then(Terminal::device);
+        let why = match from {
+            Some(place) if Some(place.device) != own => format!("asked for at {}", place.name),
+            Some(_) | None => String::new(),
+        };
+        let place = self.terminal.as_mut().and_then(|terminal| terminal.close(None, &why));
+        client.send(&ctl::Detached { place });
+        client.done();
+    }
+
+    fn show_session(&mut self, id: u64) {
+        let terminal = self.terminal.as_ref();
+        let (attached, attached_ms) = terminal.and_then(Terminal::attached).unzip();
+        let detail = ctl::SessionDetail {
+            jobs: counts(&self.pool.counts(&Select::default())),
+            attached,
+            attached_ms,
+            terminal: terminal.and_then(Terminal::device),
+        };
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.send(&detail);
+            client.done();
         }
     }
 

@@ -46,7 +46,7 @@ impl Bench {
         Bench { master, inputs, dir }
     }
 
-    fn client(&mut self) -> mpsc::UnboundedReceiver<Vec<u8>> {
+    fn client(&mut self) -> mpsc::UnboundedReceiver<control::Piece> {
         let (outbox, sent) = Outbox::new();
         self.master.take(Input::Client(control::Told::Opened(1, outbox)));
         let protocol = vo_wire::PROTOCOL;
@@ -78,12 +78,29 @@ impl Bench {
     }
 }
 
-fn kinds(sent: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Vec<u16> {
+fn kinds<T: Bytes>(sent: &mut mpsc::UnboundedReceiver<T>) -> Vec<u16> {
     let mut reader = FrameReader::new();
-    while let Ok(bytes) = sent.try_recv() {
-        reader.buffer().extend(bytes);
+    while let Ok(piece) = sent.try_recv() {
+        reader.buffer().extend(piece.bytes());
     }
     std::iter::from_fn(|| reader.next_frame().unwrap()).map(|frame| frame.kind).collect()
+}
+
+/// What clients and sites are sent.
+trait Bytes {
+    fn bytes(self) -> Vec<u8>;
+}
+
+impl Bytes for Vec<u8> {
+    fn bytes(self) -> Vec<u8> {
+        self
+    }
+}
+
+impl Bytes for control::Piece {
+    fn bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 #[test]

@@ -65,3 +65,37 @@ fn a_master_killed_with_92_of_120_jobs_done_has_them_all_and_runs_none_again() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_master_killed_again_and_again_counts_each_job_once() {
+    const JOBS: usize = 400;
+    let home = Home::new();
+    home.script("job.sh", "#!/bin/sh\nsleep 0.1\necho $1\n");
+    home.write(
+        "t.sub",
+        format!("executable = job.sh\narguments = $(Process)\noutput = out.$(Process)\nlog = events\nqueue {JOBS}\n"),
+    );
+    home.vo(["-s", "t", "-n", "1:4", "--keep", "-c", "submit t.sub"]).ok();
+    let mut done = 0;
+    for round in 0..8 {
+        done = wait_until("more results", seconds(60), || Some(completed(&home)).filter(|&now| now > done + 10));
+        assert!(done < JOBS, "there is something left to kill in round {round}");
+        kill_nine(master(&home));
+        bring_back(&home);
+        assert!(completed(&home) >= done, "nothing that was told is taken back");
+    }
+    home.vo(["-s", "t", "-c", "wait --timeout 100s"]).ok().says([&*format!("{JOBS} of {JOBS} job(s) succeeded")]);
+    for job in 0..JOBS {
+        assert_eq!(home.read(format!("out.{job}")), format!("{job}\n"));
+    }
+    let events = home.read("events");
+    let mut ended: Vec<usize> = events
+        .lines()
+        .filter(|line| line.starts_with("005 (001."))
+        .map(|line| line.split('.').nth(1).and_then(|proc| proc.parse().ok()).unwrap())
+        .collect();
+    ended.sort_unstable();
+    assert_eq!(ended, (0..JOBS).collect::<Vec<_>>(), "the event log tells of each end once");
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -335,8 +335,8 @@ fn count(home: &Home, plan: &Plan, tally: &mut Tally) {
         ends[proc] += 1;
         tally.logged += 1;
     }
-    let twice: Vec<_> = (0..plan.jobs).filter(|job| ends[*job] > 1).collect();
-    assert!(twice.is_empty(), "the event log ends {twice:?} more than once");
+    let otherwise: Vec<_> = (0..plan.jobs).filter(|job| ends[*job] != 1).map(|job| (job, ends[job])).collect();
+    assert!(otherwise.is_empty(), "the event log does not tell of one end: {otherwise:?}");
 
     let ledger = ledger();
     let of = |what: &str| ledger.iter().filter(|(word, ..)| word == what).count();

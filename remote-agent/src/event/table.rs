@@ -169,7 +169,7 @@ fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
     let opened = Log::open_on(disk, Options::default(), |replay| -> Result<(), minicbor::decode::Error> {
         match replay {
             Replay::Record(bytes) => take(minicbor::decode(bytes)?),
-            Replay::Snapshot(bytes) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
+            Replay::Snapshot(bytes, _) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
         }
         Ok(())
     })?;

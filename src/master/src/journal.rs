@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vo_core::pool::{Pool, Record, Snapshot};
+use vo_core::pool::{Action, Pool, Record, Snapshot};
 use vo_store::{Log, Options, Replay, StoreError};
 
 /// Least time between two commits: what arrives meanwhile shares the next one. The first record after a pause waits for nobody.
@@ -61,18 +61,35 @@ pub(crate) enum JournalError {
     Thread(#[source] io::Error),
 }
 
+/// What an opened store gives.
+pub(crate) struct Opened {
+    pub(crate) journal: Journal,
+    pub(crate) pool: Pool,
+    /// What was cut from a torn end, if anything.
+    pub(crate) cut: Option<String>,
+    /// See [`Journal::open`].
+    pub(crate) unlogged: Vec<Action>,
+}
+
 impl Journal {
-    /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. The third part says what was cut from a torn
-    /// end, if anything.
-    pub(crate) fn open(
-        dir: &Path,
-        tell: impl Fn(Told) + Send + 'static,
-    ) -> Result<(Journal, Pool, Option<String>), JournalError> {
-        let mut pool = Pool::new();
+    /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. Entries of the job event logs that follow from
+    /// records behind number `logged` are collected.
+    pub(crate) fn open(dir: &Path, logged: u64, tell: impl Fn(Told) + Send + 'static) -> Result<Opened, JournalError> {
+        let (mut pool, mut number, mut unlogged) = (Pool::new(), 0, Vec::new());
         let opened = Log::open(dir, Options { keep: EVIDENCE_BYTES, ..Options::default() }, |replay| {
             match replay {
-                Replay::Snapshot(bytes) => pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
-                Replay::Record(bytes) => pool.apply(&minicbor::decode::<Record>(bytes)?),
+                Replay::Snapshot(bytes, covers) => {
+                    pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?);
+                    number = covers;
+                }
+                Replay::Record(bytes) => {
+                    let record = minicbor::decode::<Record>(bytes)?;
+                    pool.apply(&record);
+                    number += 1;
+                    if number > logged {
+                        unlogged.extend(pool.notes(&record));
+                    }
+                }
             }
             Ok::<(), minicbor::decode::Error>(())
         });
@@ -82,7 +99,8 @@ impl Journal {
         let (work, inbox) = mpsc::channel();
         let thread = thread::Builder::new().name("journal".into());
         thread.spawn(move || run(opened.log, &inbox, &tell)).map_err(JournalError::Thread)?;
-        Ok((Journal { work, base, snapshot_above: LOG_BYTES, grown: false, snapshotting: false }, pool, cut))
+        let journal = Journal { work, base, snapshot_above: LOG_BYTES, grown: false, snapshotting: false };
+        Ok(Opened { journal, pool, cut, unlogged })
     }
 
     /// Takes the pool's records, in order; if the log has grown large, the state that they lead to replaces it.
@@ -105,6 +123,11 @@ impl Journal {
         self.grown = log_bytes >= self.snapshot_above;
         self.snapshotting &= self.grown;
         number.saturating_sub(self.base)
+    }
+
+    /// The store's number of a record of this process.
+    pub(crate) fn number(&self, durable: u64) -> u64 {
+        self.base + durable
     }
 }
 
@@ -184,7 +207,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("vo-journal-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let (tell, told) = mpsc::channel();
-        let (mut journal, mut pool, cut) = Journal::open(&dir, move |t| tell.send(t).unwrap()).unwrap();
+        let Opened { mut journal, mut pool, cut, .. } = Journal::open(&dir, 0, move |t| tell.send(t).unwrap()).unwrap();
         assert_eq!(cut, None);
         journal.snapshot_above = 1;
         submit(&mut pool);
@@ -199,7 +222,7 @@ mod tests {
         let (mut restored, mut replayed) = (Pool::new(), 0);
         let opened = Log::open(&dir, Options { create: false, ..Options::default() }, |replay| {
             match replay {
-                Replay::Snapshot(bytes) => restored = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Snapshot(bytes, _) => restored = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(_) => replayed += 1,
             }
             Ok::<(), minicbor::decode::Error>(())

@@ -34,7 +34,7 @@ use vo_wire::node::Shares;
 use vo_wire::work::{self, Assignment};
 
 use crate::control::{self, Outbox};
-use crate::eventlog::{Entry, EventLogs};
+use crate::eventlog::{self, Entry, EventLogs};
 use crate::inputs::{Blob, Files, Hash};
 use crate::journal::{self, Journal, chain};
 use crate::listing::Listing;
@@ -329,7 +329,8 @@ impl Master {
         let told = inputs.clone();
         // The thread may wait: the queue is ours alone to drain.
         let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
-        let (journal, mut pool, cut) = Journal::open(&dir.join("store"), tell).map_err(|e| chain(&e))?;
+        let opened = Journal::open(&dir.join("store"), eventlog::marked(dir), tell).map_err(|e| chain(&e))?;
+        let journal::Opened { journal, mut pool, cut, unlogged } = opened;
         if let Some(cut) = cut {
             tracing::warn!(cut, "the store's end was torn; what was never acknowledged is gone");
         }
@@ -372,7 +373,8 @@ impl Master {
             sites.push(site);
             routes.push(Some(route));
         }
-        let event_logs = EventLogs::start().map_err(|e| failed("start a thread", &e))?;
+        let missed = unlogged.into_iter().filter_map(Entry::of).collect();
+        let event_logs = EventLogs::start(dir, missed).map_err(|e| failed("start a thread", &e))?;
         tracing::info!(session = session.name, id = session.id, epoch, "master started");
         Ok(Master {
             dir: dir.to_owned(),
@@ -496,6 +498,7 @@ impl Master {
         while let Some(action) = self.pool.poll_action(self.durable) {
             self.carry_out(action);
         }
+        self.event_logs.mark(self.journal.number(self.durable));
         while self.answers.front().is_some_and(|(record, ..)| *record <= self.durable) {
             if let Some((_, client, bytes)) = self.answers.pop_front()
                 && let Some(client) = self.clients.get_mut(&client)
@@ -593,8 +596,10 @@ impl Master {
             Action::Collect { key, result, program } => {
                 self.collect(key, Whole { session: self.session_id.clone(), result, program })
             }
-            Action::Note { job, log, initialdir, at, note } => {
-                self.event_logs.write(Entry { job, log, initialdir, at, note });
+            note @ Action::Note { .. } => {
+                if let Some(entry) = Entry::of(note) {
+                    self.event_logs.write(entry);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@
 //! let mut state = Vec::new();
 //! let mut log = Log::open(dir.path(), Options::default(), |replay| {
 //!     match replay {
-//!         Replay::Snapshot(bytes) => state = bytes.to_vec(),
+//!         Replay::Snapshot(bytes, _) => state = bytes.to_vec(),
 //!         Replay::Record(bytes) => state.extend_from_slice(bytes),
 //!     }
 //!     Ok::<(), std::convert::Infallible>(())

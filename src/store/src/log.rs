@@ -31,8 +31,8 @@ impl Default for Options {
 /// What an opening log hands back, in order: at most one snapshot, then the records after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay<'a> {
-    /// The state given to [`Log::snapshot`].
-    Snapshot(&'a [u8]),
+    /// The state given to [`Log::snapshot`], and how many records it stands for: the next one's number follows.
+    Snapshot(&'a [u8], u64),
     /// A record given to [`Log::append`].
     Record(&'a [u8]),
 }
@@ -139,7 +139,7 @@ impl<D: Disk> Log<D> {
             let name = snapshot_name(generation);
             let bytes = disk.read(&name).map_err(io_error(&disk, "read", &name))?;
             let (sequence, state) = format::read_snapshot(&bytes, generation).map_err(bad(&disk, &name, 0))?;
-            call(&name, SNAPSHOT_HEADER, Replay::Snapshot(state), &disk)?;
+            call(&name, SNAPSHOT_HEADER, Replay::Snapshot(state, sequence), &disk)?;
             covered = sequence;
         }
 

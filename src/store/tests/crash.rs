@@ -45,7 +45,7 @@ fn open(disk: &MemDisk) -> Result<(Opened<MemDisk>, u64), StoreError> {
     let mut count = 0;
     let opened = Log::open_on(disk.clone(), Options::default(), |replay| {
         match replay {
-            Replay::Snapshot(bytes) => {
+            Replay::Snapshot(bytes, _) => {
                 assert_eq!(count, 0, "a snapshot after something else");
                 count = u64::from_le_bytes(bytes.try_into().expect("a snapshot that was never written"));
                 assert!(count > 0, "a snapshot that was never written");

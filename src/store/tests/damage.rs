@@ -16,7 +16,7 @@ fn open(disk: &MemDisk) -> Result<(Vec<Vec<u8>>, Option<Cut>), StoreError> {
     let mut records = Vec::new();
     let opened = Log::open_on(disk.clone(), Options { create: false, ..Options::default() }, |replay| {
         records.push(match replay {
-            Replay::Snapshot(bytes) => [b"snapshot ", bytes].concat(),
+            Replay::Snapshot(bytes, _) => [b"snapshot ", bytes].concat(),
             Replay::Record(bytes) => bytes.to_vec(),
         });
         Ok::<(), &str>(())
@@ -255,7 +255,7 @@ fn a_real_directory() {
         Ok::<(), &str>(())
     })
     .unwrap();
-    assert_eq!(seen, [format!("{:?}", Replay::Snapshot(b"of one")), format!("{:?}", Replay::Record(b"two"))]);
+    assert_eq!(seen, [format!("{:?}", Replay::Snapshot(b"of one", 1)), format!("{:?}", Replay::Record(b"two"))]);
     let cut = opened.cut.unwrap();
     assert_eq!((&cut.file, cut.offset, cut.bytes), (&file, good.len() as u64, 4));
     assert_eq!(fs::read(&file).unwrap(), good);

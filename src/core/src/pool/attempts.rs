@@ -99,7 +99,8 @@ impl Pool {
                     job.site = site;
                     job.at = now;
                 });
-                self.note(now, id.job, || Note::Executing { host: host.clone() });
+                let note = self.note(now, id.job, || Note::Executing { host: host.clone() });
+                note.into_iter().for_each(|note| self.act(note));
             }
         }
         self.kill(key, strays, KILL_GRACE);
@@ -255,11 +256,11 @@ impl Pool {
                 Some(Record::Ended { at, ends }) if *at == now && ends.len() < ASSIGN_BATCH => {
                     ends.push(ended.clone());
                     self.apply_ended(now, &ended);
+                    self.note_end(now, &ended).into_iter().for_each(|note| self.act(note));
                 }
                 _ => self.write(Record::Ended { at: now, ends: vec![ended] }),
             }
             self.supersede(id.job, other);
-            self.note(now, id.job, || Note::Terminated { end, usage });
         }
         self.acknowledge(key, id);
     }
@@ -295,12 +296,10 @@ impl Pool {
         }
         let ran = self.job(id.job).filter(|job| job.state == JobState::Running).map(|job| job.at);
         self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran });
-        self.note(now, id.job, || Note::Evicted { why: why.to_string() });
     }
 
     fn hold(&mut self, now: Time, job: JobId, why: String) {
-        self.write(Record::Held { at: now, job, why: why.clone() });
-        self.note(now, job, || Note::Held { why });
+        self.write(Record::Held { at: now, job, why });
     }
 
     pub(super) fn remove(&mut self, now: Time, select: &Select) {
@@ -317,9 +316,6 @@ impl Pool {
         self.write(Record::Removed { at: now, ranges: ranges(&jobs) });
         for (key, ids) in kills {
             self.kill(key, ids, KILL_GRACE);
-        }
-        for job in jobs {
-            self.note(now, job, || Note::Removed);
         }
     }
 

@@ -348,13 +348,6 @@ impl Pool {
         self.now = self.now.max(now);
         let cluster = self.last_cluster + 1;
         self.write(Record::Submitted { cluster, at: now, name, groups });
-        let firsts: Vec<(u32, u32)> = self
-            .clusters
-            .get(&cluster)
-            .map_or_else(Vec::new, |c| c.groups.iter().map(|g| (g.first, g.count)).collect());
-        for (proc, count) in firsts {
-            self.note(now, JobId { cluster, proc }, || Note::Submitted { count });
-        }
         cluster
     }
 
@@ -437,6 +430,7 @@ impl Pool {
     fn write(&mut self, record: Record) {
         self.apply(&record);
         self.sequence += 1;
+        self.notes(&record).into_iter().for_each(|note| self.act(note));
         self.records.push(record);
     }
 
@@ -472,12 +466,43 @@ impl Pool {
         cluster.counts.add(job);
     }
 
-    fn note(&mut self, now: Time, job: JobId, note: impl FnOnce() -> Note) {
-        let Some(group) = self.group(job) else { return };
-        if let Some(log) = group.log.clone() {
-            let initialdir = group.body.initialdir.clone();
-            self.act(Action::Note { job, log, initialdir, at: now, note: note() });
+    /// What the event logs have to say of a record that was applied just now. All that they say but [`Note::Executing`] follows from
+    /// records, so that what a crash kept from being written is found again.
+    pub fn notes(&self, record: &Record) -> Vec<Action> {
+        let mut notes = Vec::new();
+        match record {
+            Record::Submitted { cluster, at, .. } => {
+                let groups = self.clusters.get(cluster).into_iter().flat_map(|c| &c.groups);
+                notes.extend(groups.filter_map(|g| {
+                    self.note(*at, JobId { cluster: *cluster, proc: g.first }, || Note::Submitted { count: g.count })
+                }));
+            }
+            Record::Ended { at, ends } => notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended))),
+            Record::SiteFailed { at, id, why, .. } => {
+                notes.extend(self.note(*at, id.job, || Note::Evicted { why: why.clone() }));
+            }
+            Record::Held { at, job, why } => notes.extend(self.note(*at, *job, || Note::Held { why: why.clone() })),
+            Record::Removed { at, ranges } => {
+                let jobs = ranges
+                    .iter()
+                    .flat_map(|(cluster, first, last)| (*first..=*last).map(|proc| JobId { cluster: *cluster, proc }));
+                let removed =
+                    |id: &JobId| self.job(*id).is_some_and(|job| job.state == JobState::Removed && job.at == *at);
+                notes.extend(jobs.filter(removed).filter_map(|id| self.note(*at, id, || Note::Removed)));
+            }
+            _ => {}
         }
+        notes
+    }
+
+    fn note_end(&self, at: Time, ended: &Ended) -> Option<Action> {
+        self.note(at, ended.id.job, || Note::Terminated { end: ended.end, usage: ended.usage })
+    }
+
+    fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {
+        let group = self.group(job)?;
+        let log = group.log.clone()?;
+        Some(Action::Note { job, log, initialdir: group.body.initialdir.clone(), at, note: note() })
     }
 
     /// CPUs that unfinished, unheld jobs would occupy at once.

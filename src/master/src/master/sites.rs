@@ -732,7 +732,7 @@ impl Master {
     fn remove_files(&self) {
         let _ = std::fs::remove_dir_all(self.dir.join("store"));
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));
-        for name in ["ca.pem", "marker", "epoch", REACHED, "control.sock", "session.toml"] {
+        for name in ["ca.pem", "marker", "epoch", REACHED, eventlog::MARK, "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
     }

@@ -6,7 +6,7 @@ mod agent_harness;
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -150,6 +150,87 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
     assert_eq!(second.next::<ShutdownDone>().await.left, Vec::<String>::new());
     none_left(&root).await;
     assert!(!root.exists());
+}
+
+/// Heartbeats of half a second, two of which may be missed; starters that rest for `idle`.
+fn impatient(authority: &str, on_missed: bool, idle: Duration) -> Configure {
+    let mut configure = configure(authority);
+    configure.limits.heartbeat_ms = 500;
+    configure.limits.missed_heartbeats = 2;
+    configure.limits.shutdown_on_missed = on_missed;
+    configure.limits.idle_ms = u64::try_from(idle.as_millis()).unwrap();
+    configure
+}
+
+/// What the agent has logged.
+fn logged(root: &Path, text: &str) -> bool {
+    fs::read_to_string(root.join(SESSION).join("agent.log")).is_ok_and(|log| log.contains(text))
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn missed_heartbeats_end_nothing_that_works_and_leave_nothing_in_the_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let root: PathBuf = temp.path().join("vo");
+    let authority = authority();
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&impatient(&authority, true, Duration::from_secs(600))).await;
+    let hello: AgentHello = bridge.next().await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    let up: StarterUp = bridge.next().await;
+    // A master that says nothing, on a stream that is open: it is asked to call again.
+    until("the stream is closed", || logged(&root, "its stream is closed")).await;
+    assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
+    until("nothing more is wanted", || logged(&root, "what is queued is given up")).await;
+
+    // It comes back late: the same agent, and the same starter.
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&impatient(&authority, true, Duration::from_secs(1))).await;
+    assert_eq!(bridge.next::<AgentHello>().await.pid, hello.pid);
+    assert_eq!(bridge.next::<StarterUp>().await.key, up.key);
+    // One that answers is not given up, however long it wants nothing.
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        bridge.say(&vo_wire::link::Ping { nonce: 1 }).await;
+        bridge.next::<vo_wire::link::Pong>().await;
+    }
+    // Starters of now rest for a second only; that of before is asked to go.
+    bridge.say(&vo_wire::link::RemoveProxies { proxies: vec![up.facts.proxy] }).await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    assert_ne!(bridge.next::<StarterUp>().await.key, up.key);
+    drop(bridge);
+    // Nobody comes: what has nothing to do ends by itself, and with the last of it the session here.
+    until("all is gone", || !root.exists()).await;
+    none_left(&root).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_to_keep_its_proxies_keeps_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let root: PathBuf = temp.path().join("vo");
+    let authority = authority();
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&impatient(&authority, false, Duration::from_secs(600))).await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    let up: StarterUp = bridge.next().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    bridge.say(&vo_wire::link::Ping { nonce: 1 }).await;
+    bridge.next::<vo_wire::link::Pong>().await;
+    drop(bridge);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&configure(&authority)).await;
+    assert_eq!(bridge.next::<StarterUp>().await.key, up.key);
+    bridge.say(&Shutdown { patience_ms: 30_000 }).await;
+    assert_eq!(bridge.next::<ShutdownDone>().await.left, Vec::<String>::new());
+    none_left(&root).await;
 }
 
 #[tokio::test]

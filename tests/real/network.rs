@@ -189,3 +189,78 @@ fn a_site_that_is_down_at_the_start_joins_when_it_is_back() {
     home.end("t");
     nothing_left(&home, &[&TUNDRA, &MESA]);
 }
+
+/// Heartbeats of a second, and connections that are found dead soon.
+fn impatient(on_missed: &str) -> Home {
+    let home = home_with("Host *\n\tConnectTimeout 2\n\tServerAliveInterval 1\n\tServerAliveCountMax 3", &known());
+    home.write(
+        "vo.conf",
+        format!(
+            "[session]\nheartbeat = \"1s\"\nmissed_heartbeats = 5\non_missed = \"{on_missed}\"\nidle = \"30s\"\n\
+             [[site]]\ngateway = \"tundra-key\"\n[[site]]\ngateway = \"mesa-key\"\n"
+        ),
+    );
+    home
+}
+
+#[test]
+fn a_silent_sites_proxies_are_asked_for_elsewhere_and_its_jobs_stay() {
+    let home = impatient("reallocate");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
+    let starters = || ["tundra-key", "mesa-key"].map(|name| site(&home, "t", name)["starters"].as_u64().unwrap());
+    wait_until("both starters", seconds(60), || (starters() == [1, 1]).then_some(()));
+    submit(&home, "t", 40, "2");
+    wait_until("jobs at both", seconds(60), || {
+        ["tundra-key", "mesa-key"].iter().all(|name| site(&home, "t", name)["busy_cpus"] == 2).then_some(())
+    });
+    testbed(&["cut", "tundra"]);
+    let heal = Undo(|| {
+        testbed(&["heal", "tundra"]);
+    });
+    let row = wait_until("the other site's share grows", seconds(60), || {
+        let row = site(&home, "t", "mesa-key");
+        (row["proxies_wanted"] == 2).then_some(row)
+    });
+    assert_eq!(row["state"], "up", "{row}");
+    let lost = site(&home, "t", "tundra-key");
+    assert!(lost["problem"].as_str().unwrap().contains("its share of proxies is asked for elsewhere"), "{lost}");
+    wait_until("a second proxy there", seconds(60), || (starters()[1] == 2).then_some(()));
+    drop(heal);
+    until(&home, "t", "tundra-key", "up", seconds(60));
+    wait_until("its own share", seconds(30), || (site(&home, "t", "mesa-key")["proxies_wanted"] == 1).then_some(()));
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
+    each_once(&home, "t", 40);
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA, &MESA]);
+}
+
+#[test]
+fn an_agent_that_hangs_is_replaced() {
+    let home = impatient("shutdown");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
+    submit(&home, "t", 30, "1");
+    wait_until("results", seconds(60), || {
+        (site(&home, "t", "tundra-key")["completed"].as_u64() > Some(1)).then_some(())
+    });
+    let agents = || {
+        root("tundra-gw", "pgrep -u alice -f 'vo-agent event'")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let hung = agents();
+    assert_eq!(hung.len(), 1);
+    root("tundra-gw", &format!("kill -STOP {}", hung[0]));
+    let wake = Undo(|| {
+        root("tundra-gw", &format!("kill -CONT {}", hung[0]));
+    });
+    until(&home, "t", "tundra-key", "lost", seconds(60));
+    until(&home, "t", "tundra-key", "up", seconds(100));
+    // The old one wakes up, finds another in charge, and goes.
+    drop(wake);
+    wait_until("one agent", seconds(60), || (agents().len() == 1 && agents() != hung).then_some(()));
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
+    each_once(&home, "t", 30);
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA, &MESA]);
+}

@@ -49,6 +49,17 @@ pub(super) struct Life {
     pub(super) port: u16,
 }
 
+/// How the agent stands with a master that is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// It was heard of in time.
+    None,
+    /// Its stream was silent and is closed: it may call again by a better one.
+    Called,
+    /// Nothing is wanted any more; what runs, runs out.
+    Withdrawn,
+}
+
 /// The master's stream.
 pub(super) struct Master {
     pub(super) out: Outbox,
@@ -87,6 +98,7 @@ pub(super) struct Agent {
     pub(super) starters: RefCell<BTreeMap<StarterKey, Line>>,
     pub(super) blobs: Blobs,
     pub(super) heard: Cell<Instant>,
+    pub(super) missed: Cell<Missed>,
     pub(super) serial: Cell<u64>,
     pub(super) calls: Cell<[u64; 4]>,
     pub(super) called: Notify,
@@ -146,6 +158,7 @@ impl Agent {
             starters: RefCell::default(),
             blobs: Blobs::default(),
             heard: Cell::new(Instant::now()),
+            missed: Cell::new(Missed::None),
             serial: Cell::default(),
             calls: Cell::default(),
             called: Notify::new(),
@@ -294,29 +307,53 @@ impl Agent {
         loop {
             let deadline = self.machine.borrow().as_ref().and_then(Proxies::deadline);
             let wait = deadline.map(|at| at.since(self.now()));
-            let patience = self.heartbeat_patience();
-            let silence = patience.map(|patience| patience.saturating_sub(self.heard.get().elapsed()));
+            let silence = self.patience().map(|patience| patience.saturating_sub(self.heard.get().elapsed()));
             let never = Duration::from_secs(1 << 30);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(wait.unwrap_or(never)), if wait.is_some() => self.tell(Event::DeadlinePassed),
-                () = tokio::time::sleep(silence.unwrap_or(never)), if silence.is_some() => {
-                    if patience.is_some_and(|patience| self.heard.get().elapsed() >= patience) {
-                        tracing::warn!("no word from the master for {patience:?}: the session ends here");
-                        tokio::task::spawn_local(Rc::clone(&self).shut_down(Shutdown { patience_ms: ms(COMMAND * 10) }));
-                    }
-                }
+                () = tokio::time::sleep(silence.unwrap_or(never)), if silence.is_some() => self.heartbeat_missed(),
+            }
+            let live = |machine: &Proxies| machine.views().any(|view| view.state != State::Exit);
+            if self.missed.get() == Missed::Withdrawn
+                && !self.machine.borrow().as_ref().is_some_and(live)
+                && !self.is_closing()
+            {
+                tracing::warn!("nothing runs here any more, and no master came: the session ends here");
+                tokio::task::spawn_local(Rc::clone(&self).shut_down(Shutdown { patience_ms: ms(COMMAND * 10) }));
             }
         }
     }
 
-    /// How long the master may be silent before the proxies are removed; none is for ever.
-    fn heartbeat_patience(&self) -> Option<Duration> {
+    /// How long the master may be silent before the next step; none is for ever.
+    fn patience(&self) -> Option<Duration> {
         let setup = self.setup.borrow();
         let limits = &setup.as_ref()?.configure.limits;
-        let enough = limits.shutdown_on_missed && limits.heartbeat_ms > 0 && !self.is_closing();
-        enough
-            .then(|| Duration::from_millis(limits.heartbeat_ms.saturating_mul(limits.missed_heartbeats.max(1).into())))
+        let heartbeats = match self.missed.get() {
+            _ if !limits.shutdown_on_missed || limits.heartbeat_ms == 0 || self.is_closing() => return None,
+            Missed::None => limits.missed_heartbeats.max(1),
+            Missed::Called => limits.missed_heartbeats.max(1) + 1,
+            Missed::Withdrawn => return None,
+        };
+        Some(Duration::from_millis(limits.heartbeat_ms.saturating_mul(heartbeats.into())))
+    }
+
+    /// Missed heartbeats alone end nothing that works: a stream that is open may be at fault, so the master gets the chance of another
+    /// one; then what waits in the queue is given up, and what runs goes on until its starters have nothing left to do or to tell.
+    fn heartbeat_missed(self: &Rc<Self>) {
+        let Some(patience) = self.patience().filter(|patience| self.heard.get().elapsed() >= *patience) else {
+            return;
+        };
+        if self.missed.get() == Missed::None
+            && let Some(master) = &*self.master.borrow()
+        {
+            tracing::warn!("no word from the master for {patience:?}: its stream is closed");
+            self.missed.set(Missed::Called);
+            return master.close.notify_one();
+        }
+        tracing::warn!("no word from the master for {patience:?}: what is queued is given up");
+        self.missed.set(Missed::Withdrawn);
+        self.tell(Event::MasterMissed(format!("no word from the master for {patience:?}")));
     }
 
     // ---- the master

@@ -15,7 +15,7 @@ use vo_wire::link::{AgentRefused, Configure};
 use crate::connect::explain;
 use crate::launch::AgentAddress;
 
-use super::agent::{Agent, Life};
+use super::agent::{Agent, Life, Missed};
 use super::command::{Environment, run_argv};
 use super::files::write_file;
 use super::starters;
@@ -114,12 +114,14 @@ impl Agent {
             self.begin(&setup).await?;
         }
         self.heard.set(Instant::now());
+        self.missed.set(Missed::None);
         self.tell(Event::Configured(Config {
             nodes,
             queued_permille: limits.queued_permille,
             queued_base: limits.queued_base,
             status: Duration::from_millis(limits.status_ms),
             lease: Duration::from_millis(limits.lease_ms),
+            absence: Duration::from_millis(limits.idle_ms),
         }));
         self.wake.notify_one();
         Ok(())

@@ -11,11 +11,12 @@ use vo_core::time::Time;
 
 const STATUS: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(600);
+const ABSENCE: Duration = Duration::from_secs(1200);
 const ONE: ProxyId = ProxyId(1);
 const KEY: StarterKey = StarterKey(7);
 
 fn config() -> Config {
-    Config { nodes: 1, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE }
+    Config { nodes: 1, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE, absence: ABSENCE }
 }
 
 /// A machine with its driver: everything is durable at once.
@@ -439,6 +440,77 @@ fn the_queue_is_throttled_and_the_target_kept() {
     site.read(&[ONE], &[(ONE, "0")]);
     assert_eq!(site.machine.views().filter(|v| v.state == State::Run).count(), 39);
     assert!(site.submitted().is_empty());
+}
+
+#[test]
+fn a_master_that_stays_away_loses_what_waits_and_nothing_that_works() {
+    const MISSED: &str = "no word";
+    let state = |site: &Site, id: u64| site.machine.view(ProxyId(id)).map(|view| (view.state, view.why.to_owned()));
+    // One runs, one waits, one is to be submitted.
+    let mut site = Site::running();
+    site.tell(Event::TargetSet(3));
+    site.tell(Event::SubmitAnswered {
+        proxy: ProxyId(2),
+        attempt: 1,
+        answer: SubmitAnswer::Accepted("101".to_owned()),
+    });
+    site.actions.clear();
+    site.tell(Event::MasterLink(false));
+    site.tell(Event::MasterMissed(MISSED.to_owned()));
+    assert_eq!(site.actions.iter().filter(|a| matches!(a, Action::CancelProxies(_))).count(), 1);
+    assert!(site.actions.contains(&Action::CancelProxies(vec!["101".to_owned()])), "{:?}", site.actions);
+    assert_eq!(state(&site, 1).unwrap().0, State::Run);
+    assert_eq!(state(&site, 2).unwrap(), (State::Pend, MISSED.to_owned()));
+    // A submission under way ends the same way.
+    site.tell(Event::CancelAnswered(None));
+    site.actions.clear();
+    site.tell(Event::SubmitAnswered {
+        proxy: ProxyId(3),
+        attempt: 1,
+        answer: SubmitAnswer::Accepted("102".to_owned()),
+    });
+    assert!(site.actions.contains(&Action::CancelProxies(vec!["102".to_owned()])), "{:?}", site.actions);
+    site.tell(Event::CancelAnswered(None));
+    // It goes on: its starter may come and go as ever, and nothing takes its place when it has run out.
+    site.lose(None);
+    site.call("100", 0);
+    assert!(site.actions.contains(&Action::Welcome(KEY)));
+    site.lose(Some("idle for 20m"));
+    site.read(&[], &[(ONE, "0"), (ProxyId(2), "143"), (ProxyId(3), "143")]);
+    assert_eq!((site.state(), site.submitted().len()), (State::Exit, 0));
+    // A master that is back is served as before.
+    site.tell(Event::MasterLink(true));
+    site.tell(Event::TargetSet(1));
+    assert_eq!(site.submitted().len(), 1);
+
+    // A restarted batch system may list as pending what runs.
+    let mut site = Site::running();
+    site.lose(None);
+    site.tell(listed(RowStatus::Pending("restarted".to_owned())));
+    assert_eq!(site.state(), State::Pend);
+    site.actions.clear();
+    site.tell(Event::MasterMissed(MISSED.to_owned()));
+    assert!(!site.actions.iter().any(|a| matches!(a, Action::CancelProxies(_))), "{:?}", site.actions);
+}
+
+#[test]
+fn without_a_master_nothing_is_submitted_after_a_while() {
+    let mut site = Site::running();
+    site.tell(Event::MasterLink(true));
+    site.tell(Event::MasterLink(false));
+    let ended = |site: &mut Site| {
+        site.lose(Some("walltime"));
+        site.read(&[], &[(ONE, "0")]);
+        site.submitted()
+    };
+    assert_eq!(ended(&mut site).len(), 1, "the master may be back any moment");
+    let mut site = Site::running();
+    site.tell(Event::MasterLink(true));
+    site.tell(Event::MasterLink(false));
+    site.pass(ABSENCE, &[row("vo-s-1-1", "100", RowStatus::Running)]);
+    assert_eq!(ended(&mut site).len(), 0);
+    site.tell(Event::MasterLink(true));
+    assert_eq!(site.submitted().len(), 1);
 }
 
 #[test]

@@ -59,6 +59,10 @@ const TICK: Duration = Duration::from_secs(1);
 const UNATTENDED: Duration = Duration::from_secs(10);
 /// Sites have this long to remove their proxies at the end.
 const ENDING_PATIENCE: Duration = Duration::from_secs(120);
+/// A silent agent is asked for a sign of life after this, or after a heartbeat if that is shorter.
+const SILENCE: Duration = Duration::from_secs(300);
+/// After so many times that, its stream is given up.
+const SILENCES: u32 = 3;
 /// Clients have this long to read their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The start waits this long for a batch system's answer to the first submission.
@@ -117,6 +121,9 @@ struct Site {
     ordered: u64,
     /// When the task tries again.
     next_try: Option<Time>,
+    /// When the agent was last heard, and asked for a sign of life since.
+    heard: Instant,
+    asked: Instant,
     hello: Option<link::AgentHello>,
     /// Has the first, whole report of this connection come?
     reported: bool,
@@ -234,6 +241,7 @@ pub(crate) struct Master {
     finished: Option<ExitCode>,
     begun: Instant,
     begun_ms: u64,
+    on_missed: OnMissed,
 }
 
 struct Ending {
@@ -410,6 +418,7 @@ impl Master {
             finished: None,
             begun: Instant::now(),
             begun_ms: now.0,
+            on_missed: conf.session.on_missed,
         })
     }
 
@@ -552,6 +561,7 @@ impl Master {
             while self.rate.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
                 self.rate.pop_front();
             }
+            self.ask_silent();
             self.set_targets();
         }
         self.check_ending();

@@ -26,6 +26,8 @@ const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 const CAREFUL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 /// For a short remote command.
 const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// For an agent's first word: it may have to start, to wait for a slow login shell and to read its table.
+const FIRST_FRAME: Duration = Duration::from_secs(180);
 /// Most bytes of such a command's output that are looked at.
 const PROBE_BYTES: usize = 64 << 10;
 /// Most bytes of the bridge's standard error that are kept.
@@ -76,6 +78,8 @@ pub(crate) enum Told {
 pub(crate) enum Order {
     /// Connect at once, and ask the person if there is one. Of no meaning while the stream is open.
     Connect { interactive: bool },
+    /// The stream is silent: give it up, and connect anew.
+    Reconnect,
 }
 
 /// What keeps a site from being used, by what helps.
@@ -233,6 +237,7 @@ pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut orders:
                     taken += 1;
                     continue;
                 }
+                Some(Order::Reconnect) => continue,
             },
         };
         let ended = match opened {
@@ -246,6 +251,8 @@ pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut orders:
                         order = orders.recv() => match order {
                             None => return,
                             Some(Order::Connect { .. }) => taken += 1,
+                            // A new call finds the agent that answers, or starts one in place of one that hangs.
+                            Some(Order::Reconnect) => break Err(Problem::down("the agent is silent")),
                         },
                     }
                 }
@@ -278,6 +285,7 @@ pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut orders:
                     person = asks(interactive);
                     taken += 1;
                 }
+                Some(Order::Reconnect) => {}
             },
         }
     }
@@ -315,7 +323,13 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
     let mut refused = None;
     let mut source = FrameSource::new(stdout);
     let read = async {
-        while let Some(frame) = source.next().await? {
+        loop {
+            let next = source.next();
+            let next = match worked {
+                true => next.await,
+                false => tokio::time::timeout(FIRST_FRAME, next).await.map_err(|_| std::io::ErrorKind::TimedOut)?,
+            };
+            let Some(frame) = next? else { break };
             if frame.kind == AgentHello::KIND {
                 let hello = frame.read::<AgentHello>().map_err(std::io::Error::other)?;
                 if hello.epoch < *epoch {

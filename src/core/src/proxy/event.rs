@@ -115,6 +115,9 @@ pub enum Event {
     CancelAnswered(Option<String>),
     /// A master's stream opened and was told everything, or closed.
     MasterLink(bool),
+    /// The master was silent for so long that it is not expected back: none is wanted until it is, and those that hold no work go.
+    /// Why, in words.
+    MasterMissed(String),
     /// The time of [`Proxies::deadline`] came.
     DeadlinePassed,
 }

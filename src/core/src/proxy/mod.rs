@@ -67,6 +67,8 @@ pub struct Config {
     pub status: Duration,
     /// A starter that is silent for this long has ended by itself.
     pub lease: Duration,
+    /// After so long without a master nothing is submitted: a new starter would have nobody to give it work.
+    pub absence: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -200,7 +202,9 @@ pub struct Proxies {
     tags_read: Time,
     tags_running: bool,
     notes: BTreeMap<Topic, Note>,
+    /// When a master's stream opened; while there is none, when the last one closed.
     master: Option<Time>,
+    away: Option<Time>,
     changed: BTreeSet<ProxyId>,
     records: VecDeque<Record>,
     recorded: u64,
@@ -222,6 +226,7 @@ impl Proxies {
                 queued_base: 0,
                 status: Duration::from_secs(60),
                 lease: Duration::from_secs(600),
+                absence: Duration::from_secs(1200),
             },
             configured: false,
             target: None,
@@ -251,6 +256,7 @@ impl Proxies {
             tags_running: false,
             notes: BTreeMap::new(),
             master: None,
+            away: None,
             changed: BTreeSet::new(),
             records: VecDeque::new(),
             recorded: 0,
@@ -404,7 +410,23 @@ impl Proxies {
             Event::TagsListed { tags, exits } => self.on_tags(now, &tags, &exits),
             Event::TagsFailed => self.tags_running = false,
             Event::CancelAnswered(refusal) => self.on_cancel_answered(now, refusal),
-            Event::MasterLink(up) => self.master = up.then_some(now),
+            Event::MasterLink(up) => {
+                self.master = up.then_some(now);
+                self.away = (!up).then_some(now);
+            }
+            Event::MasterMissed(why) => {
+                self.target = Some(0);
+                // Without a starter there is no work to lose. One that ever had any may only seem to wait: a batch system that was
+                // killed and started again lists what runs as pending.
+                let waiting = self.proxies.iter().filter(|(_, p)| p.is_live() && p.starters.is_empty());
+                let waiting: Vec<_> = waiting
+                    .filter(|(_, p)| !matches!(p.state, State::Run | State::Unknown))
+                    .map(|(&id, _)| id)
+                    .collect();
+                for id in waiting {
+                    self.remove(now, id, &why);
+                }
+            }
             Event::DeadlinePassed => {}
         }
         self.settle(now);

@@ -38,6 +38,9 @@ impl Proxies {
         let Some((proxy, attempt)) = first.filter(|_| queued < room) else {
             return;
         };
+        if self.away.is_some_and(|since| wake.due(since + self.config.absence)) {
+            return;
+        }
         if wake.due(self.next_submit) {
             let attempt = attempt.saturating_add(1);
             self.submitting = true;

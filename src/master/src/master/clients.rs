@@ -554,7 +554,12 @@ impl Master {
                 cpus,
                 busy_cpus,
                 completed: self.pool.completed_at(id),
-                problem: site.problem.as_ref().map(|(message, _)| message.clone()),
+                problem: site.problem.as_ref().map(|(message, _)| match self.on_missed {
+                    OnMissed::Reallocate if site.has_missed() => {
+                        format!("{message}; its share of proxies is asked for elsewhere")
+                    }
+                    _ => message.clone(),
+                }),
                 hint: site.problem.as_ref().and_then(|(_, hint)| hint.clone()),
                 calls: site.stats.calls,
                 host: hello.map(|h| h.host.clone()),

@@ -93,6 +93,8 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         orders: None,
         ordered: 0,
         next_try: None,
+        heard: Instant::now(),
+        asked: Instant::now(),
         hello: None,
         reported: false,
         wanted,
@@ -140,15 +142,32 @@ fn limits(conf: &Conf, site: &SiteConf) -> Limits {
         inline_bytes: INLINE_BYTES,
         heartbeat_ms: millis(conf.session.heartbeat),
         missed_heartbeats: conf.session.missed_heartbeats,
-        shutdown_on_missed: conf.session.on_missed == OnMissed::Shutdown,
+        shutdown_on_missed: conf.session.on_missed != OnMissed::Keep,
     }
+}
+
+impl Site {
+    /// Was it silent for so long that it is not counted on?
+    pub(super) fn has_missed(&self) -> bool {
+        let patience = self.limits.heartbeat_ms.saturating_mul(u64::from(self.limits.missed_heartbeats.max(1)));
+        self.state != SiteState::Up && self.heard.elapsed() >= Duration::from_millis(patience)
+    }
+}
+
+/// A site's proxies, and those that stand for its part of `missing` CPUs when sites with `present` of them share these.
+fn part(wanted: u32, cpus: u32, missing: u64, present: u64) -> u32 {
+    let own = u128::from(wanted) * u128::from(cpus);
+    let more = (u128::from(missing) * own).div_ceil(u128::from(present.max(1))).div_ceil(u128::from(cpus.max(1)));
+    wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX))
 }
 
 /// What becomes of what is left at a site that can't be told that the session ends.
 fn what_remains(site: &Site) -> String {
-    let hours = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats)) / 3_600_000;
+    let patience = site.limits.heartbeat_ms.saturating_mul(u64::from(site.limits.missed_heartbeats));
+    let patience = vo_lang::format_duration(Duration::from_millis(patience));
     let after = if site.limits.shutdown_on_missed {
-        format!("its agent removes its {} proxies itself after {hours} h without us", site.proxies.len())
+        let live = site.proxies.values().filter(|(info, _)| info.state != ProxyState::Exit).count();
+        format!("after {patience} without us its agent lets its {live} proxies run out, and removes what is left")
     } else {
         "its agent goes on by itself (on_missed = keep)".into()
     };
@@ -220,6 +239,7 @@ impl Master {
             site::Told::Question(question, answer) => self.ask(question, answer),
             site::Told::Linked(link) => site.link = Some(link),
             site::Told::Frame(frame) => {
+                site.heard = Instant::now();
                 if let Err(error) = self.frame(id, &frame) {
                     tracing::error!(site = self.sites[usize::from(id.0)].conf.name, %error, "bad frame from the agent");
                 }
@@ -522,6 +542,7 @@ impl Master {
     /// work can fill.
     fn set_target(&mut self, id: SiteId) {
         let (demand, quiet) = (self.pool.demand_cpus(), self.busy_at.elapsed());
+        let wanted = self.wanted(id);
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
@@ -529,15 +550,51 @@ impl Master {
             return;
         }
         let proxies = if demand > 0 {
-            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(site.wanted)
+            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(wanted)
         } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
-            site.wanted
+            wanted
         } else {
             0
         };
         if site.target != Some(proxies) {
             site.target = Some(proxies);
             self.to_site(id, &link::SetTarget { proxies });
+        }
+    }
+
+    /// Proxies that a site is to have at most: what the user asked for and, with `on_missed = reallocate`, its part of what silent sites
+    /// should have had. A proxy of a silent site still counts there, and so do its jobs, until there is evidence.
+    fn wanted(&self, id: SiteId) -> u32 {
+        let Some(site) = self.sites.get(usize::from(id.0)) else {
+            return 0;
+        };
+        if self.on_missed != OnMissed::Reallocate {
+            return site.wanted;
+        }
+        let cpus = |site: &Site| u64::from(site.wanted) * u64::from(site.cpus);
+        let missing = self.sites.iter().filter(|site| site.has_missed()).map(cpus).sum();
+        let present = self.sites.iter().filter(|site| site.state == SiteState::Up).map(cpus).sum();
+        part(site.wanted, site.cpus, missing, present)
+    }
+
+    /// Asks agents that were silent for long whether they live, and gives up a stream on which none answers.
+    pub(super) fn ask_silent(&mut self) {
+        for index in 0..self.sites.len() {
+            let site = &mut self.sites[index];
+            let pause = SILENCE.min(Duration::from_millis(site.limits.heartbeat_ms)).max(TICK);
+            let silent = site.heard.elapsed();
+            if site.link.is_none() || silent < pause || site.asked.elapsed() < pause {
+                continue;
+            }
+            site.asked = Instant::now();
+            if silent >= pause * SILENCES
+                && let Some(orders) = &site.orders
+            {
+                tracing::warn!(site = site.conf.name, ?silent, "the agent doesn't answer");
+                let _ = orders.send(site::Order::Reconnect);
+            } else {
+                self.to_site(SiteId(index as u16), &link::Ping { nonce: 0 });
+            }
         }
     }
 
@@ -735,5 +792,24 @@ impl Master {
         for name in ["ca.pem", "marker", "epoch", REACHED, eventlog::MARK, "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_silent_sites_should_have_had_is_shared_out() {
+        // Nobody is silent.
+        assert_eq!(part(4, 16, 0, 64), 4);
+        // 8 CPUs of a silent site, for one with proxies of 2 and for one with proxies of 4, of equal size.
+        assert_eq!(part(4, 2, 8, 16), 6);
+        assert_eq!(part(2, 4, 8, 16), 3);
+        // Rather a proxy too many than one too few.
+        assert_eq!(part(1, 16, 1, 16), 2);
+        // A site without proxies of its own takes none; absurd numbers stay numbers.
+        assert_eq!(part(0, 4, 8, 16), 0);
+        assert_eq!(part(u32::MAX, u32::MAX, u64::MAX, 0), u32::MAX);
     }
 }

@@ -204,8 +204,14 @@ impl World<'_> {
                 if let Some(agent) = &mut self.sites[site].agent {
                     agent.master = Some(link);
                 }
-                let config =
-                    proxy::Config { nodes, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE };
+                let config = proxy::Config {
+                    nodes,
+                    queued_permille: 150,
+                    queued_base: 2,
+                    status: STATUS,
+                    lease: LEASE,
+                    absence: LEASE * 2,
+                };
                 self.tell_proxies(site, proxy::Event::Configured(config));
                 self.greet(site);
             }

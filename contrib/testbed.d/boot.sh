@@ -19,6 +19,13 @@ boot_slurm() {
 	esac
 }
 
+# The realm is made at the first start, by /etc/krb5kdc/setup.
+boot_kerberos() {
+	mkdir -p /var/lib/krb5kdc
+	[[ -e /etc/krb5.keytab ]] || bash -x /etc/krb5kdc/setup
+	/usr/sbin/krb5kdc
+}
+
 boot_gridengine() {
 	local root=/var/lib/gridengine spool=/var/spool/gridengine
 	export SGE_ROOT=$root SGE_CELL=default SGE_MASTER_PIDFILE=/run/gridengine/qmaster.pid SGE_EXECD_PIDFILE=/run/gridengine/execd.pid
@@ -41,6 +48,7 @@ boot_gridengine() {
 	esac
 }
 
+[[ $role != gw || ! -e /etc/krb5kdc/setup ]] || boot_kerberos
 [[ $role != gw ]] || /usr/sbin/sshd -E /var/log/sshd.log
 case $batch in
 slurm) boot_slurm ;;

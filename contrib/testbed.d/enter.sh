@@ -26,6 +26,11 @@ mount -t tmpfs -o mode=755 tmpfs usr/local
 mount --bind "$site/etc" etc
 mount --bind "$site/home" home
 mount --bind "$own/var" var
+if [[ -L $site/shared ]]; then
+	shared=$(readlink "$site/shared")
+	mkdir -p "$root$shared"
+	mount --bind "$shared" "$root$shared"
+fi
 [[ -e $own/machine-id ]] || tr -d - </proc/sys/kernel/random/uuid >"$own/machine-id"
 mount --bind "$own/machine-id" etc/machine-id
 mount -t tmpfs -o mode=1777 tmpfs tmp

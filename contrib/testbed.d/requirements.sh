@@ -4,6 +4,7 @@
 readonly PACKAGES=(
 	openssh-server openssh-client libpam-oath oathtool
 	iproute2 iptables procps util-linux
+	krb5-kdc krb5-admin-server krb5-user
 	munge slurm-wlm
 	gridengine-master gridengine-exec gridengine-client
 )
@@ -79,10 +80,12 @@ cmd_install() {
 	chmod 755 "$policy"
 
 	export DEBIAN_FRONTEND=noninteractive
-	debconf-set-selections <<-'EOF'
+	debconf-set-selections <<-EOF
 		gridengine-common shared/gridenginemaster string localhost
 		gridengine-common shared/gridenginecell string default
 		gridengine-common shared/gridengineconfig boolean false
+		krb5-config krb5-config/default_realm string $KERBEROS_REALM
+		krb5-config krb5-config/add_servers boolean false
 	EOF
 	apt-get -qq -o DPkg::Lock::Timeout=300 update || say "apt-get update failed; trying with the lists at hand"
 	apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >&2 ||

@@ -22,6 +22,7 @@ make_site() {
 		make_etc "$site" "$dir/etc"
 		hide_commands "$site" "$dir/usr-layer/bin"
 		batch_configure "$site"
+		[[ $site != "$SHARED_SITE" ]] || make_shared "$site" "$dir"
 		touch "$dir/complete"
 	fi
 	# One file system a site, so that one site's home can be filled and no other's.
@@ -29,6 +30,14 @@ make_site() {
 		mount -t tmpfs -o "mode=755,size=$HOME_SIZE" vo-testbed "$dir/home"
 		make_homes "$site" "$dir/home"
 	fi
+}
+
+# make_shared SITE DIR: the hosts find it by this link. Its user may be anyone on the workstation, so the numbers are theirs.
+make_shared() {
+	mkdir -p "$STATE/shared"
+	chown "$(site_ids "$1" "${SITE_USER[$1]}")" "$STATE/shared"
+	chmod 700 "$STATE/shared"
+	ln -s "$STATE/shared" "$2/shared"
 }
 
 make_etc() {
@@ -65,6 +74,46 @@ make_etc() {
 		for host in "${ALL_SITES[@]}"; do [[ $host == "$site" ]] || echo "$(gateway_address "$host") $host"; done
 	} >"$etc/hosts"
 	make_sshd "$site" "$etc"
+	[[ $site != "$KERBEROS_SITE" ]] || make_kerberos "$site" "$etc"
+}
+
+# krb5_conf SITE: for the realm's users and servers alike. Names are as they are: there is no DNS.
+krb5_conf() {
+	cat <<-EOF
+		[libdefaults]
+			default_realm = $KERBEROS_REALM
+			dns_lookup_kdc = false
+			dns_canonicalize_hostname = false
+			rdns = false
+		[realms]
+			$KERBEROS_REALM = {
+				kdc = $(gateway_address "$1")
+			}
+		[domain_realm]
+			$(gateway_address "$1") = $KERBEROS_REALM
+	EOF
+}
+
+make_kerberos() {
+	local site=$1 etc=$2 host
+	host=host/$(gateway_address "$site")
+	mkdir -m 700 "$etc/krb5kdc"
+	krb5_conf "$site" >"$etc/krb5.conf"
+	printf '[realms]\n\t%s = {\n\t\tkdc_ports = 88\n\t\tkdc_tcp_ports = 88\n\t\tmax_life = 10h\n\t}\n' "$KERBEROS_REALM" >"$etc/krb5kdc/kdc.conf"
+	cat >"$etc/krb5kdc/setup" <<-EOF
+		set -e
+		kdb5_util create -s -P "\$(head -c 16 /dev/urandom | base64)"
+		kadmin.local -q "addprinc -pw $KERBEROS_PASSWORD ${SITE_USER[$site]}"
+		kadmin.local -q "addprinc -randkey $host"
+		kadmin.local -q "ktadd -k /etc/krb5.keytab $host"
+	EOF
+	# The ticket is for the address, as which users know the gateway; sshd would look for its own name.
+	{
+		printf 'GSSAPIStrictAcceptorCheck no\nPort 2223\n'
+		cat "$etc/ssh/sshd_config"
+		printf 'Match LocalPort 2223\n\tGSSAPIAuthentication yes\n\tAuthenticationMethods gssapi-with-mic\n'
+	} >"$etc/ssh/sshd_config.new"
+	mv "$etc/ssh/sshd_config.new" "$etc/ssh/sshd_config"
 }
 
 make_sshd() {
@@ -161,7 +210,7 @@ write_known_hosts() {
 		address=$(gateway_address "$site")
 		for key in "$(site_dir "$site")"/etc/ssh/ssh_host_*_key.pub; do
 			[[ -e $key ]] || continue
-			printf '%s %s\n' "$address" "$(cut -d' ' -f1,2 "$key")" "[$address]:2222" "$(cut -d' ' -f1,2 "$key")"
+			printf '%s %s\n' "$address" "$(cut -d' ' -f1,2 "$key")" "[$address]:2222" "$(cut -d' ' -f1,2 "$key")" "[$address]:2223" "$(cut -d' ' -f1,2 "$key")"
 		done >"$lines"
 		[[ $site != mesa ]] || ssh-keygen -q -H -f "$lines" &>/dev/null
 		cat "$lines" >>"$STATE/known_hosts.new"
@@ -192,6 +241,10 @@ write_ssh_config() {
 		done
 		printf '# mesa, as reached from tundra.\n'
 		host_entry tundra-jump mesa 2222 "${SITE_USER[mesa]}-plain" "ProxyJump tundra"
+		printf '# By ticket: KRB5_CONFIG=%s kinit %s\n' "$STATE/krb5.conf" "${SITE_USER[$KERBEROS_SITE]}"
+		printf 'Host %s-krb\n\tHostName %s\n\tUser %s\n\tPort 2223\n\tIdentityFile none\n\tGSSAPIAuthentication yes\n\n' \
+			"$KERBEROS_SITE" "$(gateway_address "$KERBEROS_SITE")" "${SITE_USER[$KERBEROS_SITE]}"
 		printf 'Host *\n\tUserKnownHostsFile %s\n\tGlobalKnownHostsFile none\n\tIdentitiesOnly yes\n\tStrictHostKeyChecking yes\n' "$STATE/known_hosts"
 	} >"$STATE/ssh_config"
+	krb5_conf "$KERBEROS_SITE" >"$STATE/krb5.conf"
 }

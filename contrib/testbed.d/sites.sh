@@ -17,9 +17,16 @@ declare -rA SITE_AUTH=([tundra]=key [mesa]=passphrase [grid]=otp [bare]=key)
 # A second account at every site, with no way in by SSH: for what one user must not be able to do to another.
 readonly OTHER_USER=mallory
 
+# One site also takes Kerberos tickets, on port 2223: its gateway is the realm's KDC.
+readonly KERBEROS_SITE=tundra KERBEROS_REALM=TUNDRA.TESTBED
+
+# One site's hosts, and the workstation, have one directory of the workstation's in common, under one path: $STATE/shared.
+readonly SHARED_SITE=tundra
+
 # Not secret: nothing outside this machine can reach the hosts.
 readonly KEY_PASSPHRASE=mesa-passphrase
 readonly LOGIN_PASSWORD=grid-password
+readonly KERBEROS_PASSWORD=tundra-password
 readonly TOTP_SECRET=3132333435363738393031323334353637383930 # RFC 6238's test key, in hexadecimal
 
 need_site() { [[ -n ${1:-} && -n ${SITE_INDEX[$1]:-} ]] || die_usage "no site '${1:-}': there are ${ALL_SITES[*]}"; }

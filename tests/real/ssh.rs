@@ -194,6 +194,97 @@ fn the_systems_ssh_serves_as_well() {
     leave(&home, terminal, &[&MESA]);
 }
 
+/// With a ticket and `GSSAPIAuthentication yes`, nobody has to say -G; without a ticket, the way to one is told.
+#[test]
+fn kerberos_tickets_log_in() {
+    let mut home = Home::on_testbed();
+    home.set("KRB5_CONFIG", testbed::state().join("krb5.conf"));
+    let cache = home.path().join("tickets");
+    home.set("KRB5CCNAME", &cache);
+    conf(&home, &["tundra-krb"]);
+    fails(&home, "tundra-krb", REFUSED_LOGIN, &["tundra-krb refuses the login of alice", "gssapi-with-mic", "kinit"]);
+    home.vo(["-G", "-H", "vo.conf", "-c", "true"]).code(REFUSED_LOGIN).says(["gssapi-with-mic", "kinit"]);
+
+    home.sh(&format!("echo {} | kinit alice", testbed::KERBEROS_PASSWORD)).ok();
+    works(&home, &[], "tundra-krb");
+    nothing_left(&home, &[&TUNDRA]);
+    let tickets = home.sh("klist").ok().stdout;
+    assert!(tickets.contains("host/10.77.1.2@"), "a ticket for the gateway was used: {tickets}");
+
+    // A ticket that has ended is none.
+    home.sh(&format!(
+        "kdestroy; echo {} | kinit -l 1s alice; until ! klist -s; do sleep 0.1; done",
+        testbed::KERBEROS_PASSWORD
+    ))
+    .ok();
+    fails(&home, "tundra-krb", REFUSED_LOGIN, &["tundra-krb refuses the login of alice", "kinit"]);
+    // Nor does it keep anyone from a site that takes keys.
+    works(&home, &[], "tundra-key");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
+fn a_proxy_command_is_run() {
+    let state = testbed::state();
+    let home = home_with(
+        &format!(
+            "Host behind\n\tHostName 10.77.1.2\n\tPort 2222\n\tUser alice\n\tIdentityFile {}\n\tProxyCommand tee -a ~/proxied | ssh -F {} -W %h:%p mesa-key",
+            state.join("keys/alice-plain").display(),
+            state.join("ssh_config").display(),
+        ),
+        &known(),
+    );
+    works(&home, &[], "behind");
+    let passed = fs::metadata(home.path().join("proxied")).unwrap().len();
+    assert!(passed > 1_000_000, "the connection, with the agent's upload, went by it: {passed} bytes");
+    nothing_left(&home, &[&TUNDRA, &MESA]);
+    // One that fails is told in its own words.
+    let home = home_with("Host behind\n\tProxyCommand sh -c 'echo the tunnel is closed >&2; exit 3'", &known());
+    fails_somehow(&home, "behind", &["the tunnel is closed"]);
+}
+
+/// A session over `gateway` must say `words`, whatever its exit code.
+fn fails_somehow(home: &Home, gateway: &str, words: &[&str]) {
+    conf(home, &[gateway]);
+    let run = home.vo(["-H", "vo.conf", "-n", "1:1", "-c", "true"]).says(words.iter().copied());
+    assert!([REFUSED_LOGIN, UNREACHABLE].contains(&run.code), "{run:?}");
+    home.assert_nothing_left();
+}
+
+/// The user's own connection is used, and outlives us; without one, we make one of our own and leave none where theirs would be.
+#[test]
+fn a_control_master_of_the_users_is_used_and_left_alone() {
+    let home =
+        home_with("Host *\n\tControlMaster auto\n\tControlPath /tmp/vo-test-cm-%C\n\tControlPersist 60", &known());
+    let sockets = || home.sh("ls /tmp | grep -c ^vo-test-cm- || true").ok().stdout.trim().to_owned();
+    works(&home, &[], "tundra-key");
+    assert_eq!(sockets(), "0", "it left no master of its own there");
+
+    let _closed = Undo(|| drop(home.sh("ssh -F ~/ssh_config -O exit tundra-key")));
+    let ssh = |options: &str| home.sh(&format!("ssh -F ~/ssh_config {options} tundra-key"));
+    ssh("-M -N -f").ok();
+    assert_eq!(sockets(), "1");
+    // With the master there, no login is needed: this key would be refused.
+    let connections =
+        || testbed::root("tundra-gw", "grep -c 'Accepted publickey for alice' /var/log/sshd.log").trim().to_owned();
+    let before = connections();
+    works(&home, &[], "tundra-key");
+    assert_eq!(connections(), before, "no connection of our own");
+    ssh("-O check").ok();
+
+    // It ends while the session runs: the session makes a connection of its own.
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:1", "-c", "true"]).ok();
+    ssh("-O exit").ok();
+    home.write("t.sub", "executable = /bin/hostname\ntransfer_executable = false\noutput = again\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit t.sub; wait --timeout 110s"]).ok();
+    assert!(home.read("again").starts_with("tundra-n"));
+    wait_until("the site is up again", seconds(60), || {
+        (home.vo(["-s", "t", "-c", "sites --json"]).ok().json()[0]["state"] == "up").then_some(())
+    });
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
 #[test]
 fn a_gateway_behind_another() {
     let home = Home::on_testbed();

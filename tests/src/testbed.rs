@@ -33,6 +33,9 @@ pub const PASSPHRASE: &str = "mesa-passphrase";
 /// The password at grid.
 pub const PASSWORD: &str = "grid-password";
 
+/// Alice's Kerberos password at tundra.
+pub const KERBEROS_PASSWORD: &str = "tundra-password";
+
 /// `contrib/testbed` with `arguments`; panics with its words if it fails.
 pub fn testbed(arguments: &[&str]) -> String {
     let output =

@@ -93,6 +93,14 @@ pub enum SshError {
         /// What the server said, if anything.
         why: String,
     },
+    /// The configuration's ProxyCommand ended before the login.
+    #[error("the ProxyCommand for {host} ended before the login: {why}")]
+    ProxyCommand {
+        /// Host asked for.
+        host: String,
+        /// What it said.
+        why: String,
+    },
     /// Server and client have no algorithm in common, or one broke the protocol.
     #[error("no SSH session with {host}: {why}")]
     Protocol {
@@ -142,7 +150,7 @@ pub enum SshError {
         source: io::Error,
     },
     /// Every way to log in failed. `tried` has a line for each, in order.
-    #[error("{host} refuses the login of {user} ({})", if tried.is_empty() { "nothing to try".to_owned() } else { tried.join("; ") })]
+    #[error("{host} refuses the login of {user} ({})", if tried.is_empty() { format!("nothing to try of what it takes: {}", offered.join(", ")) } else { tried.join("; ") })]
     AuthRefused {
         /// Host asked for.
         host: String,
@@ -239,6 +247,7 @@ impl SshError {
             | Self::Refused { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
+            | Self::ProxyCommand { .. }
             | Self::Closed { .. }
             | Self::CommandTimedOut { .. } => Class::Down,
             Self::TurnedAway { .. } | Self::ChannelRefused { .. } => Class::Blocked,
@@ -275,6 +284,7 @@ impl SshError {
             Self::TurnedAway { .. } => {
                 "the server limits new connections or has banned this address for a while: wait some minutes before you try again".to_owned()
             }
+            Self::ProxyCommand { host, .. } => format!("does `ssh {host}` work?"),
             Self::Protocol { .. } => "`-G` uses the system's ssh, which may know other algorithms".to_owned(),
             Self::HostKeyUnknown { host, .. } => {
                 format!("log in once with `ssh {host}` and compare the fingerprint with the one that the site publishes")
@@ -290,7 +300,7 @@ impl SshError {
                 if tried.iter().any(|t| t.ends_with(super::auth::NEEDS_ANSWER)) {
                     "it needs an answer from you: run it on a terminal, or use a key in ssh-agent".to_owned()
                 } else if has("gssapi-with-mic") && !has("publickey") {
-                    "`-G` uses the system's ssh, which can log in with Kerberos".to_owned()
+                    "it takes Kerberos tickets: `kinit` gets one, and ~/.ssh/config should say `GSSAPIAuthentication yes` for it".to_owned()
                 } else {
                     format!("does `ssh {user}@{host}` work? `user` and ~/.ssh/config set user and key")
                 }

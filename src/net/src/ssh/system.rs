@@ -315,6 +315,10 @@ fn explain(target: &Target, words: &str) -> SshError {
         SshError::TimedOut { host, after: target.settings.connect_timeout }
     } else if has("No route to host") || has("Network is unreachable") {
         SshError::Unreachable { host, source: std::io::Error::other(last) }
+    } else if has("kex_exchange_identification") && target.needs_system() == Some("ProxyCommand") {
+        let own = ["kex_exchange_identification", "Connection closed by", "Connection reset by"];
+        let theirs = stderr.lines().filter(|line| !own.iter().any(|word| line.starts_with(word)));
+        SshError::ProxyCommand { host, why: theirs.collect::<Vec<_>>().join("; ") }
     } else if has("kex_exchange_identification") || has("Exceeded MaxStartups") || has("Not allowed at this time") {
         SshError::TurnedAway { host, why: last }
     } else if has("Permission denied (") || has("Too many authentication failures") {

@@ -9,6 +9,8 @@ use super::SshError;
 
 /// How long `ssh -G` may take: a `Match exec` in the configuration runs the user's own commands.
 const RESOLVE_TIME: Duration = Duration::from_secs(30);
+/// How long `klist` may take.
+const TICKET_TIME: Duration = Duration::from_secs(5);
 /// Most hops of a ProxyJump chain, through the configurations of its hosts: a configuration can make a loop.
 const MOST_JUMPS: usize = 8;
 
@@ -157,6 +159,9 @@ async fn resolve(query: &TargetQuery, jumps_left: usize) -> Result<Target, SshEr
     }
     let options = Options::ask(query).await?;
     let mut target = interpret(query, &options)?;
+    if target.backend == Backend::Builtin && wants_kerberos(&options) && has_ticket().await {
+        target.backend = Backend::System { reason: "GSSAPIAuthentication, with a Kerberos ticket".to_owned() };
+    }
     let jump = options.one("proxyjump").filter(|jump| !jump.eq_ignore_ascii_case("none"));
     for hop in jump.iter().flat_map(|jump| jump.split(',')) {
         if target.jumps.len() >= jumps_left {
@@ -440,8 +445,29 @@ fn interpret(query: &TargetQuery, options: &Options) -> Result<Target, SshError>
     })
 }
 
-/// What the configuration needs that the built-in client lacks. `GSSAPIAuthentication yes` alone is no reason: Debian sets
-/// it for everyone.
+/// Does the configuration want Kerberos tried, if there is a ticket? `GSSAPIAuthentication yes` alone is no reason for the system's
+/// `ssh`: Debian sets it for everyone.
+fn wants_kerberos(options: &Options) -> bool {
+    let methods = options.list("preferredauthentications");
+    options.yes("gssapiauthentication") && (methods.is_empty() || methods.iter().any(|m| m == "gssapi-with-mic"))
+}
+
+/// Has the user a Kerberos ticket that is still valid? Without `klist` to ask, a cache of tickets is taken for one.
+async fn has_ticket() -> bool {
+    let mut klist = tokio::process::Command::new("klist");
+    klist.arg("-s").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(TICKET_TIME, klist.status()).await {
+        Ok(Ok(status)) => status.success(),
+        // It hangs on a cache that is a service's.
+        Err(_) => false,
+        Ok(Err(_)) => match std::env::var("KRB5CCNAME") {
+            Ok(name) => !name.is_empty(),
+            Err(_) => Path::new(&format!("/tmp/krb5cc_{}", nix::unistd::getuid())).exists(),
+        },
+    }
+}
+
+/// What the configuration needs that the built-in client lacks.
 fn system_reason(options: &Options, settings: &Settings) -> Option<String> {
     const LACKING: [(&str, &str); 6] = [
         ("proxycommand", "ProxyCommand"),
@@ -480,13 +506,17 @@ fn is_hardware_key(file: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Target {
+    fn options(text: &str) -> Options {
         let mut options = Options::default();
         for (key, value) in text.lines().filter_map(|line| line.trim().split_once(' ')) {
             options.0.entry(key.to_owned()).or_default().push(value.to_owned());
         }
+        options
+    }
+
+    fn parsed(text: &str) -> Target {
         let query = TargetQuery { host: "gw".into(), user: None, port: None, config: None, program: None };
-        interpret(&query, &options).unwrap()
+        interpret(&query, &options(text)).unwrap()
     }
 
     #[test]
@@ -515,6 +545,11 @@ mod tests {
         let only = "preferredauthentications gssapi-with-mic";
         assert_eq!(reason(only).as_deref(), Some("PreferredAuthentications gssapi-with-mic"));
         assert_eq!(reason("preferredauthentications gssapi-with-mic,publickey"), None);
+        let kerberos = |text: &str| wants_kerberos(&options(text));
+        assert!(kerberos("gssapiauthentication yes"));
+        assert!(kerberos("gssapiauthentication yes\npreferredauthentications gssapi-with-mic,publickey"));
+        assert!(!kerberos("gssapiauthentication yes\npreferredauthentications publickey"));
+        assert!(!kerberos("gssapiauthentication no") && !kerberos(""));
         assert_eq!(reason("ciphers 3des-cbc-of-tomorrow").as_deref(), Some("Ciphers"));
     }
 

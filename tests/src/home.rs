@@ -25,6 +25,8 @@ pub struct Home {
     /// Where commands run.
     start: PathBuf,
     on_testbed: bool,
+    /// The numbers of the account that commands run as, if it isn't the test's own.
+    account: Option<u32>,
 }
 
 impl Default for Home {
@@ -36,7 +38,11 @@ impl Default for Home {
 impl Home {
     /// A home without any configuration; its `work` directory is where commands run, unless the test says otherwise.
     pub fn new() -> Home {
-        let dir = tempfile::Builder::new().prefix("vo-").tempdir().expect("a temporary directory");
+        Home::within(&std::env::temp_dir())
+    }
+
+    fn within(parent: &Path) -> Home {
+        let dir = tempfile::Builder::new().prefix("vo-").tempdir_in(parent).expect("a temporary directory");
         let path = |name: &str| OsString::from(dir.path().join(name));
         let mut environment: Vec<(OsString, OsString)> = vec![
             ("HOME".into(), dir.path().into()),
@@ -54,7 +60,43 @@ impl Home {
         environment.push(("PATH".into(), search));
         fs::create_dir(dir.path().join("work")).expect("a directory of our own");
         let start = dir.path().join("work");
-        Home { dir, environment, start, on_testbed: false }
+        Home { dir, environment, start, on_testbed: false, account: None }
+    }
+
+    /// A home on the file system that the workstation and tundra's hosts share, of the account that tundra's user has; its SSH
+    /// configuration knows tundra as `tundra-key`. Commands run as that account.
+    pub fn shared_with_tundra() -> Home {
+        const ALICE: u32 = 5001;
+        testbed::need_up();
+        let mut home = Home::within(&testbed::state().join("shared"));
+        (home.on_testbed, home.account) = (true, Some(ALICE));
+        // As a user's own: ssh reads no key that others may.
+        for name in ["ssh_config", "known_hosts", "keys/alice-plain"] {
+            let text = fs::read_to_string(testbed::state().join(name)).expect("the testbed's files");
+            let path = home.path().join(Path::new(name).file_name().expect("a file"));
+            let here = |name: &str| home.path().join(name).display().to_string();
+            let of = |name: &str| testbed::state().join(name).display().to_string();
+            let text = text
+                .replace(&of("keys/alice-plain"), &here("alice-plain"))
+                .replace(&of("known_hosts"), &here("known_hosts"));
+            fs::write(&path, text).expect("a file of our own");
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode of our own file");
+        }
+        let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+        let alice = format!("alice:x:{ALICE}:{ALICE}::{}:/bin/bash\n", home.path().display());
+        fs::write(home.path().join("passwd"), passwd + &alice).expect("a file of our own");
+        home.set("VO_SSH_CONFIG", home.path().join("ssh_config"));
+        home.hand_over();
+        home
+    }
+
+    /// Gives all files of this home to the account that its commands run as.
+    pub fn hand_over(&self) {
+        let Some(account) = self.account else { return };
+        for path in walk(self.path()).into_iter().chain([self.path().to_owned()]) {
+            std::os::unix::fs::lchown(&path, Some(account), Some(account)).expect("only root takes this path");
+        }
     }
 
     /// A home whose SSH configuration knows the testbed's sites, and nothing of this machine's. Panics if the testbed is down.
@@ -125,7 +167,17 @@ impl Home {
 
     /// A command in this home's environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match self.account {
+            None => Command::new(program),
+            Some(account) => {
+                // In a mount namespace of its own: ssh wants to find the account in /etc/passwd.
+                let mut command = Command::new("unshare");
+                let own =
+                    "mount --bind ~/passwd /etc/passwd && exec setpriv --reuid=$0 --regid=$0 --clear-groups -- \"$@\"";
+                command.args(["--mount", "sh", "-c", own]).arg(account.to_string()).arg(program);
+                command
+            }
+        };
         command.env_clear().envs(self.environment.iter().map(|(n, v)| (n, v))).current_dir(&self.start);
         command
     }

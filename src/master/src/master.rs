@@ -19,10 +19,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use vo_core::Time;
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
 use vo_core::pool::{Action, Event, GroupRecord, Offer, Pool, Select, Shared};
+use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
 use vo_net::tls::SessionCa;
@@ -731,9 +731,17 @@ impl Master {
     }
 }
 
-/// The inode number of a job's directory, if it is on the marker's file system.
+/// The inode number of a job's directory, if it is on the marker's file system with all of the job's standard files: one that is
+/// elsewhere (`output = /tmp/x`) would be the node's own there, and be lost, or be another's.
 fn marker_inode(program: &Program, job: JobId, device: u64) -> Option<u64> {
     let dir = program.initialdir.expand(job);
-    let found = std::fs::metadata(OsStr::from_bytes(&dir)).ok()?;
-    (found.dev() == device).then(|| found.ino())
+    let dir = Path::new(OsStr::from_bytes(&dir));
+    let found = std::fs::metadata(dir).ok().filter(|found| found.dev() == device)?;
+    let shared = |name: &Template| {
+        let name = name.expand(job);
+        let path = dir.join(OsStr::from_bytes(&name));
+        let found = std::fs::metadata(&path).or_else(|_| std::fs::metadata(path.parent().unwrap_or(dir)));
+        path == Path::new("/dev/null") || found.is_ok_and(|found| found.dev() == device)
+    };
+    [&program.input, &program.output, &program.error].into_iter().flatten().all(shared).then(|| found.ino())
 }

@@ -205,7 +205,7 @@ impl Master {
             return;
         };
         let dir = view.program.initialdir.expand(job);
-        let at = |name: &Option<vo_core::Template>| {
+        let at = |name: &Option<Template>| {
             let name = name.as_ref()?.expand(job);
             Some(Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&name)).into_os_string().into_vec())
         };

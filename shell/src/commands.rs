@@ -11,16 +11,19 @@ mod pool;
 mod remove;
 mod submit;
 mod wait;
+mod why;
 
 use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, Parser};
+use serde::Serialize;
 use vo_core::JobId;
 use vo_wire::control::Pick;
 
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::sessions::Session;
+use crate::table::{JsonList, stdout};
 
 /// A grid command.
 pub(crate) struct Command {
@@ -52,6 +55,7 @@ commands! {
     ["rm", "condor_rm"], "JOB…", remove::Remove => remove::run;
     ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
     ["log"], "JOB", log::Log => log::run;
+    ["why"], "NAME", why::Why => why::run;
     ["sites"], "[SITE…]", pool::Sites => pool::sites;
     ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
     ["login"], "[SITE…]", login::Login => login::run;
@@ -151,6 +155,15 @@ impl Asking {
     fn connect(&self) -> Result<Master> {
         self.session()?.connect()
     }
+}
+
+/// Objects, as a JSON array.
+fn json_list(objects: impl Iterator<Item = impl Serialize>) -> Result<ExitCode> {
+    let mut list = JsonList::new(stdout());
+    for object in objects {
+        list.push(&object)?;
+    }
+    list.end().map(|()| ExitCode::Success)
 }
 
 /// The names of the session's sites.

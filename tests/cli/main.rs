@@ -9,3 +9,4 @@ mod recovery;
 mod scripts;
 mod shell;
 mod submit;
+mod why;

@@ -11,10 +11,10 @@ use vo_wire::control::{
 };
 use vo_wire::link::ProxyState;
 
-use super::Asking;
+use super::{Asking, json_list};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
-use crate::table::{JsonList, Side, Table, clock, now_ms, span, stdout, written};
+use crate::table::{Side, Table, clock, now_ms, span, stdout, written};
 
 /// Shows the pool: the starters of all sites, with totals
 #[derive(Parser, Debug)]
@@ -158,14 +158,6 @@ fn show_sites(master: &mut Master, json: bool) -> Result<ExitCode> {
     let mut out = stdout();
     site_table(&rows, now_ms()).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
-}
-
-fn json_list(objects: impl Iterator<Item = impl Serialize>) -> Result<ExitCode> {
-    let mut list = JsonList::new(stdout());
-    for object in objects {
-        list.push(&object)?;
-    }
-    list.end().map(|()| ExitCode::Success)
 }
 
 fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> std::io::Result<()> {

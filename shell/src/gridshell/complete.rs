@@ -11,7 +11,7 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
 use vo_core::JobId;
-use vo_wire::control::{ClusterRows, JobRows, ListClusters, ListJobs, Pick};
+use vo_wire::control::{ClusterRows, JobRows, ListClusters, ListJobs, ListProxies, Pick, ProxyRows};
 
 use super::coshell::Syntax;
 use crate::client::Master;
@@ -72,6 +72,7 @@ impl Lines {
         match command.name() {
             "q" | "wait" | "history" | "log" | "rm" => self.ask(|master| jobs(master, word)),
             "sites" | "proxies" | "login" => self.ask(commands::site_names),
+            "why" => self.ask(|master| named(master, word)),
             "help" => Some(commands::ALL.iter().map(|command| command.name().to_owned()).collect()),
             _ => None,
         }
@@ -84,6 +85,17 @@ impl Lines {
             _ => None,
         }
     }
+}
+
+/// All that `why` answers for: jobs, sites, proxies.
+fn named(master: &mut Master, word: &str) -> Result<Vec<String>> {
+    let mut found = jobs(master, word)?;
+    found.extend(commands::site_names(master)?);
+    master.pages(&ListProxies { all: true }, |page: ProxyRows| {
+        found.extend(page.rows.iter().map(|row| format!("{}/{}", row.site, row.info.id)));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Clusters, or the jobs of the one that `word` names.

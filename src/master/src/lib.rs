@@ -5,6 +5,7 @@
 
 mod control;
 mod eventlog;
+mod history;
 mod inputs;
 mod journal;
 mod listing;

@@ -5,6 +5,7 @@ mod clients;
 mod sites;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -35,6 +36,7 @@ use vo_wire::work::{self, Assignment};
 
 use crate::control::{self, Outbox};
 use crate::eventlog::{self, Entry, EventLogs};
+use crate::history::History;
 use crate::inputs::{Blob, Files, Hash};
 use crate::journal::{self, Journal, chain};
 use crate::listing::Listing;
@@ -101,6 +103,8 @@ enum Input {
         whole: Whole,
         ended: Result<(), Failure>,
     },
+    /// The journal was read for a question.
+    Evidence(Box<why::Evidence>),
     /// A file that a site asked for was opened, and a piece of it read.
     BlobRead {
         site: SiteId,
@@ -137,6 +141,7 @@ struct Site {
     sending: HashMap<Hash, Sending>,
     /// An agent was at work there, in this life or an earlier one: something of ours may be there.
     reached: bool,
+    history: History,
 }
 
 /// A file on its way to a site.
@@ -166,6 +171,8 @@ enum Request {
         interactive: bool,
         order: u64,
     },
+    /// A question by its number.
+    Why(u64),
     Ending,
 }
 
@@ -231,12 +238,14 @@ pub(crate) struct Master {
     storing: bool,
     large: VecDeque<(StarterKey, Whole)>,
     collecting: BTreeMap<AttemptId, (StarterKey, mpsc::UnboundedSender<outputs::Piece>)>,
-    retry: Vec<(StarterKey, Whole)>,
+    /// Results that can't be written now, and why.
+    retry: Vec<(StarterKey, Whole, String)>,
     retry_at: Option<Instant>,
     marker_device: u64,
     /// Completed jobs, second by second.
     rate: VecDeque<(Instant, u64)>,
     busy_at: Instant,
+    whys: why::Whys,
     ending: Option<Ending>,
     finished: Option<ExitCode>,
     begun: Instant,
@@ -414,6 +423,7 @@ impl Master {
             marker_device,
             rate: VecDeque::new(),
             busy_at: Instant::now(),
+            whys: why::Whys::default(),
             ending: None,
             finished: None,
             begun: Instant::now(),
@@ -476,6 +486,7 @@ impl Master {
                 self.collecting.remove(&whole.result.id);
                 self.collected(key, whole, ended);
             }
+            Input::Evidence(evidence) => self.evidence(*evidence),
             Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
         }
     }
@@ -516,6 +527,7 @@ impl Master {
                 client.done();
             }
         }
+        self.read_journal();
         self.store_outputs();
         self.tick();
         self.tell_clients();
@@ -551,7 +563,7 @@ impl Master {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            for (key, whole) in std::mem::take(&mut self.retry) {
+            for (key, whole, _) in std::mem::take(&mut self.retry) {
                 self.collect(key, whole);
             }
         }
@@ -564,6 +576,7 @@ impl Master {
             self.ask_silent();
             self.set_targets();
         }
+        self.agents_overdue();
         self.check_ending();
     }
 
@@ -721,7 +734,7 @@ impl Master {
             Ok(()) => self.pool.handle(now, Event::OutputsStored { key, result: whole.result }),
             Err(failure) if failure.later => {
                 tracing::warn!(attempt = %whole.result.id, why = failure.why, "outputs can't be written for now");
-                self.retry.push((key, whole));
+                self.retry.push((key, whole, failure.why));
                 self.retry_at.get_or_insert(Instant::now() + RETRY_OUTPUTS);
             }
             Err(Failure { why, ours, .. }) => {

@@ -387,9 +387,57 @@ pub struct AgentStats {
     pub status_age_ms: Option<u64>,
 }
 
+/// Tell the evidence for a proxy's state, or the site's. Answered by [`Because`]; agents that don't know the question are silent.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Why {
+    /// Told back.
+    #[n(0)]
+    pub nonce: u64,
+    /// The proxy; none for the site itself.
+    #[n(1)]
+    pub proxy: Option<ProxyId>,
+}
+
+/// A step of a chain of evidence. The clocks of two hosts are never compared, so its time is an age.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WhyStep {
+    /// How long ago, when this was said; none if no record tells.
+    #[n(0)]
+    pub age_ms: Option<u64>,
+    /// What was seen or concluded; the batch system's words are kept.
+    #[n(1)]
+    pub text: String,
+}
+
+/// The answer to [`Why`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Because {
+    /// As asked.
+    #[n(0)]
+    pub nonce: u64,
+    /// The agent's records, oldest first, as far as it has them; the last [`WHY_STEPS`].
+    #[n(1)]
+    pub steps: Vec<WhyStep>,
+    /// What holds now.
+    #[n(2)]
+    pub now: Vec<WhyStep>,
+    /// What is waited for next.
+    #[n(3)]
+    pub next: Vec<String>,
+    /// What is missing among the records.
+    #[n(4)]
+    pub gaps: Vec<String>,
+}
+
+/// Most steps of a [`Because`]; each is cut to [`WHY_BYTES`].
+pub const WHY_STEPS: usize = 200;
+
+/// See [`WHY_STEPS`].
+pub const WHY_BYTES: usize = 2000;
+
 kinds! {
     0x0101 => Configure, 0x0102 => AgentHello, 0x0103 => AgentRefused, 0x0104 => SetTarget, 0x0105 => ProxyReport,
     0x0106 => SiteNote, 0x0107 => StarterUp, 0x0108 => StarterDown, 0x0109 => NeedBlob, 0x010a => BlobChunk,
     0x010b => BlobMissing, 0x010c => BlobAck, 0x010d => RemoveProxies, 0x010e => Shutdown, 0x010f => ShutdownDone,
-    0x0110 => Ping, 0x0111 => Pong, 0x0112 => AgentStats,
+    0x0110 => Ping, 0x0111 => Pong, 0x0112 => AgentStats, 0x0113 => Why, 0x0114 => Because,
 }

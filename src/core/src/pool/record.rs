@@ -313,6 +313,27 @@ mod millis {
     }
 }
 
+impl Record {
+    /// When it was made, if it tells.
+    pub fn at(&self) -> Option<Time> {
+        match self {
+            Record::Submitted { at, .. }
+            | Record::Ended { at, .. }
+            | Record::SiteFailed { at, .. }
+            | Record::Held { at, .. }
+            | Record::Removed { at, .. }
+            | Record::NodeExcluded { since: at, .. }
+            | Record::Silent { at, .. }
+            | Record::Answers { at, .. } => Some(*at),
+            Record::StarterJoined { at, .. }
+            | Record::StarterGone { at, .. }
+            | Record::Dispatched { at, .. }
+            | Record::Returned { at, .. }
+            | Record::Claimed { at, .. } => *at,
+        }
+    }
+}
+
 impl Pool {
     /// Folds a record in. A record that doesn't fit the state changes nothing: it was made twice.
     pub fn apply(&mut self, record: &Record) {

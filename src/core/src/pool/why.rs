@@ -34,8 +34,8 @@ fn name(sites: &[SiteFacts], site: SiteId) -> &str {
     sites.get(usize::from(site.0)).map_or("a site that is gone", |site| site.name.as_str())
 }
 
-/// `1.5s`, `2m5s`, `3h20m`, `2d4h`.
-pub(super) fn span(span: Duration) -> String {
+/// A duration for people: `1.5s`, `2m5s`, `3h20m`, `2d4h`.
+pub fn span(span: Duration) -> String {
     let (s, tenths) = (span.as_secs(), span.subsec_millis() / 100);
     match s {
         0..10 => format!("{s}.{tenths}s"),
@@ -65,9 +65,9 @@ impl Place {
 
 /// The records of a job, folded into steps.
 #[derive(Clone, Debug)]
-pub struct Trail<'a> {
+pub struct Trail {
     job: JobId,
-    sites: &'a [SiteFacts],
+    sites: Vec<SiteFacts>,
     /// Starters that may still be given work.
     places: BTreeMap<StarterKey, Place>,
     /// The attempt that is out.
@@ -78,9 +78,9 @@ pub struct Trail<'a> {
     dropped: u64,
 }
 
-impl<'a> Trail<'a> {
+impl Trail {
     /// Of a job, in a journal whose beginning may be lost: `pool` is what it led to.
-    pub fn new(job: JobId, sites: &'a [SiteFacts], pool: &Pool) -> Self {
+    pub fn new(job: JobId, sites: Vec<SiteFacts>, pool: &Pool) -> Self {
         let places = pool.starters.iter().map(|(key, starter)| (*key, Place::of(&starter.offer)));
         Trail { job, sites, places: places.collect(), out: None, lost: None, steps: VecDeque::new(), dropped: 0 }
     }
@@ -100,13 +100,13 @@ impl<'a> Trail<'a> {
     }
 
     fn place(&self, key: StarterKey) -> String {
-        self.places.get(&key).map_or_else(|| format!("starter {key}"), |place| place.text(self.sites))
+        self.places.get(&key).map_or_else(|| format!("starter {key}"), |place| place.text(&self.sites))
     }
 
     fn agent(&self, key: StarterKey) -> String {
         self.places
             .get(&key)
-            .map_or_else(|| "agent".to_owned(), |place| format!("agent of {}", name(self.sites, place.site)))
+            .map_or_else(|| "agent".to_owned(), |place| format!("agent of {}", name(&self.sites, place.site)))
     }
 
     fn starter(&self, key: Option<StarterKey>) -> String {
@@ -204,7 +204,7 @@ impl<'a> Trail<'a> {
                     };
                     let ran = span(Duration::from_millis(ended.usage.wall_ms));
                     let key = self.out.take().map(|(_, key)| key);
-                    let site = name(self.sites, SiteId(ended.site));
+                    let site = name(&self.sites, SiteId(ended.site)).to_owned();
                     let text = format!("attempt {} ended {how} after {ran}", ended.id.attempt);
                     self.step(Some(*at), self.starter(key), text);
                     self.step(

@@ -136,6 +136,7 @@ impl Master {
                     }
                 }
             }
+            ctl::Why::KIND => self.why(id, &frame.read()?),
             ctl::ShowJob::KIND => self.show_job(id, frame.read::<ctl::ShowJob>()?.job),
             ctl::EndSession::KIND => self.end_asked(id, frame.read::<ctl::EndSession>()?.force),
             ctl::Attach::KIND => self.attach(id, &frame.read()?),
@@ -479,7 +480,7 @@ impl Master {
                         client.done();
                     }
                 }
-                Some(Request::LoggingIn { .. } | Request::Ending) | None => {}
+                Some(Request::LoggingIn { .. } | Request::Why(_) | Request::Ending) | None => {}
             }
         }
     }

@@ -106,6 +106,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         stats: link::AgentStats::default(),
         sending: HashMap::new(),
         reached: of.reached.contains(&conf.name),
+        history: History::default(),
     };
     Ok((site, route))
 }
@@ -229,13 +230,30 @@ impl Master {
         }
     }
 
+    /// For `why SITE`.
+    fn remember(&mut self, id: SiteId, by: &'static str, text: impl Into<String>) {
+        let now = self.now();
+        if let Some(site) = self.sites.get_mut(usize::from(id.0)) {
+            site.history.note(now, by, text);
+        }
+    }
+
     pub(super) fn site_told(&mut self, id: SiteId, told: site::Told) {
         let now = self.now();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
         match told {
-            site::Told::Event(event) => self.announce(event),
+            site::Told::Event(event) => {
+                match &event {
+                    SiteEvent::Spawning { gateway, .. } => {
+                        site.history.note(now, "master", format!("connecting to {gateway}"))
+                    }
+                    SiteEvent::Note { message, .. } => site.history.note(now, "gateway", message.clone()),
+                    _ => {}
+                }
+                self.announce(event);
+            }
             site::Told::Question(question, answer) => self.ask(question, answer),
             site::Told::Linked(link) => site.link = Some(link),
             site::Told::Frame(frame) => {
@@ -246,10 +264,8 @@ impl Master {
             }
             site::Told::Lost { problem, pause, orders } => {
                 self.unlink(id);
-                self.pool.handle(
-                    now,
-                    Event::SiteLost { site: id, why: format!("the way to its site was lost: {}", problem.message) },
-                );
+                let why = format!("the way to its site was lost: {}", problem.message);
+                self.pool.handle(now, Event::SiteLost { site: id, why });
                 self.sites[usize::from(id.0)].next_try = Some(now + pause);
                 self.site_failed(id, problem, orders);
             }
@@ -272,12 +288,21 @@ impl Master {
 
     /// A site can't be used. What was the outcome of an earlier try than of the one that a client waits for doesn't concern it.
     fn site_failed(&mut self, id: SiteId, problem: Problem, orders: u64) {
+        let now = self.now();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
         let name = site.conf.name.clone();
         let Problem { message, hint, trouble } = problem;
         tracing::warn!(site = name, message, ?trouble, "can't be used");
+        let what = match trouble {
+            Trouble::Down => "no connection",
+            Trouble::Blocked => "the gateway turns us away",
+            Trouble::Login => "a person must log in",
+            Trouble::Unusable => "it can't be used",
+        };
+        let words = hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
+        site.history.note(now, "master", format!("{what}: {message}{words}"));
         if matches!(site.state, SiteState::Ended) {
             return;
         }
@@ -317,7 +342,7 @@ impl Master {
         }
     }
 
-    fn to_site<M: Message>(&self, id: SiteId, message: &M) {
+    pub(super) fn to_site<M: Message>(&self, id: SiteId, message: &M) {
         if let Some(link) = self.sites.get(usize::from(id.0)).and_then(|site| site.link.as_ref()) {
             let mut bytes = Vec::new();
             write_message(0, message, &mut bytes);
@@ -325,7 +350,7 @@ impl Master {
         }
     }
 
-    fn frame(&mut self, id: SiteId, frame: &Frame) -> Result<(), vo_wire::WireError> {
+    pub(super) fn frame(&mut self, id: SiteId, frame: &Frame) -> Result<(), vo_wire::WireError> {
         let key = StarterKey(frame.route);
         let now = self.now();
         if work::is_relayed(frame.kind) && !self.belongs(id, key) {
@@ -408,6 +433,7 @@ impl Master {
             link::Ping::KIND => self.to_site(id, &link::Pong { nonce: frame.read::<link::Ping>()?.nonce }),
             link::AgentStats::KIND => self.sites[usize::from(id.0)].stats = frame.read()?,
             link::ShutdownDone::KIND => self.site_ended(id, frame.read()?),
+            link::Because::KIND => self.agent_because(id, frame.read()?),
             // From an agent newer than we are, or not for us.
             _ => {}
         }
@@ -428,6 +454,7 @@ impl Master {
     }
 
     fn hello(&mut self, id: SiteId, hello: link::AgentHello) {
+        let now = self.now();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
@@ -444,6 +471,10 @@ impl Master {
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
+        let link::AgentHello { epoch, host, pid, batch, batch_version, .. } = &hello;
+        let agent =
+            format!("the agent answers: process {pid} on {host}, epoch {epoch}; batch system {batch} {batch_version}");
+        site.history.note(now, "agent", agent.trim());
         let up = SiteEvent::Up { site: site.conf.name.clone(), batch: hello.batch.clone() };
         site.hello = Some(hello);
         site.problem = None;
@@ -512,11 +543,13 @@ impl Master {
     }
 
     fn site_note(&mut self, id: SiteId, note: link::SiteNote) {
+        let now = self.now();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
         let link::SiteNote { resolved, message, hint, .. } = note;
         tracing::info!(site = site.conf.name, resolved, message, "note");
+        site.history.note(now, "agent", format!("{}{message}", if resolved { "no longer: " } else { "" }));
         if resolved {
             site.problem = None;
             return;
@@ -541,7 +574,7 @@ impl Master {
     /// At the start, and for a while after the last job ended, all that the user asked for; while there is work, as much of that as the
     /// work can fill.
     fn set_target(&mut self, id: SiteId) {
-        let (demand, quiet) = (self.pool.demand_cpus(), self.busy_at.elapsed());
+        let (demand, quiet, now) = (self.pool.demand_cpus(), self.busy_at.elapsed(), self.now());
         let wanted = self.wanted(id);
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
@@ -558,13 +591,14 @@ impl Master {
         };
         if site.target != Some(proxies) {
             site.target = Some(proxies);
+            site.history.note(now, "master", format!("{proxies} of {wanted} proxies are wanted"));
             self.to_site(id, &link::SetTarget { proxies });
         }
     }
 
     /// Proxies that a site is to have at most: what the user asked for and, with `on_missed = reallocate`, its part of what silent sites
     /// should have had. A proxy of a silent site still counts there, and so do its jobs, until there is evidence.
-    fn wanted(&self, id: SiteId) -> u32 {
+    pub(super) fn wanted(&self, id: SiteId) -> u32 {
         let Some(site) = self.sites.get(usize::from(id.0)) else {
             return 0;
         };
@@ -735,6 +769,7 @@ impl Master {
     }
 
     fn shut_down(&mut self, id: SiteId) {
+        self.remember(id, "master", "the session ends: it is to remove its proxies and files");
         self.set_state(id, SiteState::Ending);
         let patience_ms = u64::try_from(ENDING_PATIENCE.as_millis()).unwrap_or(u64::MAX) * 3 / 4;
         self.to_site(id, &link::Shutdown { patience_ms });

@@ -78,12 +78,16 @@ impl Bench {
     }
 }
 
-fn kinds<T: Bytes>(sent: &mut mpsc::UnboundedReceiver<T>) -> Vec<u16> {
+fn frames<T: Bytes>(sent: &mut mpsc::UnboundedReceiver<T>) -> Vec<Frame> {
     let mut reader = FrameReader::new();
     while let Ok(piece) = sent.try_recv() {
         reader.buffer().extend(piece.bytes());
     }
-    std::iter::from_fn(|| reader.next_frame().unwrap()).map(|frame| frame.kind).collect()
+    std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+}
+
+fn kinds<T: Bytes>(sent: &mut mpsc::UnboundedReceiver<T>) -> Vec<u16> {
+    frames(sent).iter().map(|frame| frame.kind).collect()
 }
 
 /// What clients and sites are sent.
@@ -174,4 +178,107 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
     assert!(bench.master.deadline() <= Instant::now());
     bench.settle();
     assert!(kinds(&mut said).contains(&work::Assign::KIND));
+}
+
+/// The answers among what a client was sent: those to `why`, and refusals.
+fn answers(sent: &mut mpsc::UnboundedReceiver<control::Piece>) -> (Vec<ctl::Because>, Vec<ctl::Failed>) {
+    let frames = frames(sent);
+    (frames.iter().flat_map(Frame::read).collect(), frames.iter().flat_map(Frame::read).collect())
+}
+
+fn ask_why(bench: &mut Bench, name: &str) {
+    bench.ask(&ctl::Why { subject: None, name: name.into() });
+    bench.master.turn();
+}
+
+/// A site with a proxy whose batch job is called as a cluster is.
+fn with_proxy(name: &str) -> (Bench, mpsc::UnboundedReceiver<control::Piece>) {
+    let mut bench = Bench::new(name);
+    let mut client = bench.client();
+    bench.submit(2);
+    bench.settle();
+    let info = ProxyInfo {
+        id: ProxyId(7),
+        state: ProxyState::Pend,
+        batch_id: Some("1".into()),
+        age_ms: 5000,
+        starters: 0,
+        nodes: 1,
+        why: "PENDING (Priority)".into(),
+    };
+    bench.master.frame(SiteId(0), &Frame::new(0, &link::ProxyReport { proxies: vec![info] })).unwrap();
+    kinds(&mut client);
+    (bench, client)
+}
+
+#[test]
+fn a_name_with_two_meanings_is_told_and_not_guessed() {
+    let (mut bench, mut client) = with_proxy("ambiguous");
+    ask_why(&mut bench, "1");
+    let (because, failed) = answers(&mut client);
+    assert_eq!(because, []);
+    assert_eq!(failed[0].message, "1 may mean cluster 1, or proxy 7 of site local");
+    assert_eq!(failed[0].hint.as_deref(), Some("ask `why cluster 1` or `why local/7`"));
+    bench.ask(&ctl::Why { subject: Some(ctl::Subject::Cluster), name: "1".into() });
+    assert_eq!(answers(&mut client).0[0].state, "2 idle");
+}
+
+#[test]
+fn a_site_that_is_away_is_spoken_for_by_its_last_words() {
+    let (mut bench, mut client) = with_proxy("away");
+    ask_why(&mut bench, "local/7");
+    let (because, _) = answers(&mut client);
+    let because = &because[0];
+    assert!(because.state.starts_with("PEND for 5."), "{because:?}");
+    assert_eq!(because.steps[0].text, "PENDING (Priority)");
+    assert!(because.notes[0].contains("could not be asked"), "{because:?}");
+    assert!(because.next[0].starts_with("site local: being connected to for "), "{because:?}");
+}
+
+#[test]
+fn an_agent_is_asked_and_its_ages_are_ours() {
+    let (mut bench, mut client) = with_proxy("asked");
+    let (link, mut said) = mpsc::unbounded_channel();
+    bench.master.sites[0].link = Some(link);
+    bench.master.sites[0].hello = Some(link::AgentHello {
+        protocol: vo_wire::PROTOCOL,
+        epoch: 1,
+        host: "gateway".into(),
+        pid: 1,
+        batch: "slurm".into(),
+        batch_version: String::new(),
+        port: 1,
+        version: String::new(),
+    });
+    let mut asked = || frames(&mut said).iter().flat_map(Frame::read::<link::Why>).last();
+    ask_why(&mut bench, "local/7");
+    let question = asked().unwrap();
+    assert_eq!(question.proxy, Some(ProxyId(7)));
+    let step = |age_ms, text: &str| link::WhyStep { age_ms, text: text.into() };
+    let mut answer = link::Because {
+        nonce: question.nonce + 1,
+        steps: vec![step(Some(9000), "wanted"), step(None, "undated"), step(Some(4000), "queued")],
+        now: vec![step(None, "holds")],
+        next: vec!["the next status call in 3s".into()],
+        gaps: Vec::new(),
+    };
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    assert_eq!(answers(&mut client).0, [], "it was not asked that");
+    answer.nonce = question.nonce;
+    let now = bench.master.now().0;
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    let because = answers(&mut client).0.remove(0);
+    let texts: Vec<_> = because.steps.iter().map(|step| step.text.as_str()).collect();
+    assert_eq!(texts, ["wanted", "undated", "queued", "holds"]);
+    assert!((now - 9000..now - 8000).contains(&because.steps[0].at_ms.unwrap()), "{because:?}");
+    assert_eq!(because.next, ["the next status call in 3s"]);
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    assert_eq!(answers(&mut client).0, [], "once");
+
+    ask_why(&mut bench, "local/7");
+    assert!(asked().is_some());
+    bench.master.sites[0].link = None;
+    bench.master.turn();
+    let because = answers(&mut client).0.remove(0);
+    assert!(because.notes[0].contains("it doesn't answer"), "a stream that closes is no answer: {because:?}");
 }

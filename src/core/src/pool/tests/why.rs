@@ -9,8 +9,7 @@ fn sites() -> Vec<SiteFacts> {
 
 /// The steps of a job, one a line: seconds, who, what.
 fn told(bench: &Bench, proc: u32) -> String {
-    let facts = sites();
-    let mut trail = Trail::new(attempt(proc, 1).job, &facts, &bench.pool);
+    let mut trail = Trail::new(attempt(proc, 1).job, sites(), &bench.pool);
     for record in &bench.log {
         let stored = minicbor::to_vec(record).unwrap();
         trail.see(&minicbor::decode(&stored).unwrap());
@@ -192,8 +191,7 @@ fn a_removed_job_tells_who_did_it() {
 
 #[test]
 fn a_job_that_comes_and_goes_for_ever_keeps_its_last_steps() {
-    let facts = sites();
-    let mut trail = Trail::new(attempt(0, 1).job, &facts, &Pool::new());
+    let mut trail = Trail::new(attempt(0, 1).job, sites(), &Pool::new());
     for n in 0..1000 {
         trail.see(&Record::Dispatched { key: KEY, ids: vec![attempt(0, n)], at: Some(Time(n.into())) });
     }
@@ -271,7 +269,6 @@ fn journals_of_earlier_versions_are_read() {
 
 #[test]
 fn spans_have_two_units() {
-    let texts =
-        [0, 1540, 59_999, 60_000, 3_661_000, 90_000_000].map(|ms| crate::pool::why::span(Duration::from_millis(ms)));
+    let texts = [0, 1540, 59_999, 60_000, 3_661_000, 90_000_000].map(|ms| span(Duration::from_millis(ms)));
     assert_eq!(texts, ["0.0s", "1.5s", "59s", "1m0s", "1h1m", "1d1h"]);
 }

@@ -2,8 +2,9 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -39,9 +40,13 @@ enum End {
 
 /// The terminal that we run at, if there is one.
 pub(crate) fn place() -> Option<Place> {
-    let stdin = io::stdin();
-    let name = ttyname(stdin.as_fd()).ok()?;
-    let device = fstat(stdin.as_fd()).ok()?.st_rdev;
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // Lines of the grid shell read from `/dev/tty`, which is any terminal.
+    let named = |fd: BorrowedFd<'_>| {
+        let name = ttyname(fd).ok().filter(|name| name != Path::new("/dev/tty"))?;
+        Some((name, fstat(fd).ok()?.st_rdev))
+    };
+    let (name, device) = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().find_map(named)?;
     let name = name.strip_prefix("/dev").unwrap_or(&name).display().to_string();
     let far = env::var("SSH_CONNECTION").ok().and_then(|text| text.split(' ').next().map(str::to_owned));
     let name = match far.filter(|host| !host.is_empty()) {

@@ -1,6 +1,7 @@
 //! The programs as a person meets them, over a local site: command line, files, terminals, exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod attach;
 mod conf;
 mod jobs;
 mod leaving;

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use crate::{Terminal, binary, project, seconds, testbed, wait_until};
 
+/// Lines and columns of a terminal.
+const WINDOW: (u16, u16) = (50, 200);
 /// How long one non-interactive command may take.
 const RUN_LIMIT: Duration = seconds(120);
 
@@ -216,8 +218,25 @@ impl Home {
         self.terminal_of(binary("vo-login").as_os_str(), arguments)
     }
 
+    /// Starts `vo-login` at a terminal of this many lines and columns.
+    pub fn terminal_sized<S: AsRef<OsStr>>(
+        &self,
+        size: (u16, u16),
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Terminal {
+        Terminal::start(self.builder(binary("vo-login").as_os_str(), arguments), size)
+    }
+
     /// Starts any program at a terminal.
     pub fn terminal_of<S: AsRef<OsStr>>(&self, program: &OsStr, arguments: impl IntoIterator<Item = S>) -> Terminal {
+        Terminal::start(self.builder(program, arguments), WINDOW)
+    }
+
+    fn builder<S: AsRef<OsStr>>(
+        &self,
+        program: &OsStr,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> portable_pty::CommandBuilder {
         let mut command = portable_pty::CommandBuilder::new(program);
         command.env_clear();
         for (name, value) in &self.environment {
@@ -227,7 +246,7 @@ impl Home {
         for argument in arguments {
             command.arg(argument);
         }
-        Terminal::start(command)
+        command
     }
 
     /// Processes that run in this home: its path is in their environment, command line or working directory.

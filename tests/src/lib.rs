@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use home::{Home, Run};
-pub use terminal::Terminal;
+pub use terminal::{Picture, Terminal};
 pub use tour::take_tour;
 
 /// Polls `condition` until it gives something. Panics with `what` when `limit` has passed.

@@ -1,6 +1,8 @@
 //! A program at a terminal, and what a person would see and type there.
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,7 @@ const LIMIT: Duration = seconds(30);
 /// What the grid shell's prompt ends with.
 const PROMPT: &str = "(grid)% ";
 
-/// Columns of the window, until it is resized.
-const COLUMNS: usize = 200;
-
-/// A program at a terminal of 50 lines and 200 columns.
+/// A program at a terminal: of 50 lines and 200 columns, unless the test says otherwise.
 pub struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     // Held: the terminal hangs up when it is dropped.
@@ -30,13 +29,13 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub(crate) fn start(command: CommandBuilder) -> Terminal {
-        let size = PtySize { rows: 50, cols: COLUMNS as u16, pixel_width: 0, pixel_height: 0 };
+    pub(crate) fn start(command: CommandBuilder, (rows, cols): (u16, u16)) -> Terminal {
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
         let child = pair.slave.spawn_command(command).expect("the program starts");
         drop(pair.slave);
         let mut output = pair.master.try_clone_reader().expect("a second handle of the terminal");
-        let seen = Arc::new((Mutex::new(Screen::new()), Condvar::new()));
+        let seen = Arc::new((Mutex::new(Screen::new(rows, cols)), Condvar::new()));
         let shared = Arc::clone(&seen);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -44,9 +43,9 @@ impl Terminal {
                 let got = output.read(&mut buffer).unwrap_or(0);
                 let (screen, changed) = &*shared;
                 let mut screen = screen.lock().expect("no one panics holding it");
-                for &byte in buffer.get(..got).unwrap_or_default() {
-                    screen.put(byte);
-                }
+                let bytes = buffer.get(..got).unwrap_or_default();
+                bytes.iter().for_each(|byte| screen.put(*byte));
+                screen.window.process(bytes);
                 screen.closed |= got == 0;
                 changed.notify_all();
                 if got == 0 {
@@ -116,7 +115,10 @@ impl Terminal {
 
     /// Changes the size of the window.
     pub fn resize(&self, rows: u16, cols: u16) {
-        self.seen.0.lock().expect("no one panics holding it").width = usize::from(cols);
+        let mut screen = self.seen.0.lock().expect("no one panics holding it");
+        screen.window.screen_mut().set_size(nonzero(rows), nonzero(cols));
+        screen.width = usize::from(cols);
+        drop(screen);
         self.pty.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("the terminal has a size");
     }
 
@@ -138,6 +140,64 @@ impl Terminal {
             seen.0.lock().expect("no one panics holding it").closed.then_some(())
         });
         i32::try_from(status.exit_code()).unwrap_or(-1)
+    }
+
+    /// What the window shows now.
+    pub fn picture(&self) -> Picture {
+        Picture::of(&self.seen.0.lock().expect("no one panics holding it").window)
+    }
+
+    /// Waits until the window looks like this.
+    pub fn wait_picture(&self, what: &str, like: impl Fn(&Picture) -> bool) -> Picture {
+        let deadline = Instant::now() + self.limit;
+        let (screen, changed) = &*self.seen;
+        let mut screen = screen.lock().expect("no one panics holding it");
+        loop {
+            let picture = Picture::of(&screen.window);
+            if like(&picture) {
+                return picture;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !screen.closed, "waiting for {what}; the window shows:\n{}", picture.text);
+            screen = changed.wait_timeout(screen, left).expect("no one panics holding it").0;
+        }
+    }
+
+    /// The lines that have left the window at its top, and those in it.
+    pub fn scroll(&self) -> String {
+        let mut screen = self.seen.0.lock().expect("no one panics holding it");
+        let model = screen.window.screen_mut();
+        let (rows, cols) = (usize::from(model.size().0.get()), model.size().1.get());
+        model.set_scrollback(usize::MAX);
+        let mut above = model.scrollback();
+        let mut lines: Vec<String> = Vec::new();
+        while above > 0 {
+            model.set_scrollback(above);
+            lines.extend(model.rows(0, cols).take(rows.min(above)));
+            above = above.saturating_sub(rows);
+        }
+        model.set_scrollback(0);
+        lines.extend(model.rows(0, cols));
+        lines.join("\n").trim_end().to_owned()
+    }
+
+    /// Is anything of the program's making still on in the terminal: another screen, a mouse, a hidden cursor, a colour?
+    pub fn is_in_order(&self) -> bool {
+        let screen = self.seen.0.lock().expect("no one panics holding it");
+        let (screen, new) = (screen.window.screen(), vt100::Parser::default());
+        !screen.alternate_screen()
+            && !screen.hide_cursor()
+            && screen.input_mode_formatted() == new.screen().input_mode_formatted()
+            && screen.attributes_formatted() == new.screen().attributes_formatted()
+    }
+
+    /// Does the terminal echo what is typed, line by line, as a shell leaves it?
+    pub fn is_cooked(&self) -> bool {
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+        let raw = self.pty.as_raw_fd().expect("a terminal has a descriptor");
+        // SAFETY: `self.pty` holds it open.
+        let settings = tcgetattr(unsafe { BorrowedFd::borrow_raw(raw) }).expect("a terminal has settings");
+        settings.local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG)
     }
 
     /// Everything shown so far.
@@ -178,6 +238,36 @@ impl Drop for Terminal {
     }
 }
 
+/// What a window shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Its lines, without blanks at their ends.
+    pub text: String,
+    /// Row and column, from 0.
+    pub cursor: (u16, u16),
+    /// Is it the alternate screen?
+    pub alternate: bool,
+    /// The same with colours, and the modes that keys and mouse are in.
+    pub whole: String,
+}
+
+impl Picture {
+    fn of(window: &vt100::Parser) -> Picture {
+        let screen = window.screen();
+        let text = screen.rows(0, screen.size().1.get()).collect::<Vec<_>>().join("\n");
+        Picture {
+            text: text.trim_end().to_owned(),
+            cursor: screen.cursor_position(),
+            alternate: screen.alternate_screen(),
+            whole: screen.state_formatted(),
+        }
+    }
+}
+
+fn nonzero(size: u16) -> NonZeroU16 {
+    NonZeroU16::new(size).expect("a window has lines and columns")
+}
+
 /// A line and a byte in it.
 type Place = (usize, usize);
 
@@ -190,6 +280,8 @@ struct Screen {
     column: usize,
     escape: Escape,
     closed: bool,
+    /// The same as an emulator shows it.
+    window: vt100::Parser,
 }
 
 enum Escape {
@@ -204,8 +296,10 @@ enum Escape {
 }
 
 impl Screen {
-    fn new() -> Screen {
-        Screen { lines: vec![Vec::new()], width: COLUMNS, row: 0, column: 0, escape: Escape::None, closed: false }
+    fn new(rows: u16, cols: u16) -> Screen {
+        let window = vt100::Parser::new(nonzero(rows), nonzero(cols), 10_000);
+        let (lines, width) = (vec![Vec::new()], usize::from(cols));
+        Screen { lines, width, row: 0, column: 0, escape: Escape::None, closed: false, window }
     }
 
     fn put(&mut self, byte: u8) {
@@ -319,7 +413,7 @@ mod tests {
     use super::*;
 
     fn shows(input: &str, expected: &str) {
-        let mut screen = Screen::new();
+        let mut screen = Screen::new(50, 200);
         input.bytes().for_each(|byte| screen.put(byte));
         assert_eq!(screen.since((0, 0)), expected, "of {input:?}");
     }
@@ -333,6 +427,7 @@ mod tests {
         shows("\x1b]0;a title\x07x\x1b[1;31mred\x1b[0m\x1b(B", "xred");
         shows("one\r\ntwo\x1b[A\r\x1b[JONE", "ONE");
         shows("\x1b[?2004hé", "é");
+        const COLUMNS: usize = 200;
         let blank = " ".repeat(COLUMNS);
         shows(&format!("\r{blank}\r\x1b[Kon"), "on");
         shows(

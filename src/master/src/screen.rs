@@ -62,6 +62,11 @@ impl Screen {
         &self.modes
     }
 
+    /// May this move lines up, out of the screen, with whatever lies over them?
+    pub(crate) fn may_scroll(&self, bytes: &[u8]) -> bool {
+        bytes.contains(&b'\n') && !self.parser.screen().alternate_screen()
+    }
+
     /// Takes what a program printed.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
         let Screen { size, parser, modes } = self;
@@ -109,10 +114,13 @@ impl Screen {
         parser
     }
 
-    /// What brings a terminal of this size, whose modes are those of a new one, to this screen, with a notice over it. What it
-    /// showed before goes up.
+    /// What brings a terminal of this size, whose modes are those of a new one, to this screen, with a notice over it (for a while)
+    /// and above it (to stay). What it showed before goes up.
     pub(crate) fn show(&self, notice: Option<&str>) -> Vec<u8> {
         let mut out = self.lines_above();
+        if let Some(words) = notice {
+            out += &format!("{}\r\n", plain(words));
+        }
         // As many line feeds as bring all that is on the screen above it, and no empty line.
         out += &"\n".repeat(usize::from(self.size.rows) - 1);
         self.write_redraw(&mut out);
@@ -189,7 +197,7 @@ impl Screen {
     fn write_notice(&self, out: &mut String, words: &str) {
         let screen = self.parser.screen();
         let row = if screen.cursor_position().0 == 0 { self.size.rows } else { 1 };
-        let words: String = words.chars().filter(|c| !c.is_control()).take(usize::from(self.size.cols)).collect();
+        let words: String = plain(words).chars().take(usize::from(self.size.cols)).collect();
         *out += &format!("\x1b[{row};1H\x1b[0;7m{words}\x1b[m\x1b[K");
         self.write_cursor(out);
     }
@@ -212,6 +220,10 @@ impl Screen {
         self.modes.write_last(&mut out);
         out
     }
+}
+
+fn plain(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// Lines above the screen and on it, a line feed after each but the last, colours within.

@@ -395,6 +395,14 @@ impl Thread {
         };
         // Programs that were told of a new size draw in it.
         self.screen.resize(unpacked(self.size.load(Ordering::SeqCst)));
+        if let Some(sink) = &mut self.sink
+            && sink.behind.is_none()
+            && sink.notice_until.is_some()
+            && self.screen.may_scroll(bytes)
+        {
+            sink.notice_until = None;
+            let _ = sink.send(self.screen.refresh());
+        }
         self.screen.take(bytes);
         if let Some(sink) = &mut self.sink
             && sink.behind.is_none()

@@ -247,12 +247,14 @@ impl Place {
         left
     }
 
-    /// Regular files at the top of the scratch directory that are new or were written to.
+    /// Regular files at the top of the scratch directory that are new or were written to; hidden ones only if they are named.
     fn changed(&self, paths: &mut BTreeMap<OutputKind, PathBuf>) {
         for entry in fs::read_dir(self.work()).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             let written = |meta: &fs::Metadata| self.given.get(&name) != Some(&Stamp::of(meta));
-            if entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) && path != self.executable {
+            let hidden = name.as_bytes().starts_with(b".");
+            if !hidden && entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) && path != self.executable
+            {
                 paths.insert(OutputKind::File(name.into_vec()), path);
             }
         }

@@ -248,7 +248,7 @@ fn render(entry: &Entry, zone: &TimeZone, take: &mut dyn FnMut(PathBuf, &str)) {
         Note::Submitted { count } => {
             (job.proc..job.proc + count).for_each(|proc| event(proc, 0, "Job submitted from host: <127.0.0.1:0>"));
         }
-        Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{host}>")),
+        Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{}>", line(host))),
         Note::Evicted { why } => {
             let body = format!("Job was evicted.\n\t(0) CPU times\n{}\n\t{}", usage(&Usage::default()), line(why));
             event(job.proc, 4, &body);
@@ -319,6 +319,10 @@ mod tests {
         assert!(text.ends_with("\n...\n"));
         entry.note = Note::Held { why: "a\n...\nb".into() };
         assert_eq!(texts(&entry)[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(), 1);
+        entry.note =
+            Note::Executing { host: "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".into() };
+        let executing = texts(&entry);
+        assert_eq!(executing[Path::new("/d/job.log")].lines().count(), 2, "a host's name makes no event of its own");
         entry.note = Note::Submitted { count: 2 };
         assert!(texts(&entry)[Path::new("/d/job.log")].contains("000 (007.003.000)"));
     }

@@ -45,7 +45,7 @@ pub(crate) struct Files {
 #[derive(Default)]
 struct Known {
     hashes: HashMap<PathBuf, (Identity, Hash)>,
-    paths: HashMap<Hash, PathBuf>,
+    paths: HashMap<Hash, (PathBuf, Identity)>,
 }
 
 impl Files {
@@ -134,20 +134,21 @@ impl Files {
         hash.copy_from_slice(context.finish().as_ref());
         let mut known = self.lock();
         known.hashes.insert(path.to_owned(), (identity, hash));
-        known.paths.insert(hash, path.to_owned());
+        known.paths.insert(hash, (path.to_owned(), identity));
         Ok((hash, found))
     }
 
     /// Opens the file with this content. Blocks.
     ///
     /// # Errors
-    /// One line that names the file: no file had it, or it has changed.
+    /// One line that names the file: no file had it, or it has changed. What stands there now was never meant for the site.
     pub(crate) fn open(&self, hash: &Hash) -> Result<Blob, String> {
-        let path = self.lock().paths.get(hash).cloned().ok_or("no file with this content is known any more")?;
-        let failed = |e: io::Error| format!("{}: {e}", path.display());
-        let file = File::open(&path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        Ok(Blob { file, size })
+        let known = self.lock().paths.get(hash).cloned();
+        let (path, identity) = known.ok_or("no file with this content is known any more")?;
+        let file = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let blob = Blob { file, path, size: identity.size, identity };
+        blob.check()?;
+        Ok(blob)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -159,16 +160,28 @@ impl Files {
 #[derive(Debug)]
 pub(crate) struct Blob {
     file: File,
+    path: PathBuf,
+    identity: Identity,
     pub(crate) size: u64,
 }
 
 impl Blob {
     /// Bytes from `offset`, at most `most`; fewer only at the end. Blocks.
-    pub(crate) fn read(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// One line that names the file.
+    pub(crate) fn read(&self, offset: u64, most: usize) -> Result<Vec<u8>, String> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(most);
         let mut bytes = vec![0; most.min(left)];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| format!("{}: {e}", self.path.display()))?;
+        // It may have been written to meanwhile.
+        self.check().map(|()| bytes)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let found = self.file.metadata().map_err(|e| format!("{}: {e}", self.path.display()))?;
+        let same = Identity::of(&found) == self.identity;
+        same.then_some(()).ok_or_else(|| format!("{}: has changed since the job was sent", self.path.display()))
     }
 }
 
@@ -204,7 +217,11 @@ mod tests {
         assert_eq!(found[2].hash, found[4].hash);
         assert_eq!(files.open(&found[1].hash).unwrap().read(1, 99).unwrap(), b"hree");
         // A file that changes has another hash; one that is missing is named.
+        let half = files.open(&found[1].hash).unwrap();
         fs::write(dir.join("in.3"), "other").unwrap();
+        // What it holds now was never promised to anyone: neither whole nor the rest.
+        assert!(files.open(&found[1].hash).unwrap_err().ends_with("in.3: has changed since the job was sent"));
+        assert!(half.read(0, 99).unwrap_err().contains("has changed"));
         assert_ne!(files.of(&program, job).unwrap()[1].hash, found[1].hash);
         program.transfer_input.push(Template::constant("nowhere"));
         assert!(files.of(&program, job).unwrap_err().contains("nowhere"));

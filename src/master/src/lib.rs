@@ -15,6 +15,7 @@ pub mod screen;
 pub mod session;
 mod site;
 mod terminal;
+mod words;
 
 use std::fs::File;
 use std::io::Write;

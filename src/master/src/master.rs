@@ -7,7 +7,7 @@ mod sites;
 mod tests;
 mod why;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
 use vo_core::pool::{Action, Event, GroupRecord, Offer, Pool, Select, Shared};
@@ -79,6 +79,14 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(60);
 /// A site is asked for its batch status at most this often.
 const STATUS_PACE: Duration = Duration::from_secs(60);
+/// Files on their way to a site at once: each is open.
+const SENDING: usize = 16;
+/// CPUs of a node, at most.
+const MOST_CPUS: u32 = 4096;
+/// Starters of a site, at most: each takes about a kilobyte.
+const MOST_STARTERS: usize = 20_000;
+/// Proxies that a site may tell of, those that ended among them.
+const MOST_PROXIES: usize = 100_000;
 /// Site events kept for clients that follow late.
 const KEPT_EVENTS: usize = 256;
 
@@ -139,6 +147,10 @@ struct Site {
     problem: Option<(String, Option<String>)>,
     stats: link::AgentStats,
     sending: HashMap<Hash, Sending>,
+    /// Contents of the files of jobs that were sent there.
+    promised: HashSet<Hash>,
+    /// Files that wait to be sent.
+    wanted_files: BTreeSet<Hash>,
     /// An agent was at work there, in this life or an earlier one: something of ours may be there.
     reached: bool,
     history: History,
@@ -675,6 +687,12 @@ impl Master {
         if !stale.is_empty() {
             let ids = stale.into_iter().map(|a| a.id).collect();
             self.pool.handle(now, Event::AttemptsReturned { key, ids });
+        }
+        if let Some((site, _)) = self.pool.proxy_of(key)
+            && let Some(site) = self.sites.get_mut(usize::from(site.0))
+        {
+            let files = ready.iter().flat_map(|attempt| attempt.files.iter().flatten());
+            site.promised.extend(files.map(|file| file.hash));
         }
         for piece in ready.chunks(ASSIGN_PIECE) {
             self.to_starter(key, &work::Assign { attempts: piece.to_vec(), inventory });

@@ -6,14 +6,18 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use ring::digest;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vo_core::ids::AttemptId;
 use vo_core::job::{AttemptResult, Output, OutputKind, Program};
+use vo_core::template::Template;
 use vo_wire::work::{OutputChunk, WINDOW};
+
+/// Outputs larger than this are begun only if the disk has room for them.
+const ROOMY: u64 = 1 << 20;
 
 /// Up to so many files of one group are synced one by one; more, and each file system is synced once.
 const SYNC_SINGLY: usize = 8;
@@ -41,27 +45,86 @@ impl Failure {
 }
 
 /// Where an output of a job belongs.
-pub(crate) fn destination(program: &Program, id: AttemptId, kind: &OutputKind) -> Result<PathBuf, Failure> {
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) path: PathBuf,
+    /// The user named it. If not, the node did, and may not choose just any file of the job's directory.
+    named: bool,
+}
+
+/// Where an output of a job belongs, if it has one that it may bring.
+pub(crate) fn destination(program: &Program, id: AttemptId, kind: &OutputKind) -> Result<Destination, Failure> {
     let dir = PathBuf::from(OsStr::from_bytes(&program.initialdir.expand(id.job)));
-    let named = match kind {
-        OutputKind::Stdout => program.output.as_ref().map(|t| t.expand(id.job)),
-        OutputKind::Stderr => program.error.as_ref().map(|t| t.expand(id.job)),
+    let within = |template: &Template| dir.join(OsStr::from_bytes(&template.expand(id.job)));
+    let (path, named) = match kind {
+        OutputKind::Stdout => (program.output.as_ref().map(within), true),
+        OutputKind::Stderr => (program.error.as_ref().map(within), true),
         OutputKind::File(name) => {
             // The node names these: they stay below the job's directory, whatever it says.
-            let path = Path::new(OsStr::from_bytes(name));
-            let plain = path.components().all(|c| matches!(c, Component::Normal(_))) && !name.is_empty();
-            plain.then(|| name.clone())
+            let name = Path::new(OsStr::from_bytes(name));
+            let plain = name.components().all(|c| matches!(c, Component::Normal(_)));
+            let asked_for = match &program.transfer_output {
+                Some(names) => names.iter().any(|named| {
+                    let named = named.expand(id.job);
+                    let parts = Path::new(OsStr::from_bytes(&named)).components();
+                    let named: PathBuf = parts.filter(|part| *part != Component::CurDir).collect();
+                    !named.as_os_str().is_empty() && name.starts_with(named)
+                }),
+                // What a job leaves at the top of its directory, as a shell's `*` shows it.
+                None => name.components().count() == 1 && !name.as_os_str().as_bytes().starts_with(b"."),
+            };
+            (
+                (plain && asked_for && !name.as_os_str().is_empty()).then(|| dir.join(name)),
+                program.transfer_output.is_some(),
+            )
         }
     };
-    let named = named.filter(|name| !name.is_empty());
-    named
-        .map(|name| dir.join(OsStr::from_bytes(&name)))
-        .ok_or_else(|| Failure::site("the node sent a file that nobody asked for"))
+    let path = path.filter(|path| *path != dir);
+    let path = path.ok_or_else(|| Failure::site("the node sent a file that nobody asked for"))?;
+    let own =
+        !named && [Some(&program.executable), program.input.as_ref()].into_iter().flatten().any(|t| within(t) == path);
+    if own {
+        return Err(refusal(
+            &path,
+            "the job's own program or input would be replaced: name it in transfer_output_files",
+        ));
+    }
+    Ok(Destination { path, named })
+}
+
+/// The user's to mend.
+fn refusal(path: &Path, why: &str) -> Failure {
+    Failure { why: format!("{}: {why}", path.display()), ours: true, later: false }
+}
+
+/// Links followed at the most, as the kernel does (path_resolution(7)).
+const MOST_LINKS: u32 = 40;
+
+/// The file that a destination leads to. A link is followed, so that it is still one afterwards; but not one that the user didn't name,
+/// and none of another user's, who could plant it where both may write.
+fn follow(destination: Destination) -> Result<PathBuf, Failure> {
+    let Destination { mut path, named } = destination;
+    let uid = nix::unistd::geteuid().as_raw();
+    for _ in 0..MOST_LINKS {
+        let Some(found) = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_symlink) else {
+            return Ok(path);
+        };
+        if !named {
+            return Err(refusal(&path, "is a symbolic link: to write through it, name it in transfer_output_files"));
+        }
+        if found.uid() != uid && found.uid() != 0 {
+            return Err(refusal(&path, &format!("is a symbolic link of user {}", found.uid())));
+        }
+        let to = fs::read_link(&path).map_err(|e| Failure::ours(&path, &e))?;
+        path = path.parent().unwrap_or(Path::new("/")).join(to);
+    }
+    Err(refusal(&path, "too many symbolic links"))
 }
 
 /// An output being written aside.
 struct Aside {
-    file: File,
+    /// Open until it is written, and until it is synced if there are few.
+    file: Option<File>,
     path: PathBuf,
     target: PathBuf,
     hash: digest::Context,
@@ -71,18 +134,32 @@ struct Aside {
 impl Aside {
     fn create(whole: &Whole, place: usize, output: &Output) -> Result<Aside, Failure> {
         let id = whole.result.id;
-        let target = destination(&whole.program, id, &output.kind)?;
-        // A link is followed, so that it is still one afterwards; a device (`/dev/null`) is written to as it is.
-        let target = fs::canonicalize(&target).unwrap_or(target);
+        let destination = destination(&whole.program, id, &output.kind)?;
+        let named = destination.named;
+        let target = follow(destination)?;
         let Some(parent) = target.parent() else {
-            let why = format!("{}: is no file", target.display());
-            return Err(Failure { why, ours: true, later: false });
+            return Err(refusal(&target, "is no file"));
         };
-        let device = fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        if output.size > ROOMY
+            && let Ok(room) = nix::sys::statvfs::statvfs(parent)
+        {
+            let free = room.blocks_available().saturating_mul(room.fragment_size());
+            if free < output.size {
+                let why = format!("{}: {} bytes are to come, there is room for {free}", target.display(), output.size);
+                return Err(Failure { why, ours: true, later: true });
+            }
+        }
+        // A device (`/dev/null`) is written to as it is; a pipe would hold us up until someone reads it.
+        let found = fs::symlink_metadata(&target).ok().map(|found| found.file_type());
+        let device = found.is_some_and(|found| found.is_char_device());
+        if found.is_some_and(|found| !(found.is_file() || found.is_dir() || (device && named))) {
+            return Err(refusal(&target, "is neither a file nor a device like /dev/null"));
+        }
         // Named after the session, too: others may write in the same directory. The target's own name could make it too long.
         let path =
             if device { target.clone() } else { parent.join(format!(".vo-partial-{}-{id}.{place}", whole.session)) };
         let mut options = OpenOptions::new();
+        // The user's umask holds, as for any program of theirs: what the node says is only what the file was there.
         options.write(true).mode(output.mode & 0o777).custom_flags(libc::O_NOFOLLOW);
         if !device {
             // What stands there is a leftover of a try that was cut off.
@@ -90,14 +167,13 @@ impl Aside {
             options.create_new(true);
         }
         let file = options.open(&path).map_err(|e| Failure::ours(&path, &e))?;
-        if !device {
-            let _ = file.set_permissions(fs::Permissions::from_mode(output.mode & 0o777));
-        }
-        Ok(Aside { file, path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
+        Ok(Aside { file: Some(file), path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(bytes).map_err(|e| Failure::ours(&self.path, &e))?;
+        if let Some(file) = &mut self.file {
+            file.write_all(bytes).map_err(|e| Failure::ours(&self.path, &e))?;
+        }
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -138,7 +214,8 @@ pub(crate) struct Whole {
 
 /// Writes the outputs of several results, made durable together; for each result, how it went. Blocks.
 pub(crate) fn store_whole(results: &[Whole]) -> Vec<Result<(), Failure>> {
-    let written: Vec<Result<Vec<Aside>, Failure>> = results.iter().map(write_whole).collect();
+    let few = results.iter().map(|whole| whole.result.outputs.len()).sum::<usize>() <= SYNC_SINGLY;
+    let written: Vec<Result<Vec<Aside>, Failure>> = results.iter().map(|whole| write_whole(whole, few)).collect();
     let files: Vec<&Aside> = written.iter().filter_map(|w| w.as_ref().ok()).flatten().collect();
     let synced = sync(&files);
     let ended = written.into_iter().map(|written| {
@@ -152,12 +229,14 @@ pub(crate) fn store_whole(results: &[Whole]) -> Vec<Result<(), Failure>> {
     ended.collect()
 }
 
-fn write_whole(whole: &Whole) -> Result<Vec<Aside>, Failure> {
+/// Files stay open if there are `few`: more could be more than a process may have.
+fn write_whole(whole: &Whole, few: bool) -> Result<Vec<Aside>, Failure> {
     let mut files = Vec::new();
     for (place, output) in whole.result.outputs.iter().enumerate() {
         let written = (|| {
             let mut aside = Aside::create(whole, place, output)?;
             let written = aside.write(output.inline.as_deref().unwrap_or_default()).and_then(|()| aside.check(output));
+            aside.file = aside.file.filter(|_| few);
             files.push(aside);
             written
         })();
@@ -171,24 +250,28 @@ fn write_whole(whole: &Whole) -> Result<Vec<Aside>, Failure> {
 
 /// The data is safe before any name leads to it.
 fn sync(files: &[&Aside]) -> Result<(), Failure> {
-    if files.len() <= SYNC_SINGLY {
+    if files.iter().all(|aside| aside.file.is_some()) && files.len() <= SYNC_SINGLY {
         for aside in files.iter().filter(|aside| aside.path != aside.target) {
-            aside.file.sync_data().map_err(|e| Failure::ours(&aside.path, &e))?;
+            let synced = aside.file.as_ref().map_or(Ok(()), File::sync_data);
+            synced.map_err(|e| Failure::ours(&aside.path, &e))?;
         }
         return Ok(());
     }
-    let mut done = BTreeSet::new();
-    for aside in files {
-        let device = aside.file.metadata().map_or(0, |found| found.dev());
-        if done.insert(device) {
-            nix::unistd::syncfs(&aside.file).map_err(|e| Failure::ours(&aside.path, &e.into()))?;
+    let (mut dirs, mut devices) = (BTreeSet::new(), BTreeSet::new());
+    for aside in files.iter().filter(|aside| aside.path != aside.target) {
+        let Some(dir) = aside.path.parent().filter(|dir| dirs.insert(*dir)) else {
+            continue;
+        };
+        let open = File::open(dir).map_err(|e| Failure::ours(dir, &e))?;
+        if devices.insert(open.metadata().map_or(0, |found| found.dev())) {
+            nix::unistd::syncfs(&open).map_err(|e| Failure::ours(dir, &e.into()))?;
         }
     }
     Ok(())
 }
 
-/// A piece that the starter sent, or why it can't.
-pub(crate) type Piece = Result<OutputChunk, String>;
+/// A piece that the starter sent, or why it can't; with it comes its part of the site's room, which is free again once the piece is written.
+pub(crate) type Piece = (Result<OutputChunk, String>, OwnedSemaphorePermit);
 
 /// Brings the outputs of one result that are too large to come within it. `fetch` asks for bytes from an offset, `pieces` brings them
 /// in order; when `pieces` ends, the starter was lost.
@@ -198,9 +281,10 @@ pub(crate) async fn collect(
     mut pieces: mpsc::UnboundedReceiver<Piece>,
 ) -> Result<(), Failure> {
     let mut files = Vec::new();
+    let few = whole.result.outputs.len() <= SYNC_SINGLY;
     for (place, output) in whole.result.outputs.iter().enumerate() {
         match bring(&whole, output, place, &fetch, &mut pieces).await {
-            Ok(aside) => files.push(aside),
+            Ok(aside) => files.push(Aside { file: aside.file.filter(|_| few), ..aside }),
             Err(failure) => {
                 discard(files);
                 return Err(failure);
@@ -237,7 +321,7 @@ async fn bring(
                     fetch(&output.kind, asked, length);
                     asked += length;
                 }
-                let piece = pieces.recv().await.ok_or_else(|| Failure::site("the starter was lost"))?;
+                let (piece, _room) = pieces.recv().await.ok_or_else(|| Failure::site("the starter was lost"))?;
                 let piece = piece.map_err(Failure::site)?;
                 if piece.kind != output.kind || piece.offset != aside.written || piece.data.is_empty() {
                     return Err(Failure::site(format!("{} came out of order", aside.target.display())));
@@ -259,10 +343,10 @@ async fn bring(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
     use vo_core::ids::JobId;
     use vo_core::job::{Outcome, Usage};
-    use vo_core::template::Template;
 
     const ID: AttemptId = AttemptId { job: JobId { cluster: 1, proc: 0 }, attempt: 1 };
 
@@ -333,7 +417,8 @@ mod tests {
                     let data = content[offset as usize..(offset + length) as usize].to_vec();
                     let chunk = OutputChunk { id: ID, kind: kind.clone(), offset, data };
                     let sender = if lost && offset > 0 { send.borrow_mut().take() } else { send.borrow().clone() };
-                    sender.map(|s| s.send(Ok(chunk)));
+                    let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+                    sender.map(|s| s.send((Ok(chunk), room)).is_ok());
                 },
                 pieces,
             ));
@@ -345,6 +430,134 @@ mod tests {
                 assert_eq!(fs::read(dir.join("big")).unwrap(), content);
             }
         }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn store(dir: &Path, change: impl FnOnce(&mut Program), outputs: Vec<Output>) -> Result<(), Failure> {
+        let mut whole = whole(dir, 0, outputs);
+        let mut program = (*whole.program).clone();
+        change(&mut program);
+        whole.program = Arc::new(program);
+        store_whole(&[whole]).pop().unwrap()
+    }
+
+    fn file(name: &str) -> Output {
+        output(OutputKind::File(name.as_bytes().to_vec()), b"hostile", true)
+    }
+
+    fn names_of(names: &[&str]) -> Option<Vec<Template>> {
+        Some(names.iter().map(|name| Template::constant(*name)).collect())
+    }
+
+    #[test]
+    fn a_node_writes_what_was_asked_for_and_nothing_else() {
+        let top = scratch("named");
+        let dir = top.join("job");
+        fs::create_dir_all(dir.join("results")).unwrap();
+        fs::write(top.join("victim"), "mine").unwrap();
+        fs::write(dir.join("run.sh"), "mine").unwrap();
+        std::os::unix::fs::symlink(top.join("victim"), dir.join("link")).unwrap();
+        std::os::unix::fs::symlink(&top, dir.join("up")).unwrap();
+        nix::unistd::mkfifo(&dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let victim = top.join("victim").to_str().unwrap().to_owned();
+        let program = |program: &mut Program| {
+            program.executable = Template::constant("run.sh");
+            program.input = Some(Template::constant("in.txt"));
+        };
+        let bad = [
+            "../victim",
+            "up/victim",
+            "results/x",
+            "",
+            ".",
+            "..",
+            ".bashrc",
+            "link",
+            "pipe",
+            "run.sh",
+            "in.txt",
+            &victim,
+        ];
+        for name in bad {
+            store(&dir, program, vec![file(name)]).expect_err(name);
+        }
+        store(&dir, program, vec![file("new")]).unwrap();
+        // With names given, those and what is below them.
+        let named = |program: &mut Program| program.transfer_output = names_of(&["results/", "./one", ".hidden"]);
+        for name in ["new", "results.txt", "../victim", "results/../../victim", "run.sh", "link", ""] {
+            store(&dir, named, vec![file(name)]).expect_err(name);
+        }
+        for name in ["results/x", "one", ".hidden"] {
+            store(&dir, named, vec![file(name)]).unwrap();
+        }
+        // Nobody asked for its standard output, and a name that is a directory's is none of a file.
+        store(&dir, |p| p.output = None, vec![output(OutputKind::Stdout, b"x", true)]).unwrap_err();
+        store(&dir, |p| p.output = Some(Template::constant("")), vec![output(OutputKind::Stdout, b"x", true)])
+            .unwrap_err();
+        assert_eq!(fs::read(top.join("victim")).unwrap(), b"mine");
+        assert_eq!(fs::read(dir.join("run.sh")).unwrap(), b"mine");
+        let left = [".hidden", "link", "new", "one", "pipe", "results", "run.sh", "up"];
+        assert_eq!(names(&dir), left);
+        assert_eq!(names(&top), ["job", "victim"]);
+        fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
+    fn links_pipes_and_devices_where_an_output_belongs() {
+        let dir = scratch("links");
+        fs::write(dir.join("real"), "old").unwrap();
+        std::os::unix::fs::symlink("real", dir.join("out")).unwrap();
+        let stdout = || vec![output(OutputKind::Stdout, b"new", true)];
+        // The user's own link is still one afterwards.
+        store(&dir, |_| (), stdout()).unwrap();
+        assert_eq!(fs::read(dir.join("real")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(dir.join("out")).unwrap().is_symlink());
+        // Another user's is not followed.
+        if nix::unistd::geteuid().is_root() {
+            let (user, group) = (nix::unistd::Uid::from_raw(12345), nix::unistd::Gid::from_raw(12345));
+            let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+            nix::unistd::fchownat(nix::fcntl::AT_FDCWD, &dir.join("out"), Some(user), Some(group), flags).unwrap();
+            let failure = store(&dir, |_| (), stdout()).unwrap_err();
+            assert!(failure.ours && failure.why.ends_with("is a symbolic link of user 12345"), "{failure:?}");
+        }
+        fs::remove_file(dir.join("out")).unwrap();
+        std::os::unix::fs::symlink("out", dir.join("out")).unwrap();
+        assert!(store(&dir, |_| (), stdout()).unwrap_err().why.contains("too many symbolic links"));
+        fs::remove_file(dir.join("out")).unwrap();
+        // A pipe would hold us up; /dev/null does not.
+        nix::unistd::mkfifo(&dir.join("out"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(store(&dir, |_| (), stdout()).unwrap_err().ours);
+        store(&dir, |program| program.output = Some(Template::constant("/dev/null")), stdout()).unwrap();
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_a_node_says_of_sizes_and_modes_is_not_believed() {
+        let dir = scratch("sizes");
+        let lies = |size: u64| vec![Output { size, ..output(OutputKind::Stdout, b"abc", true) }];
+        for size in [0, 2, 4, 1 << 19] {
+            assert!(!store(&dir, |_| (), lies(size)).unwrap_err().ours, "{size}");
+        }
+        // More than the disk holds is not begun; it waits at the site.
+        let failure = store(&dir, |_| (), lies(u64::MAX)).unwrap_err();
+        assert!(failure.later && failure.why.contains("there is room for"), "{failure:?}");
+        assert_eq!(names(&dir), [""; 0]);
+        let set = Output { mode: 0o106_777, ..output(OutputKind::Stdout, b"abc", true) };
+        store(&dir, |_| (), vec![set]).unwrap();
+        let mode = fs::metadata(dir.join("out")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7022, 0, "{mode:o}: no set-user-id bit, and the umask holds");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn many_outputs_are_not_open_at_once() {
+        let dir = scratch("many");
+        let outputs: Vec<Output> = (0..100).map(|n| file(&format!("f{n}"))).collect();
+        let written = write_whole(&whole(&dir, 0, outputs.clone()), false).unwrap();
+        assert!(written.iter().all(|aside| aside.file.is_none()));
+        discard(written);
+        store(&dir, |_| (), outputs).unwrap();
+        assert_eq!(names(&dir).len(), 100);
         fs::remove_dir_all(dir).unwrap();
     }
 }

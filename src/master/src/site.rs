@@ -30,6 +30,8 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_FRAME: Duration = Duration::from_secs(180);
 /// Most bytes of such a command's output that are looked at.
 const PROBE_BYTES: usize = 64 << 10;
+/// Bytes of a site's frames that wait for the master's task or for our disks: two of the largest. A site that says more waits.
+const ROOM: usize = 2 * vo_wire::frame::MAX_FRAME;
 /// Most bytes of the bridge's standard error that are kept.
 const WORDS: u64 = 8 << 10;
 
@@ -64,7 +66,8 @@ pub(crate) enum Told {
     Question(Question, oneshot::Sender<Option<String>>),
     /// The stream to the agent is open: frames sent here go to it.
     Linked(mpsc::UnboundedSender<Vec<u8>>),
-    Frame(Frame),
+    /// With its part of the site's room, free again when it has been dealt with.
+    Frame(Frame, OwnedSemaphorePermit),
     /// There is no stream: it ended, or could not be opened. It is tried again after the pause.
     Lost {
         problem: Problem,
@@ -322,6 +325,7 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
     let (words, mut worked) = (tokio::spawn(words), false);
     let mut refused = None;
     let mut source = FrameSource::new(stdout);
+    let room = Arc::new(Semaphore::new(ROOM));
     let read = async {
         loop {
             let next = source.next();
@@ -346,7 +350,11 @@ async fn carry(route: &Route, stream: Stream, epoch: &mut u64, tell: &Tell) -> R
                 return Ok(true);
             }
             worked = true;
-            if !(tell)(Told::Frame(frame)).await {
+            let size = u32::try_from(frame.body.len() + size_of::<Frame>()).unwrap_or(u32::MAX);
+            let Ok(place) = room.clone().acquire_many_owned(size).await else {
+                return Ok(true);
+            };
+            if !(tell)(Told::Frame(frame, place)).await {
                 return Ok(true);
             }
         }

@@ -157,8 +157,13 @@ impl Pool {
 
     /// An attempt that was given up has a result, and no later one has: it counts, and the later one is killed.
     fn claim(&mut self, now: Time, key: StarterKey, id: AttemptId) -> bool {
+        let site = self.starters.get(&key).map(|starter| starter.offer.site);
+        // The attempt that counts is another starter's, so this one never had it.
+        let anothers = self.live.get(&id.job).is_some_and(|(attempt, _)| *attempt == id.attempt);
         let open = self.job(id.job).is_some_and(|job| {
             (1..=job.attempt).contains(&id.attempt)
+                && !anothers
+                && site.is_some_and(|site| job.given_to(site))
                 && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running)
         });
         if open {

@@ -121,9 +121,21 @@ struct Job {
     /// When it ended, was held or removed, or started to run.
     #[n(8)]
     at: Time,
+    /// The sites that were ever given it; see [`Job::given_to`]. A result from another is a lie.
+    #[cbor(n(9), default)]
+    sites: u16,
 }
 
 impl Job {
+    /// The site's bit. Beyond 16 sites, some share one.
+    fn bit(site: SiteId) -> u16 {
+        1 << (site.0 % 16)
+    }
+
+    fn given_to(&self, site: SiteId) -> bool {
+        self.sites & Job::bit(site) != 0
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, JobState::Completed | JobState::Removed)
     }
@@ -513,6 +525,11 @@ impl Pool {
                 u64::from(c.counts.idle + c.counts.running) * u64::from(cpus)
             })
             .fold(0, u64::saturating_add)
+    }
+
+    /// Starters known, of all sites.
+    pub fn starter_count(&self) -> usize {
+        self.starters.len()
     }
 
     /// The proxy of a starter.

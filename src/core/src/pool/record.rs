@@ -458,9 +458,11 @@ impl Pool {
         let Some(body) = self.group(id.job).map(|group| group.body.clone()) else {
             return;
         };
+        let site = self.starters.get(&key).map_or(0, |starter| Job::bit(starter.offer.site));
         self.change(id.job, |job| {
             job.state = JobState::Matched;
             job.attempt = job.attempt.max(id.attempt);
+            job.sites |= site;
         });
         self.live.insert(id.job, (id.attempt, key));
         if let Some(starter) = self.starters.get_mut(&key) {

@@ -251,6 +251,30 @@ fn a_result_waits_for_its_outputs() {
 }
 
 #[test]
+fn a_site_that_was_not_given_a_job_has_no_result_of_it() {
+    let liar = StarterKey(9);
+    let elsewhere = || Offer { site: SiteId(4), proxy: ProxyId(5), ..offer(0) };
+    let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+    bench.join(1);
+    bench.join_as(liar, elsewhere());
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![attempt(0, 1)] });
+    let lie = |attempt| Event::AttemptEnded { key: liar, result: with_output(result(attempt, Outcome::Exited(0))) };
+    // Neither of the attempt that runs, nor of an old one, nor of one to come; not after a crash either.
+    assert_eq!(told(&bench.tell(lie(attempt(0, 1)))), "9: forget 1.0#1");
+    bench.tell(Event::StarterGone { key: KEY, why: "its node is down".into() });
+    bench.join_as(StarterKey(8), offer(1));
+    for _ in 0..2 {
+        for number in 1..=3 {
+            assert_eq!(told(&bench.tell(lie(attempt(0, number)))), format!("9: forget 1.0#{number}"));
+        }
+        assert_eq!(bench.state(0), JobState::Matched);
+        bench.refold();
+        bench.join_as(liar, elsewhere());
+        bench.join_as(StarterKey(8), offer(1));
+    }
+}
+
+#[test]
 fn a_late_result_of_an_old_attempt_wins() {
     let other = StarterKey(8);
     let check = |redispatched: bool, outputs: bool| {

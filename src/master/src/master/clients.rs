@@ -485,7 +485,7 @@ impl Master {
         }
     }
 
-    fn starter_rows(&self) -> Vec<ctl::StarterRow> {
+    pub(super) fn starter_rows(&self) -> Vec<ctl::StarterRow> {
         let now = self.now();
         let rows = self.pool.starters().map(|s| {
             let site = self.sites.get(usize::from(s.offer.site.0));
@@ -526,7 +526,7 @@ impl Master {
         rows
     }
 
-    fn site_rows(&self) -> Vec<ctl::SiteRow> {
+    pub(super) fn site_rows(&self) -> Vec<ctl::SiteRow> {
         let starters: Vec<_> = self.pool.starters().collect();
         let rows = self.sites.iter().enumerate().map(|(index, site)| {
             let id = SiteId(index as u16);

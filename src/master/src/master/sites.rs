@@ -1,6 +1,7 @@
 //! What the master knows of its sites, and what it does about it.
 
 use super::*;
+use crate::words::{heard, plain};
 
 /// What every site of a session is made from.
 pub(super) struct Makings<'a> {
@@ -105,6 +106,8 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         problem: None,
         stats: link::AgentStats::default(),
         sending: HashMap::new(),
+        promised: HashSet::new(),
+        wanted_files: BTreeSet::new(),
         reached: of.reached.contains(&conf.name),
         history: History::default(),
     };
@@ -256,13 +259,15 @@ impl Master {
             }
             site::Told::Question(question, answer) => self.ask(question, answer),
             site::Told::Linked(link) => site.link = Some(link),
-            site::Told::Frame(frame) => {
+            site::Told::Frame(frame, room) => {
                 site.heard = Instant::now();
-                if let Err(error) = self.frame(id, &frame) {
+                if let Err(error) = self.frame(id, &frame, room) {
                     tracing::error!(site = self.sites[usize::from(id.0)].conf.name, %error, "bad frame from the agent");
                 }
             }
-            site::Told::Lost { problem, pause, orders } => {
+            site::Told::Lost { mut problem, pause, orders } => {
+                problem.message = plain(&problem.message);
+                problem.hint = problem.hint.as_deref().map(plain);
                 self.unlink(id);
                 let why = format!("the way to its site was lost: {}", problem.message);
                 self.pool.handle(now, Event::SiteLost { site: id, why });
@@ -281,6 +286,7 @@ impl Master {
         site.reported = false;
         site.target = None;
         site.sending.clear();
+        site.wanted_files.clear();
         // Whoever waits for a piece from there waits in vain; the result is told again after the next inventory.
         let pool = &self.pool;
         self.collecting.retain(|_, (key, _)| pool.proxy_of(*key).is_some_and(|(site, _)| site != id));
@@ -350,7 +356,12 @@ impl Master {
         }
     }
 
-    pub(super) fn frame(&mut self, id: SiteId, frame: &Frame) -> Result<(), vo_wire::WireError> {
+    pub(super) fn frame(
+        &mut self,
+        id: SiteId,
+        frame: &Frame,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), vo_wire::WireError> {
         let key = StarterKey(frame.route);
         let now = self.now();
         if work::is_relayed(frame.kind) && !self.belongs(id, key) {
@@ -358,7 +369,7 @@ impl Master {
         }
         match frame.kind {
             work::Report::KIND => {
-                let report = frame.read::<work::Report>()?;
+                let report: work::Report = heard(frame)?;
                 if !report.started.is_empty() {
                     self.pool.handle(now, Event::AttemptsStarted { key, ids: report.started });
                 }
@@ -378,25 +389,38 @@ impl Master {
                 if let Some((from, pieces)) = self.collecting.get(&chunk.id)
                     && *from == key
                 {
-                    let _ = pieces.send(Ok(chunk));
+                    let _ = pieces.send((Ok(chunk), room));
                 }
             }
             work::OutputLost::KIND => {
-                let lost = frame.read::<work::OutputLost>()?;
+                let lost: work::OutputLost = heard(frame)?;
                 if let Some((from, pieces)) = self.collecting.get(&lost.id)
                     && *from == key
                 {
-                    let _ = pieces.send(Err(lost.why));
+                    let _ = pieces.send((Err(lost.why), room));
                 }
             }
-            link::AgentHello::KIND => self.hello(id, frame.read()?),
-            link::ProxyReport::KIND => self.proxies(id, frame.read()?),
-            link::SiteNote::KIND => self.site_note(id, frame.read()?),
+            link::AgentHello::KIND => self.hello(id, heard(frame)?),
+            link::ProxyReport::KIND => self.proxies(id, heard(frame)?),
+            link::SiteNote::KIND => self.site_note(id, heard(frame)?),
             link::StarterUp::KIND => {
-                let link::StarterUp { key, facts } = frame.read()?;
+                let link::StarterUp { key, facts } = heard(frame)?;
                 let Some(site) = self.sites.get(usize::from(id.0)) else {
                     return Ok(());
                 };
+                match self.pool.proxy_of(key) {
+                    Some(known) if known != (id, facts.proxy) => {
+                        tracing::warn!(site = site.conf.name, %key, "says that another proxy's starter is its own");
+                        return Ok(());
+                    }
+                    None if self.pool.starter_count() >= MOST_STARTERS
+                        && self.pool.starters_of(id, None).len() >= MOST_STARTERS =>
+                    {
+                        tracing::warn!(site = site.conf.name, "more than {MOST_STARTERS} starters");
+                        return Ok(());
+                    }
+                    _ => {}
+                }
                 let shared = match facts.shares {
                     Shares::Nothing => Shared::Nothing,
                     Shares::MarkerFs => Shared::MarkerFs,
@@ -406,7 +430,8 @@ impl Master {
                     site: id,
                     proxy: facts.proxy,
                     host: facts.host,
-                    cpus: facts.cpus,
+                    // A node that claims all the CPUs of the world would get all the jobs.
+                    cpus: facts.cpus.min(MOST_CPUS),
                     memory_mb: facts.memory_mb,
                     gpus: facts.gpus,
                     shared,
@@ -418,7 +443,7 @@ impl Master {
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });
             }
             link::StarterDown::KIND => {
-                let link::StarterDown { key, gone, why } = frame.read()?;
+                let link::StarterDown { key, gone, why } = heard(frame)?;
                 if self.belongs(id, key) {
                     self.drop_collections(key);
                     let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key, why } };
@@ -432,8 +457,8 @@ impl Master {
             }
             link::Ping::KIND => self.to_site(id, &link::Pong { nonce: frame.read::<link::Ping>()?.nonce }),
             link::AgentStats::KIND => self.sites[usize::from(id.0)].stats = frame.read()?,
-            link::ShutdownDone::KIND => self.site_ended(id, frame.read()?),
-            link::Because::KIND => self.agent_because(id, frame.read()?),
+            link::ShutdownDone::KIND => self.site_ended(id, heard(frame)?),
+            link::Because::KIND => self.agent_because(id, heard(frame)?),
             // From an agent newer than we are, or not for us.
             _ => {}
         }
@@ -515,6 +540,10 @@ impl Master {
         }
         let mut ended = Vec::new();
         for info in report.proxies {
+            if site.proxies.len() >= MOST_PROXIES && !site.proxies.contains_key(&info.id) {
+                tracing::warn!(site = site.conf.name, "more than {MOST_PROXIES} proxies");
+                break;
+            }
             if info.state == ProxyState::Exit {
                 ended.push((info.id, info.why.clone()));
             }
@@ -658,22 +687,38 @@ impl Master {
 
     // ---- files for the nodes ----
 
+    /// Sends a file that the site asks for, if a job that was sent there brings it: it gets to see no other one, whatever it knows.
     fn blob_needed(&mut self, id: SiteId, hash: Hash) {
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
-        if site.sending.contains_key(&hash) {
-            return;
+        if !site.promised.contains(&hash) {
+            tracing::warn!(site = site.conf.name, "asks for a file that no job brings there");
+            let why = "no job that was sent to this site brings such a file".to_owned();
+            return self.to_site(id, &link::BlobMissing { hash, why });
         }
-        site.sending.insert(hash, Sending { blob: None, sent: 0, received: 0, reading: true });
-        let (files, inputs) = (self.files.clone(), self.inputs.clone());
-        tokio::task::spawn_blocking(move || {
-            let read = files.open(&hash).and_then(|blob| {
-                let first = blob.read(0, work::CHUNK).map_err(|e| e.to_string())?;
-                Ok((Arc::new(blob), first))
+        if !site.sending.contains_key(&hash) {
+            site.wanted_files.insert(hash);
+            self.send_asked(id);
+        }
+    }
+
+    /// Opens files that are asked for, so many at once.
+    fn send_asked(&mut self, id: SiteId) {
+        while let Some(site) = self.sites.get_mut(usize::from(id.0))
+            && site.sending.len() < SENDING
+            && let Some(hash) = site.wanted_files.pop_first()
+        {
+            site.sending.insert(hash, Sending { blob: None, sent: 0, received: 0, reading: true });
+            let (files, inputs) = (self.files.clone(), self.inputs.clone());
+            tokio::task::spawn_blocking(move || {
+                let read = files.open(&hash).and_then(|blob| {
+                    let first = blob.read(0, work::CHUNK)?;
+                    Ok((Arc::new(blob), first))
+                });
+                let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
             });
-            let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
-        });
+        }
     }
 
     pub(super) fn blob_read(&mut self, id: SiteId, hash: Hash, read: Result<(Arc<Blob>, Vec<u8>), String>) {
@@ -695,6 +740,7 @@ impl Master {
             Err(why) => {
                 site.sending.remove(&hash);
                 self.to_site(id, &link::BlobMissing { hash, why });
+                self.send_asked(id);
             }
         }
     }
@@ -717,7 +763,7 @@ impl Master {
         let Some(blob) = &sending.blob else { return };
         if sending.sent >= blob.size {
             site.sending.remove(&hash);
-            return;
+            return self.send_asked(id);
         }
         if sending.reading || sending.sent >= sending.received.saturating_add(work::WINDOW) {
             return;
@@ -725,7 +771,7 @@ impl Master {
         sending.reading = true;
         let (blob, offset, inputs) = (blob.clone(), sending.sent, self.inputs.clone());
         tokio::task::spawn_blocking(move || {
-            let read = blob.read(offset, work::CHUNK).map_err(|e| e.to_string()).map(|data| (blob, data));
+            let read = blob.read(offset, work::CHUNK).map(|data| (blob, data));
             let _ = inputs.blocking_send(Input::BlobRead { site: id, hash, read });
         });
     }

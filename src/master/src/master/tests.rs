@@ -22,6 +22,37 @@ impl Drop for Bench {
 
 impl Bench {
     fn new(name: &str) -> Bench {
+        Bench::with_conf(name, None)
+    }
+
+    /// Of two sites, `0` and `1`, whose streams to the agents are the test's.
+    fn with_two_sites(name: &str) -> (Bench, [mpsc::UnboundedReceiver<Vec<u8>>; 2]) {
+        let conf = session::ConfText { file: "vo.conf".into(), text: "gw0.example.org\ngw1.example.org\n".into() };
+        let mut bench = Bench::with_conf(name, Some(conf));
+        let streams = [0, 1].map(|site: usize| {
+            let (link, said) = mpsc::unbounded_channel();
+            bench.master.sites[site].link = Some(link);
+            said
+        });
+        (bench, streams)
+    }
+
+    fn hear<M: Message>(&mut self, site: u16, route: u64, message: &M) {
+        let told = site::Told::Frame(Frame::new(route, message), room());
+        self.master.take(Input::Site(SiteId(site), told));
+    }
+
+    /// Turns until something has happened.
+    fn until(&mut self, happened: impl Fn(&mut Master) -> bool) {
+        self.master.turn();
+        while !happened(&mut self.master) {
+            let told = self.inputs.blocking_recv().unwrap();
+            self.master.take(told);
+            self.master.turn();
+        }
+    }
+
+    fn with_conf(name: &str, conf: Option<session::ConfText>) -> Bench {
         let dir = std::env::temp_dir().join(format!("vo-master-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         session::private_dir(&dir).unwrap();
@@ -32,7 +63,7 @@ impl Bench {
             program: "vo-login".into(),
             agents: Vec::new(),
             ssh_config: None,
-            conf: None,
+            conf,
             proxies: None,
             walltime_s: None,
             system_ssh: false,
@@ -107,6 +138,122 @@ impl Bytes for control::Piece {
     }
 }
 
+fn facts(host: &str) -> vo_wire::node::StarterFacts {
+    vo_wire::node::StarterFacts {
+        proxy: ProxyId(1),
+        node_index: 0,
+        batch_id: "1".into(),
+        restarts: 0,
+        host: host.into(),
+        cpus: 1,
+        memory_mb: 0,
+        gpus: 0,
+        scratch_bytes: 0,
+        time_left_ms: None,
+        shares: Shares::Nothing,
+        arch: "x86_64".into(),
+        system: "Linux".into(),
+        pid: 1,
+    }
+}
+
+#[test]
+fn a_site_gets_the_files_of_its_own_jobs_only() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _guard = runtime.enter();
+    let (mut bench, [mut said, mut other]) = Bench::with_two_sites("files");
+    let key = StarterKey(7);
+    let up = link::StarterUp { key, facts: facts("node") };
+    bench.hear(0, 0, &up);
+    bench.hear(0, key.0, &work::Inventory { number: 1, ..Default::default() });
+    std::fs::write(bench.dir.join("input"), "secret of site 0").unwrap();
+    let dir = bench.dir.to_str().unwrap().to_owned();
+    let program = Program {
+        executable: Template::constant("input"),
+        initialdir: Template::constant(dir),
+        transfer_executable: true,
+        cpus: 1,
+        ..Program::default()
+    };
+    let mut client = bench.client();
+    bench.ask(&ctl::Submit { groups: vec![ctl::SubmitGroup { count: 1, program, log: None }], name: "n".into() });
+    bench.until(|master| !master.sites[0].promised.is_empty());
+    let assign = frames(&mut said).into_iter().find(|frame| frame.kind == work::Assign::KIND).unwrap();
+    let assign: work::Assign = assign.read().unwrap();
+    let hash = assign.attempts[0].files.as_ref().unwrap()[0].hash;
+
+    // The other site knows the hash, from wherever, and asks; nothing is read for it.
+    bench.hear(1, 0, &link::NeedBlob { hash });
+    let answer: link::BlobMissing = frames(&mut other).pop().unwrap().read().unwrap();
+    assert!(answer.why.contains("no job that was sent to this site"), "{}", answer.why);
+    bench.hear(0, 0, &link::NeedBlob { hash });
+    bench.until(|master| master.sites[0].sending.is_empty());
+    let piece: link::BlobChunk = frames(&mut said).pop().unwrap().read().unwrap();
+    assert_eq!(piece.data, b"secret of site 0");
+
+    // Another content in its place was promised to nobody.
+    std::fs::write(bench.dir.join("input"), "quite another secret").unwrap();
+    bench.hear(0, 0, &link::NeedBlob { hash });
+    bench.until(|master| master.sites[0].sending.is_empty());
+    let answer: link::BlobMissing = frames(&mut said).pop().unwrap().read().unwrap();
+    assert!(answer.why.contains("has changed"), "{}", answer.why);
+    drop(kinds(&mut client));
+}
+
+#[test]
+fn a_site_has_no_say_about_another() {
+    let (mut bench, [_said, _other]) = Bench::with_two_sites("apart");
+    let key = StarterKey(7);
+    bench.hear(0, 0, &link::StarterUp { key, facts: facts("node0") });
+    // Site 1 can't take a starter of site 0, nor end or silence it, nor speak for it.
+    bench.hear(1, 0, &link::StarterUp { key, facts: facts("node1") });
+    bench.hear(1, 0, &link::StarterDown { key, gone: true, why: "no".into() });
+    bench.hear(1, key.0, &work::Inventory { number: 9, ..Default::default() });
+    assert_eq!(bench.master.pool.proxy_of(key), Some((SiteId(0), ProxyId(1))));
+    let rows = bench.master.starter_rows();
+    assert_eq!((rows.len(), rows[0].host.as_str(), rows[0].state), (1, "node0", ctl::StarterState::Idle));
+    // Nor can a proxy of the same site.
+    let stolen = vo_wire::node::StarterFacts { proxy: ProxyId(2), ..facts("node2") };
+    bench.hear(0, 0, &link::StarterUp { key, facts: stolen });
+    assert_eq!(bench.master.pool.proxy_of(key), Some((SiteId(0), ProxyId(1))));
+}
+
+#[test]
+fn what_a_site_claims_is_bounded_and_plain() {
+    let (mut bench, [_said, _other]) = Bench::with_two_sites("claims");
+    let hostile = "node\x1b]0;x\x07\nhint: do it";
+    for key in 1..=3 {
+        let greedy = vo_wire::node::StarterFacts { cpus: u32::MAX, time_left_ms: Some(u64::MAX), ..facts(hostile) };
+        bench.hear(0, 0, &link::StarterUp { key: StarterKey(key), facts: greedy });
+    }
+    let note = link::SiteNote { resolved: false, message: hostile.into(), hint: Some(hostile.into()), blocks: false };
+    bench.hear(0, 0, &note);
+    let sites = bench.master.site_rows();
+    assert_eq!(sites[0].cpus, 3 * MOST_CPUS);
+    assert_eq!(sites[0].problem.as_deref(), Some("node ]0;x  hint: do it"));
+    assert!(bench.master.starter_rows().iter().all(|row| !row.host.contains(char::is_control)));
+    for first in (0..=MOST_PROXIES as u64).step_by(1000) {
+        let info = |id| ProxyInfo {
+            id: ProxyId(id),
+            state: ProxyState::Pend,
+            batch_id: None,
+            age_ms: u64::MAX,
+            starters: u32::MAX,
+            nodes: u32::MAX,
+            why: String::new(),
+        };
+        bench.hear(0, 0, &link::ProxyReport { proxies: (first..first + 1000).map(info).collect() });
+    }
+    assert_eq!(bench.master.sites[0].proxies.len(), MOST_PROXIES);
+    for key in 0..=MOST_STARTERS as u64 {
+        bench.hear(0, 0, &link::StarterUp { key: StarterKey(key), facts: facts("n") });
+    }
+    assert_eq!(bench.master.pool.starter_count(), MOST_STARTERS);
+    bench.hear(1, 0, &link::StarterUp { key: StarterKey(u64::MAX), facts: facts("n") });
+    assert_eq!(bench.master.pool.starter_count(), MOST_STARTERS + 1, "the other site's come in");
+    bench.master.turn();
+}
+
 #[test]
 fn what_is_answered_is_durable() {
     let mut bench = Bench::new("answers");
@@ -149,7 +296,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
     bench.master.pool.handle(now, joined);
     let inventory = work::Inventory { number: 3, ..Default::default() };
     let frame = Frame::new(key.0, &inventory);
-    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
+    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame, room())));
     bench.submit(CPUS);
     bench.settle();
     assert_eq!(kinds(&mut client).last(), Some(&ctl::Done::KIND));
@@ -170,7 +317,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
     });
     let report = work::Report { results: failed.collect(), ..Default::default() };
     let frame = Frame::new(key.0, &report);
-    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame)));
+    bench.master.take(Input::Site(SiteId(0), site::Told::Frame(frame, room())));
     bench.settle();
     assert!(!kinds(&mut said).contains(&work::Assign::KIND));
     let until = bench.master.pool.deadline().unwrap();
@@ -206,7 +353,7 @@ fn with_proxy(name: &str) -> (Bench, mpsc::UnboundedReceiver<control::Piece>) {
         nodes: 1,
         why: "PENDING (Priority)".into(),
     };
-    bench.master.frame(SiteId(0), &Frame::new(0, &link::ProxyReport { proxies: vec![info] })).unwrap();
+    bench.master.frame(SiteId(0), &Frame::new(0, &link::ProxyReport { proxies: vec![info] }), room()).unwrap();
     kinds(&mut client);
     (bench, client)
 }
@@ -262,17 +409,17 @@ fn an_agent_is_asked_and_its_ages_are_ours() {
         next: vec!["the next status call in 3s".into()],
         gaps: Vec::new(),
     };
-    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer), room()).unwrap();
     assert_eq!(answers(&mut client).0, [], "it was not asked that");
     answer.nonce = question.nonce;
     let now = bench.master.now().0;
-    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer), room()).unwrap();
     let because = answers(&mut client).0.remove(0);
     let texts: Vec<_> = because.steps.iter().map(|step| step.text.as_str()).collect();
     assert_eq!(texts, ["wanted", "undated", "queued", "holds"]);
     assert!((now - 9000..now - 8000).contains(&because.steps[0].at_ms.unwrap()), "{because:?}");
     assert_eq!(because.next, ["the next status call in 3s"]);
-    bench.master.frame(SiteId(0), &Frame::new(0, &answer)).unwrap();
+    bench.master.frame(SiteId(0), &Frame::new(0, &answer), room()).unwrap();
     assert_eq!(answers(&mut client).0, [], "once");
 
     ask_why(&mut bench, "local/7");
@@ -281,4 +428,8 @@ fn an_agent_is_asked_and_its_ages_are_ours() {
     bench.master.turn();
     let because = answers(&mut client).0.remove(0);
     assert!(because.notes[0].contains("it doesn't answer"), "a stream that closes is no answer: {because:?}");
+}
+
+fn room() -> OwnedSemaphorePermit {
+    Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
 }

@@ -66,10 +66,18 @@ impl Site {
         address(&self.root).addresses.first().unwrap().parse().unwrap()
     }
 
-    /// A starter that is taken in: the proof that the agent is well.
+    /// A starter that is taken in: the proof that the agent is well. Like a real one it calls again when a call comes to nothing.
     async fn well(&mut self, key: u64) -> Starter {
-        let call = Starter::call(&self.root, &self.identity, self.proxy, key);
-        let mut starter = tokio::time::timeout(PATIENCE, call).await.expect("a handshake in time").unwrap();
+        let calling = async {
+            loop {
+                let call = Starter::call(&self.root, &self.identity, self.proxy, key);
+                if let Ok(Ok(starter)) = tokio::time::timeout(Duration::from_secs(5), call).await {
+                    break starter;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let mut starter = tokio::time::timeout(PATIENCE, calling).await.expect("it is taken in");
         starter.next::<Welcome>().await;
         while self.bridge.next::<StarterUp>().await.key != starter.key {}
         starter
@@ -141,14 +149,9 @@ async fn ten_thousand_half_open_connections_keep_no_starter_out() {
     while open.len() < flood / 4 {
         open.extend(calls.join_next().await.expect("more than a quarter").unwrap());
     }
-    // In the middle of it a starter calls, from the flood's own address; like a real one it tries again after 5 s.
+    // In the middle of it a starter calls, from the flood's own address.
     let began = tokio::time::Instant::now();
-    let first = loop {
-        if let Ok(starter) = tokio::time::timeout(Duration::from_secs(5), site.well(77)).await {
-            break starter;
-        }
-        assert!(began.elapsed() < PATIENCE, "kept out");
-    };
+    let first = site.well(77).await;
     let waited = began.elapsed();
     while let Some(call) = calls.join_next().await {
         // The agent closes what it gives up, maybe before it has said its words; ours stay open.

@@ -189,8 +189,27 @@ fn a_site_tells_its_events_and_a_proxy_its_records() {
         ],
     );
     assert!(next(&site).contains("1 proxy is wanted: "), "{site:#}");
+    let now = |answer: &Value| {
+        let steps = answer["evidence"].as_array().unwrap().iter().filter(|step| step["at_ms"].is_null());
+        steps.map(|step| step["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    assert!(now(&site).contains("1 starter(s) are connected"), "the agent itself answers: {site:#}");
+    assert!(next(&site).contains("no submission: 1 proxies are queued or running, and 1 are wanted"), "{site:#}");
+    assert_eq!(site["notes"], serde_json::json!([]));
+
     let proxy = why(&home, "local/1");
     assert!(proxy["state"].as_str().unwrap().starts_with("RUN for "), "{proxy:#}");
+    let story = [
+        ("agent of local", "the master wants one more", ""),
+        ("agent of local", "submission 1 begins", ""),
+        ("agent of local", "queued as batch job ", ""),
+        ("agent of local", "starter ", "on node 0 calls for the first time"),
+        ("agent of local", "RUN: starters are connected", ""),
+    ];
+    assert_order(&proxy, &story);
+    assert!(now(&proxy).contains("the starter on node 0 is connected"), "{proxy:#}");
+    assert!(next(&proxy).contains("the end of its starters"), "{proxy:#}");
+    assert!(next(&proxy).contains("the next status call, in "), "{proxy:#}");
     home.end("t");
     home.assert_nothing_left();
 }

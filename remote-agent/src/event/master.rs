@@ -12,7 +12,9 @@ use vo_core::ids::StarterKey;
 use vo_core::proxy::Event;
 use vo_net::frames::FrameSource;
 use vo_wire::frame::{Frame, Message};
-use vo_wire::link::{AgentStats, BlobChunk, BlobMissing, Configure, Ping, Pong, RemoveProxies, SetTarget, Shutdown};
+use vo_wire::link::{
+    AgentStats, BlobChunk, BlobMissing, Configure, Ping, Pong, RemoveProxies, SetTarget, Shutdown, Why,
+};
 use vo_wire::work::is_relayed;
 
 use crate::connect::AWAKE;
@@ -197,6 +199,10 @@ async fn take(agent: &Rc<Agent>, frame: Frame) -> io::Result<()> {
             if let Some(master) = &*agent.master.borrow() {
                 master.out.say(0, &agent.stats());
             }
+        }
+        Why::KIND => {
+            let question: Why = frame.read().map_err(invalid)?;
+            tokio::task::spawn_local(Rc::clone(agent).explain(question));
         }
         Configure::KIND => {
             if let Err(refusal) = agent.configure(frame.read().map_err(invalid)?).await

@@ -16,6 +16,7 @@ mod setup;
 mod starters;
 mod strangers;
 mod table;
+mod why;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};

@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use tokio::sync::mpsc as notices;
+use vo_core::ids::ProxyId;
 use vo_core::proxy::Record;
 use vo_store::{Log, Options, RealDisk, Replay, StoreError};
 
 /// Then the log is replaced by a snapshot: some thousand proxies' lives.
 const SNAPSHOT_BYTES: u64 = 1 << 20;
+
+/// What snapshots replaced is kept up to this much, for `why`: some ten thousand proxies' lives.
+const EVIDENCE_BYTES: u64 = 4 << 20;
 
 /// How often a predecessor's table is copied before it counts as damaged, and the wait before the next try.
 const TRIES: u32 = 5;
@@ -166,13 +170,17 @@ fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
         Entry::Proxy(record) => found.records.push(record),
     };
     let disk = RealDisk::open_own(dir)?;
-    let opened = Log::open_on(disk, Options::default(), |replay| -> Result<(), minicbor::decode::Error> {
-        match replay {
-            Replay::Record(bytes) => take(minicbor::decode(bytes)?),
-            Replay::Snapshot(bytes, _) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
-        }
-        Ok(())
-    })?;
+    let opened = Log::open_on(
+        disk,
+        Options { keep: EVIDENCE_BYTES, ..Options::default() },
+        |replay| -> Result<(), minicbor::decode::Error> {
+            match replay {
+                Replay::Record(bytes) => take(minicbor::decode(bytes)?),
+                Replay::Snapshot(bytes, _) => minicbor::decode::<Vec<Entry>>(bytes)?.into_iter().for_each(&mut take),
+            }
+            Ok(())
+        },
+    )?;
     if let Some(cut) = opened.cut {
         tracing::warn!("{cut}");
     }
@@ -183,6 +191,28 @@ fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
         log.commit()?;
     }
     Ok((log, found))
+}
+
+/// The records of a proxy, oldest first, as far as the table of `epoch` has them, and what is missing.
+pub(super) fn records_of(dir: &Path, epoch: u64, proxy: ProxyId) -> (Vec<Record>, Vec<String>) {
+    let (mut records, mut gaps) = (Vec::new(), Vec::new());
+    let past = vo_store::read_past(&dir.join(epoch.to_string()), |_, bytes| {
+        if let Ok(Entry::Proxy(record)) = minicbor::decode(bytes)
+            && record.proxy() == Some(proxy)
+        {
+            records.push(record);
+        }
+    });
+    match past {
+        Ok(past) => {
+            if past.first.is_some_and(|first| first > 1) && !records.iter().any(|r| matches!(r, Record::Wanted(..))) {
+                gaps.push("the agent's first records of it are no longer kept".to_owned());
+            }
+            gaps.extend(past.gaps.iter().map(ToString::to_string));
+        }
+        Err(e) => gaps.push(e.to_string()),
+    }
+    (records, gaps)
 }
 
 impl Table {

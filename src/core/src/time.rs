@@ -1,5 +1,7 @@
 //! Time as the machines see it: a count handed in by the driver.
 
+use alloc::format;
+use alloc::string::String;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 use minicbor::{Decode, Encode};
@@ -28,5 +30,28 @@ impl Sub<Duration> for Time {
     type Output = Time;
     fn sub(self, span: Duration) -> Time {
         Time(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A duration for people: `1.5s`, `2m5s`, `3h20m`, `2d4h`.
+pub fn span(span: Duration) -> String {
+    let (s, tenths) = (span.as_secs(), span.subsec_millis() / 100);
+    match s {
+        0..10 => format!("{s}.{tenths}s"),
+        10..60 => format!("{s}s"),
+        60..3600 => format!("{}m{}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d{}h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        let texts = [0, 1540, 59_999, 60_000, 3_661_000, 90_000_000].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(texts, ["0.0s", "1.5s", "59s", "1m0s", "1h1m", "1d1h"]);
     }
 }

@@ -339,7 +339,7 @@ fn a_silent_starter_is_gone_by_evidence_only() {
     site.pass(LEASE - Duration::from_secs(1), std::slice::from_ref(&running));
     assert!(!site.log.iter().any(|r| matches!(r, Record::StarterGone(..))));
     site.pass(Duration::from_secs(2), std::slice::from_ref(&running));
-    assert!(site.log.iter().any(|r| matches!(r, Record::StarterGone(_, _, why) if why == "its lease is over")));
+    assert!(site.log.iter().any(|r| matches!(r, Record::StarterGone(_, _, why, _) if why == "its lease is over")));
 }
 
 #[test]
@@ -990,4 +990,105 @@ fn no_proxy_twice_and_none_left_behind() {
         });
         assert!(result.is_ok(), "seed {seed}");
     }
+}
+
+/// The records of the first proxy in words, through what is stored.
+fn told(site: &Site) -> Vec<String> {
+    let stored = site.log.iter().map(|record| minicbor::decode::<Record>(&minicbor::to_vec(record).unwrap()).unwrap());
+    let ours = stored.filter(|record| record.proxy() == Some(ONE));
+    ours.map(|record| record.step())
+        .map(|(at, text)| format!("{} {text}", at.map_or(0, |at| at.since(Time(1_000_000)).as_secs())))
+        .collect()
+}
+
+fn waits(site: &Site) -> String {
+    site.machine.explain(site.now, ONE).unwrap().1.join("\n")
+}
+
+#[test]
+fn a_proxy_tells_its_records_with_times_and_what_it_waits_for() {
+    let mut site = Site::new(1);
+    assert_eq!(waits(&site), "the answer of the submit command");
+    site.answer(1, SubmitAnswer::Accepted("100".to_owned()));
+    assert!(waits(&site).contains("its start: a starter's call"), "{}", waits(&site));
+    assert!(waits(&site).contains("the next status call, in 1m0s"), "{}", waits(&site));
+    site.now = site.now + Duration::from_secs(30);
+    site.call("100", 0);
+    site.now = site.now + Duration::from_secs(30);
+    site.lose(None);
+    site.now = site.now + Duration::from_secs(60);
+    let (seen, _) = site.machine.explain(site.now, ONE).unwrap();
+    assert!(
+        seen.iter().any(|(at, text)| *at == Some(Time(1_060_000)) && text == "the starter on node 0 is silent: broken")
+    );
+    assert!(waits(&site).contains("or the end of its lease in 9m0s"), "{}", waits(&site));
+    site.tell(Event::RemovalAsked(vec![ONE]));
+    assert!(waits(&site).contains("its end; it is cancelled"), "{}", waits(&site));
+    site.tell(Event::TagsFailed);
+    site.now = site.now + Duration::from_secs(60);
+    site.tell(Event::DeadlinePassed);
+    site.tell(Event::TagsListed { tags: [(ONE, 0)].into(), exits: [(ONE, "137".to_owned())].into() });
+    let expected = [
+        "0 the master wants one more",
+        "0 submission 1 begins",
+        "0 queued as batch job 100",
+        "30 starter 0000000000000007 on node 0 calls for the first time",
+        "30 RUN: starters are connected",
+        "120 it is to end: removed, as asked",
+        "180 EXIT: its script ended with exit code 137",
+        "180 starter 0000000000000007 has ended: its proxy ended: its script ended with exit code 137",
+    ];
+    assert_eq!(told(&site), expected);
+    assert_eq!(waits(&site), "nothing: it is forgotten after a while");
+}
+
+#[test]
+fn a_lost_submission_and_an_unlisted_proxy_tell_what_would_settle_them() {
+    let mut site = Site::new(1);
+    site.answer(1, SubmitAnswer::Unclear("Socket timed out".to_owned()));
+    let (seen, next) = site.machine.explain(site.now, ONE).unwrap();
+    assert!(seen.iter().any(|(_, text)| text.contains("vo-s-1-1 is looked up")), "{seen:?}");
+    assert!(
+        next.contains(&"a listing that shows it, or two that don't: then it is submitted again".to_owned()),
+        "{next:?}"
+    );
+    let mut site = Site::queued();
+    site.pass(STATUS * 2, &[]);
+    assert_eq!(site.state(), State::Unknown);
+    let (seen, next) = site.machine.explain(site.now, ONE).unwrap();
+    assert!(seen.iter().any(|(at, text)| at.is_some() && text == "the batch system doesn't list it"), "{seen:?}");
+    assert!(next.iter().any(|text| text.starts_with("evidence of its end; it counts as lost in ")), "{next:?}");
+}
+
+#[test]
+fn a_site_tells_why_no_more_is_submitted() {
+    let check = |site: &Site, expected: &str| {
+        let text = site.machine.explain_site(site.now).1[0].clone();
+        assert!(text.starts_with(expected), "{text}\nnot {expected}");
+    };
+    let site = Site { machine: Proxies::new("vo-s-", 1), now: Time(0), log: Vec::new(), actions: Vec::new() };
+    check(&site, "a master's word on how many proxies it wants");
+    let mut site = Site::new(3);
+    check(&site, "the answer of a submit command");
+    site.answer(1, SubmitAnswer::Accepted("100".to_owned()));
+    let two = |answer| Event::SubmitAnswered { proxy: ProxyId(2), attempt: 1, answer };
+    site.tell(two(SubmitAnswer::Accepted("101".to_owned())));
+    check(&site, "room: 2 proxies are queued, and 2 may be (2 + 150‰ of those that run)");
+    let mut site = Site::new(1);
+    site.answer(1, SubmitAnswer::Refused("invalid partition".to_owned()));
+    check(&site, "someone to act: nothing is submitted after a refusal (invalid partition)");
+    let mut site = Site::new(1);
+    site.answer(1, SubmitAnswer::Limited("QOSMaxSubmitJobPerUserLimit".to_owned()));
+    check(&site, "the next submission, in 1m0s: the site's limit was reached");
+    let mut site = Site::running();
+    check(&site, "no submission: 1 proxies are queued or running, and 1 are wanted");
+    site.tell(Event::StatusFailed("squeue: Connection refused".to_owned()));
+    let (seen, _) = site.machine.explain_site(site.now);
+    assert!(
+        seen.iter()
+            .any(|(_, text)| text.contains("1 status call(s) in a row came to nothing, the last: squeue: Connection")),
+        "{seen:?}"
+    );
+    site.tell(Event::ShutdownAsked);
+    check(&site, "no submission: the session ends here");
 }

@@ -37,7 +37,7 @@ pub use event::{Action, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
-pub use why::{Present, SiteFacts, Step, Trail, span};
+pub use why::{Present, SiteFacts, Step, Trail};
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
 /// commits between.

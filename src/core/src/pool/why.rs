@@ -1,6 +1,7 @@
 //! Why a job is as it is: its past, from the records that made its state, and what it waits for, from the state itself.
 
 use super::*;
+use crate::time::span;
 
 /// Steps that are told of one job, the last ones: one that comes and goes for days must not fill memory.
 const STEPS: usize = 500;
@@ -32,18 +33,6 @@ pub struct Step {
 
 fn name(sites: &[SiteFacts], site: SiteId) -> &str {
     sites.get(usize::from(site.0)).map_or("a site that is gone", |site| site.name.as_str())
-}
-
-/// A duration for people: `1.5s`, `2m5s`, `3h20m`, `2d4h`.
-pub fn span(span: Duration) -> String {
-    let (s, tenths) = (span.as_secs(), span.subsec_millis() / 100);
-    match s {
-        0..10 => format!("{s}.{tenths}s"),
-        10..60 => format!("{s}s"),
-        60..3600 => format!("{}m{}s", s / 60, s % 60),
-        3600..86_400 => format!("{}h{}m", s / 3600, s / 60 % 60),
-        _ => format!("{}d{}h", s / 86_400, s / 3600 % 24),
-    }
 }
 
 #[derive(Clone, Debug)]

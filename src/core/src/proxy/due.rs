@@ -21,9 +21,14 @@ impl Proxies {
         }
     }
 
+    /// How long a proxy may be in no listing before it counts as lost.
+    pub(super) fn grace(&self) -> Duration {
+        self.config.lease.max(self.config.status * 2)
+    }
+
     /// Silence that has lasted long enough.
     fn expire(&mut self, wake: &mut Wake) {
-        let grace = self.config.lease.max(self.config.status * 2);
+        let grace = self.grace();
         let mut gone = Vec::new();
         let mut lost = Vec::new();
         for (&id, proxy) in self.proxies.iter().filter(|(_, p)| p.is_live()) {
@@ -44,7 +49,7 @@ impl Proxies {
             }
         }
         for (id, key) in gone {
-            self.starter_gone(id, key, "its lease is over".to_owned());
+            self.starter_gone(wake.now, id, key, "its lease is over".to_owned());
         }
         for id in lost {
             let why = "lost: no listing shows it, accounting tells no end, its tags are there, no exit file, no starter calls";
@@ -87,7 +92,7 @@ impl Proxies {
     }
 
     /// When the batch system should be asked next, if at all.
-    fn status_due(&self) -> Option<Time> {
+    pub(super) fn status_due(&self) -> Option<Time> {
         let status = self.config.status;
         let last = self.status_began;
         if let Some(closing) = self.closing {

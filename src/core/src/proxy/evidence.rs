@@ -28,6 +28,7 @@ impl Proxies {
         let began = self.status_began.unwrap_or(now);
         self.status_running = false;
         self.status_failures = 0;
+        self.status_said = None;
         self.paused = false;
         self.draw_jitter();
         self.clean = Some((began, rows.iter().all(|row| matches!(row.status, RowStatus::Ended(_)))));
@@ -209,7 +210,7 @@ impl Proxies {
             self.queued(now, id, batch_id.to_owned());
         }
         if self.proxies.get(&id).is_some_and(|p| !p.starters.contains_key(&key)) {
-            self.record(Record::StarterSeen(id, node, key));
+            self.record(Record::StarterSeen(id, node, key, Some(now)));
         }
         if let Some(proxy) = self.proxies.get_mut(&id) {
             if let Some(starter) = proxy.starters.get_mut(&key) {
@@ -253,7 +254,7 @@ impl Proxies {
             proxy.why = format!("no starter is connected; the last one: {}", left.as_deref().unwrap_or(why));
         }
         match left {
-            Some(left) => self.starter_gone(id, key, format!("it left: {left}")),
+            Some(left) => self.starter_gone(now, id, key, format!("it left: {left}")),
             None => self.act(Action::StarterDown { key, gone: false, why: why.to_owned() }),
         }
         if let Some(why) = ended {
@@ -286,7 +287,7 @@ impl Proxies {
                 .map(|(&key, _)| key)
                 .collect();
             for key in gone {
-                self.starter_gone(id, key, "its job tag is gone".to_owned());
+                self.starter_gone(now, id, key, "its job tag is gone".to_owned());
             }
         }
     }

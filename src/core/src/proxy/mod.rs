@@ -19,6 +19,7 @@ mod event;
 mod evidence;
 mod record;
 mod submit;
+mod why;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,6 +36,7 @@ use crate::time::Time;
 use due::Wake;
 pub use event::{Action, Event, Link, Note, Row, RowStatus, SubmitAnswer, Topic, View};
 pub use record::{Record, State};
+pub use why::Step;
 
 /// After so many proxies in succession that ended without a call from a starter, submissions are spaced out.
 pub const BARREN_LIMIT: u32 = 3;
@@ -190,6 +192,8 @@ pub struct Proxies {
     status_began: Option<Time>,
     status_running: bool,
     status_failures: u32,
+    /// What the last failed status call said, and when.
+    status_said: Option<(Time, String)>,
     jitter: Duration,
     /// When the last good listing began, and whether it was free of batch jobs of ours.
     clean: Option<(Time, bool)>,
@@ -244,6 +248,7 @@ impl Proxies {
             status_began: None,
             status_running: false,
             status_failures: 0,
+            status_said: None,
             jitter: Duration::ZERO,
             clean: None,
             accounting_began: None,
@@ -389,6 +394,7 @@ impl Proxies {
             Event::StatusFailed(why) => {
                 self.status_running = false;
                 self.status_failures = self.status_failures.saturating_add(1);
+                self.status_said = Some((now, why.clone()));
                 self.draw_jitter();
                 for (&id, proxy) in self.proxies.iter_mut().filter(|(_, p)| p.state == State::Unknown) {
                     proxy.why = format!("not listed; then no answer: {why}");
@@ -475,7 +481,9 @@ impl Proxies {
     fn remove(&mut self, now: Time, id: ProxyId, why: &str) {
         match self.proxies.get(&id) {
             Some(proxy) if proxy.state == State::Wanted => self.end(now, id, why.to_owned()),
-            Some(proxy) if proxy.is_live() && !proxy.removing => self.record(Record::Removing(id)),
+            Some(proxy) if proxy.is_live() && !proxy.removing => {
+                self.record(Record::Removing(id, Some(now), Some(why.to_owned())));
+            }
             _ => return,
         }
         if let Some(proxy) = self.proxies.get_mut(&id).filter(|p| p.is_live()) {
@@ -495,7 +503,7 @@ impl Proxies {
         let submitted = proxy.attempt > 0;
         self.record(Record::Ended(id, why.clone(), now));
         for key in silent {
-            self.starter_gone(id, key, format!("its proxy ended: {why}"));
+            self.starter_gone(now, id, key, format!("its proxy ended: {why}"));
         }
         if barren {
             self.barren = self.barren.saturating_add(1);
@@ -516,8 +524,8 @@ impl Proxies {
         }
     }
 
-    fn starter_gone(&mut self, id: ProxyId, key: StarterKey, why: String) {
-        self.record(Record::StarterGone(id, key, why.clone()));
+    fn starter_gone(&mut self, now: Time, id: ProxyId, key: StarterKey, why: String) {
+        self.record(Record::StarterGone(id, key, why.clone(), Some(now)));
         self.act(Action::StarterDown { key, gone: true, why });
     }
 }

@@ -60,15 +60,15 @@ pub enum Record {
     /// Pend, Run or Unknown, the restarts counted by the batch system, and why.
     #[n(5)]
     Moved(#[n(0)] ProxyId, #[n(1)] State, #[n(2)] u32, #[n(3)] String, #[n(4)] Time),
-    /// It is to end, whatever it runs.
+    /// It is to end, whatever it runs, and why. Here and below, tables of earlier versions have no time.
     #[n(6)]
-    Removing(#[n(0)] ProxyId),
+    Removing(#[n(0)] ProxyId, #[n(1)] Option<Time>, #[n(2)] Option<String>),
     /// A starter on this node called.
     #[n(7)]
-    StarterSeen(#[n(0)] ProxyId, #[n(1)] u32, #[n(2)] StarterKey),
+    StarterSeen(#[n(0)] ProxyId, #[n(1)] u32, #[n(2)] StarterKey, #[n(3)] Option<Time>),
     /// It is known to have ended, and why.
     #[n(8)]
-    StarterGone(#[n(0)] ProxyId, #[n(1)] StarterKey, #[n(2)] String),
+    StarterGone(#[n(0)] ProxyId, #[n(1)] StarterKey, #[n(2)] String, #[n(3)] Option<Time>),
     /// Ended, and why.
     #[n(9)]
     Ended(#[n(0)] ProxyId, #[n(1)] String, #[n(2)] Time),
@@ -96,7 +96,7 @@ impl Proxies {
             | Record::NotSubmitted(id, ..)
             | Record::Submitted(id, ..)
             | Record::Moved(id, ..)
-            | Record::Removing(id)
+            | Record::Removing(id, ..)
             | Record::StarterSeen(id, ..)
             | Record::StarterGone(id, ..)
             | Record::Ended(id, ..) => {
@@ -120,13 +120,13 @@ impl Proxies {
                 out.push(Record::Submitted(id, batch_id.clone(), proxy.queued));
             }
             for (&key, starter) in &proxy.starters {
-                out.push(Record::StarterSeen(id, starter.node, key));
+                out.push(Record::StarterSeen(id, starter.node, key, None));
                 if let Link::Gone(why) = &starter.link {
-                    out.push(Record::StarterGone(id, key, why.clone()));
+                    out.push(Record::StarterGone(id, key, why.clone(), None));
                 }
             }
             if proxy.removing {
-                out.push(Record::Removing(id));
+                out.push(Record::Removing(id, None, None));
             }
             match proxy.state {
                 State::Wanted if proxy.attempt > 0 => {
@@ -164,12 +164,12 @@ fn fold(proxy: &mut Proxy, record: &Record) {
             proxy.restarts = *restarts;
             proxy.enter(*state, why, *at);
         }
-        Record::Removing(_) => proxy.removing = true,
-        Record::StarterSeen(_, node, key) => {
+        Record::Removing(..) => proxy.removing = true,
+        Record::StarterSeen(_, node, key, _) => {
             let link = Link::Silent(proxy.since, String::new());
             proxy.starters.insert(*key, Starter { node: *node, link });
         }
-        Record::StarterGone(_, key, why) => {
+        Record::StarterGone(_, key, why, _) => {
             if let Some(starter) = proxy.starters.get_mut(key) {
                 starter.link = Link::Gone(why.clone());
             }

@@ -25,16 +25,8 @@ impl Proxies {
         if self.submitting || self.paused {
             return;
         }
-        let (mut running, mut queued, mut first) = (0usize, 0usize, None);
-        for (&id, proxy) in self.proxies.iter().filter(|(_, p)| p.is_live()) {
-            match proxy.state {
-                State::Run => running += 1,
-                State::Wanted => first = first.or(Some((id, proxy.attempt))),
-                _ => queued += 1,
-            }
-        }
-        let room =
-            running.saturating_mul(self.config.queued_permille as usize) / 1000 + self.config.queued_base as usize;
+        let (queued, room) = self.queue();
+        let first = self.proxies.iter().find(|(_, p)| p.state == State::Wanted).map(|(&id, p)| (id, p.attempt));
         let Some((proxy, attempt)) = first.filter(|_| queued < room) else {
             return;
         };
@@ -48,6 +40,20 @@ impl Proxies {
             let token = self.token(proxy, attempt);
             self.act(Action::SubmitProxy { proxy, attempt, token });
         }
+    }
+
+    /// Proxies that are queued, and how many may be.
+    pub(super) fn queue(&self) -> (usize, usize) {
+        let (mut running, mut queued) = (0usize, 0usize);
+        for proxy in self.proxies.values().filter(|p| p.is_live()) {
+            match proxy.state {
+                State::Run => running += 1,
+                State::Wanted => {}
+                _ => queued += 1,
+            }
+        }
+        let more = running.saturating_mul(self.config.queued_permille as usize) / 1000;
+        (queued, more + self.config.queued_base as usize)
     }
 
     pub(super) fn on_submit_answered(&mut self, now: Time, id: ProxyId, attempt: u32, answer: SubmitAnswer) {

@@ -1,6 +1,7 @@
 //! Why a job, a cluster, a proxy or a site is as it is: from the journal, the pool, what the sites told, and the sites themselves.
 
-use vo_core::pool::{Present, Record, SiteFacts, Step, Trail, span};
+use vo_core::pool::{Present, Record, SiteFacts, Step, Trail};
+use vo_core::time::span;
 use vo_store::Past;
 
 use super::*;
@@ -447,6 +448,16 @@ impl Master {
             answer.steps.push(ctl::WhyStep { at_ms: Some(node.since.0), by: "master".into(), text });
         }
         answer.steps.sort_by_key(|step| step.at_ms);
+        let limits = &site.limits;
+        if site.link.is_some() && limits.heartbeat_ms > 0 {
+            let text = format!(
+                "the agent was heard {} ago; a heartbeat is missed after {}, and {} are borne with",
+                span(site.heard.elapsed()),
+                span(Duration::from_millis(limits.heartbeat_ms)),
+                limits.missed_heartbeats
+            );
+            answer.steps.push(ctl::WhyStep { at_ms: None, by: "master".into(), text });
+        }
         if site.state == SiteState::Up {
             answer.next.push(self.target_words(id, site));
         }

@@ -266,9 +266,3 @@ fn journals_of_earlier_versions_are_read() {
 ";
     assert!(told(&bench, 0).ends_with(expected), "{}", told(&bench, 0));
 }
-
-#[test]
-fn spans_have_two_units() {
-    let texts = [0, 1540, 59_999, 60_000, 3_661_000, 90_000_000].map(|ms| span(Duration::from_millis(ms)));
-    assert_eq!(texts, ["0.0s", "1.5s", "59s", "1m0s", "1h1m", "1d1h"]);
-}

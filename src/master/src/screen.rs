@@ -4,7 +4,6 @@
 mod modes;
 
 use std::num::NonZeroU16;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vt100::capture::BasicFormattedCaptureRange::Full;
 
@@ -30,8 +29,12 @@ impl Size {
         Size { rows: rows.clamp(1, LARGEST), cols: cols.clamp(1, LARGEST) }
     }
 
+    fn numbers(self) -> [NonZeroU16; 2] {
+        [self.rows, self.cols].map(|n| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN))
+    }
+
     fn parser(self, title: Title) -> vt100::Parser<Title> {
-        let [rows, cols] = [self.rows, self.cols].map(|n| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN));
+        let [rows, cols] = self.numbers();
         vt100::Parser::new_with_callbacks(rows, cols, KEPT_LINES, title)
     }
 }
@@ -69,18 +72,12 @@ impl Screen {
 
     /// Takes what a program printed.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
-        let Screen { size, parser, modes } = self;
-        // What programs print is not ours to trust with the session: should the model fail, the screen is blank until they draw anew.
-        let taken = catch_unwind(AssertUnwindSafe(|| modes.translate(bytes, &mut |text| parser.process(text))));
-        if taken.is_err() {
-            tracing::error!("the screen's model failed; it starts afresh");
-            *parser = size.parser(Title::default());
-            *modes = Modes::default();
-        }
+        let Screen { parser, modes, .. } = self;
+        modes.translate(bytes, &mut |text| parser.process(text));
     }
 
     /// The window has another size. Lines of the primary screen flow into the new width, so that nothing is lost by a visit from a
-    /// narrow terminal; programs that use the alternate screen draw it anew by themselves.
+    /// narrow terminal; the alternate screen is cut, as programs that use it draw it anew by themselves.
     pub(crate) fn resize(&mut self, size: Size) {
         if size == self.size {
             return;
@@ -91,10 +88,12 @@ impl Screen {
         let hidden = screen.hide_cursor();
         let attributes = screen.attributes_formatted();
         let mut parser = size.parser(self.parser.callbacks().clone());
-        let flowing = catch_unwind(AssertUnwindSafe(|| flow(&self.primary(), size)));
-        parser.process(&flowing.unwrap_or_default());
+        parser.process(&flow(&self.primary(), size));
         if alternate {
-            parser.process(b"\x1b[m\x1b[?1049h");
+            let mut cut = self.copy();
+            let [rows, cols] = size.numbers();
+            cut.screen_mut().set_size(rows, cols);
+            parser.process(format!("\x1b[m\x1b[?1049h{}", cut.screen().contents_formatted()).as_bytes());
         }
         parser.process(format!("{attributes}{inputs}").as_bytes());
         parser.process(if hidden { b"\x1b[?25l" } else { b"\x1b[?25h" });

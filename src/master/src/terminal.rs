@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
@@ -31,6 +32,8 @@ const INPUT_PIECES: usize = 256;
 const WAITING_CLIENTS: usize = 16;
 /// A terminal in the kernel holds no more.
 const READ_BYTES: usize = 4096;
+/// A screen goes to a client in messages of this size, so that its progress is seen.
+const MESSAGE_BYTES: usize = 16 << 10;
 /// Output on its way to a client; with more, programs wait for it, as they do for any terminal. Ctrl-C is felt after so much.
 const WINDOW_BYTES: usize = 64 << 10;
 /// A client that takes nothing for so long is waited for no longer: programs run on, and it gets the screen when it reads again.
@@ -286,13 +289,15 @@ impl Sink {
     }
 
     /// False if the client has gone.
-    fn send(&mut self, data: Vec<u8>) -> bool {
-        let mut bytes = Vec::new();
-        write_message(0, &TtyData { data }, &mut bytes);
-        let count = self.unsent.bytes.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
-        self.progress = (count, Instant::now());
-        let credit = Credit { unsent: Arc::clone(&self.unsent), bytes: bytes.len() };
-        self.outbox.show(bytes, credit)
+    fn send(&mut self, data: &[u8]) -> bool {
+        data.chunks(MESSAGE_BYTES).all(|data| {
+            let mut bytes = Vec::new();
+            write_message(0, &TtyData { data: data.to_vec() }, &mut bytes);
+            let count = self.unsent.bytes.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
+            self.progress = (count, Instant::now());
+            let credit = Credit { unsent: Arc::clone(&self.unsent), bytes: bytes.len() };
+            self.outbox.show(bytes, credit)
+        })
     }
 
     /// Waits for a slow client a while; false if it has gone.
@@ -308,11 +313,11 @@ impl Sink {
             && let Some(modes) = self.behind.take()
         {
             self.notice_until = None;
-            return self.send(screen.redraw(&modes));
+            return self.send(&screen.redraw(&modes));
         }
         if self.behind.is_none() && self.notice_until.is_some_and(|until| until <= Instant::now()) {
             self.notice_until = None;
-            return self.send(screen.refresh());
+            return self.send(&screen.refresh());
         }
         true
     }
@@ -335,7 +340,17 @@ struct Thread {
 
 impl Thread {
     fn run(mut self, mut child: Box<dyn Child + Send + Sync>, ended: &mpsc::Sender<i32>) {
-        while self.turn() {}
+        // What programs print is not ours to trust the session with: should the screen's model fail at it, it starts afresh.
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => {
+                    tracing::error!("the model of the screen failed; it starts afresh");
+                    self.screen = Screen::new(unpacked(self.size.load(Ordering::SeqCst)));
+                }
+            }
+        }
         let code = child.wait().map_or(-1, |status| i32::try_from(status.exit_code()).unwrap_or(-1));
         let _ = ended.blocking_send(code);
     }
@@ -345,7 +360,7 @@ impl Thread {
         self.screen.resize(unpacked(self.size.load(Ordering::SeqCst)));
         match self.coming.try_recv() {
             Ok(mut sink) => {
-                let shown = !sink.back || sink.send(self.screen.show(sink.notice.as_deref()));
+                let shown = !sink.back || sink.send(&self.screen.show(sink.notice.as_deref()));
                 sink.notice_until = sink.notice.take().map(|_| Instant::now() + NOTICE);
                 self.sink = Some(sink).filter(|_| shown);
             }
@@ -401,19 +416,79 @@ impl Thread {
             && self.screen.may_scroll(bytes)
         {
             sink.notice_until = None;
-            let _ = sink.send(self.screen.refresh());
+            let _ = sink.send(&self.screen.refresh());
         }
-        self.screen.take(bytes);
         if let Some(sink) = &mut self.sink
             && sink.behind.is_none()
-            && !sink.send(bytes.to_vec())
+            && !sink.send(bytes)
         {
             self.sink = None;
         }
+        self.screen.take(bytes);
         true
     }
 }
 
 fn os(bytes: &[u8]) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use vo_wire::FrameReader;
+
+    use super::*;
+    use crate::control::Piece;
+
+    /// The text in what a client was sent so far, which it takes; how many bytes these were.
+    fn taken(sent: &mut mpsc::UnboundedReceiver<Piece>) -> (String, usize) {
+        let (mut reader, mut count) = (FrameReader::new(), 0);
+        while let Ok(piece) = sent.try_recv() {
+            assert!(piece.bytes.len() < 2 * MESSAGE_BYTES);
+            count += piece.bytes.len();
+            reader.buffer().extend_from_slice(&piece.bytes);
+        }
+        let frames = std::iter::from_fn(|| reader.next_frame().unwrap());
+        let data: Vec<u8> = frames.flat_map(|frame| frame.read::<TtyData>().unwrap().data).collect();
+        (String::from_utf8_lossy(&data).into_owned(), count)
+    }
+
+    /// Polls until `condition` holds.
+    fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_passed_over_and_then_shown_the_screen() {
+        let dir = std::env::temp_dir().join(format!("vo-terminal-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let shell = dir.join("shell.sh");
+        std::fs::write(&shell, "#!/bin/sh\nseq 300000\n: > \"$VO_SESSION_DIR/done\"\nread word\nexit 7\n").unwrap();
+        std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (outbox, mut sent) = Outbox::new();
+        let (ended, mut end) = mpsc::channel(1);
+        let directory = std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str()).to_vec();
+        let attach = Attach { rows: 24, cols: 80, environment: Vec::new(), directory, from: None };
+        let terminal = Terminal::start(&shell, "t", &dir, (1, outbox), &attach, 0, ended).unwrap();
+        wait_for("the program runs on", || dir.join("done").exists());
+        let (text, count) = taken(&mut sent);
+        assert!((WINDOW_BYTES..WINDOW_BYTES + 2 * MESSAGE_BYTES).contains(&count), "{count}");
+        assert!(text.starts_with("1\r\n2\r\n"), "{text}");
+        let mut text = String::new();
+        wait_for("the screen as it is", || {
+            text += &taken(&mut sent).0;
+            text.contains("\r\n299999\r\n300000")
+        });
+        // And what the kernel still held of 2 MB.
+        assert!(text.contains("\x1b[H\x1b[J") && text.len() < WINDOW_BYTES, "the screen and little more: {text}");
+        terminal.type_in(b"word\r".to_vec());
+        assert_eq!(end.blocking_recv(), Some(7));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

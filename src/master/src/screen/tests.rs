@@ -169,6 +169,7 @@ fn a_visit_from_a_narrow_terminal_loses_nothing() {
     let mut screen = self::screen(8, 40, "0123456789abcdef\r\n\x1b[?1049hvim");
     screen.resize(Size::new(8, 10));
     assert!(screen.parser.screen().alternate_screen());
+    assert_eq!(screen.parser.screen().contents(), "vim");
     screen.take(b"\x1b[?1049l");
     assert_eq!(screen.parser.screen().contents(), "0123456789abcdef");
 }

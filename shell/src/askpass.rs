@@ -20,7 +20,7 @@ pub(crate) fn called(program: Option<&OsString>) -> bool {
 pub(crate) fn run(prompt: Option<OsString>) -> Result<ExitCode> {
     let dir = env::var_os("VO_SESSION_DIR").unwrap_or_default();
     let site = env::var("VO_SITE").unwrap_or_default();
-    let Some(mut master) = Master::connect(Path::new(&dir))? else {
+    let Some(mut master) = Master::connect(Path::new(&dir), None)? else {
         return Err(Error::new(ExitCode::NoSession, "the session has ended"));
     };
     let prompt = prompt.map(|prompt| prompt.to_string_lossy().into_owned()).unwrap_or_default();

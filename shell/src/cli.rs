@@ -227,7 +227,10 @@ fn not_inside(session: &Session) -> Result<()> {
     };
     let details: Vec<(Session, SessionDetail)> = sessions::all()?
         .into_iter()
-        .filter_map(|(session, master)| Some((session, master?.ask(&ShowSession {}).ok()?)))
+        .filter_map(|(session, state)| match state {
+            Ok(State::Running(mut master)) => Some((session, master.ask(&ShowSession {}).ok()?)),
+            _ => None,
+        })
         .collect();
     for _ in 0..DEPTH {
         let Some((around, detail)) = details.iter().find(|(_, detail)| detail.terminal == Some(device)) else {
@@ -340,6 +343,8 @@ struct AttachedJson<'a> {
 /// A session in listings.
 struct Listed {
     session: Session,
+    /// `unknown` if its master doesn't answer.
+    state: &'static str,
     pid: Option<u32>,
     created_ms: Option<u64>,
     sites: Vec<String>,
@@ -349,9 +354,15 @@ struct Listed {
 
 impl Listed {
     fn all() -> Result<Vec<Listed>> {
-        let listed = |(session, master): (Session, Option<Master>)| {
+        let listed = |(session, state): (Session, Result<State>)| {
             let file = SessionFile::read(&session.dir).ok();
+            let (state, master) = match state {
+                Ok(State::Running(master)) => ("running", Some(master)),
+                Ok(State::Stale | State::Absent) => ("stale", None),
+                Err(_) => ("unknown", None),
+            };
             Listed {
+                state,
                 pid: master.as_ref().map(|master| master.welcome.pid),
                 created_ms: file.as_ref().map(|file| file.created_ms),
                 sites: file
@@ -363,10 +374,6 @@ impl Listed {
             }
         };
         Ok(sessions::all()?.into_iter().map(listed).collect())
-    }
-
-    fn state(&self) -> &'static str {
-        if self.pid.is_some() { "running" } else { "stale" }
     }
 }
 
@@ -386,7 +393,7 @@ fn table() -> Result<Table> {
         let unknown = || "-".to_owned();
         table.row(vec![
             listed.session.name.clone(),
-            listed.state().into(),
+            listed.state.into(),
             listed.pid.map_or_else(unknown, |pid| pid.to_string()),
             listed.created_ms.map_or_else(unknown, |ms| span(now.saturating_sub(ms))),
             listed.detail.as_ref().map_or_else(unknown, |d| format!("{}/{}", d.jobs.unfinished(), d.jobs.total())),
@@ -411,7 +418,7 @@ fn list(json: bool) -> Result<()> {
         let detail = listed.detail.as_ref();
         list.push(&SessionJson {
             session: &listed.session.name,
-            state: listed.state(),
+            state: listed.state,
             pid: listed.pid,
             created_ms: listed.created_ms,
             sites: &listed.sites,

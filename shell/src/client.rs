@@ -23,8 +23,8 @@ pub(crate) struct Master {
 }
 
 impl Master {
-    /// Connects to the master of the session in `dir`; none if no master listens there.
-    pub(crate) fn connect(dir: &Path) -> Result<Option<Master>> {
+    /// Connects to the master of the session in `dir`; none if no master listens there. With a limit, no answer may take longer.
+    pub(crate) fn connect(dir: &Path, limit: Option<Duration>) -> Result<Option<Master>> {
         let path = match SocketPath::new(dir) {
             Ok(path) => path,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -39,6 +39,7 @@ impl Master {
                 return Err(Error::system(format!("cannot reach the session in {}", dir.display()), e));
             }
         };
+        stream.set_read_timeout(limit).map_err(gone)?;
         let mut master = Master {
             stream,
             reader: FrameReader::new(),

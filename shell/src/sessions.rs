@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use vo_master::session::{SessionFile, private_dir, valid_name};
@@ -54,7 +55,11 @@ impl Session {
     }
 
     pub(crate) fn state(&self) -> Result<State> {
-        if let Some(master) = Master::connect(&self.dir)? {
+        self.state_within(None)
+    }
+
+    fn state_within(&self, limit: Option<Duration>) -> Result<State> {
+        if let Some(master) = Master::connect(&self.dir, limit)? {
             return Ok(State::Running(master));
         }
         Ok(if SessionFile::path(&self.dir).exists() { State::Stale } else { State::Absent })
@@ -125,8 +130,11 @@ fn top() -> Result<PathBuf> {
     }
 }
 
-/// All sessions that run or could be brought back, by name.
-pub(crate) fn all() -> Result<Vec<(Session, Option<Master>)>> {
+/// All sessions that run or could be brought back, by name. Of one whose master doesn't answer, or in words of another version, the state
+/// is an error.
+pub(crate) fn all() -> Result<Vec<(Session, Result<State>)>> {
+    /// Others are to be listed, too.
+    const LIMIT: Duration = Duration::from_secs(5);
     let top = top()?;
     let entries = match fs::read_dir(&top) {
         Ok(entries) => entries,
@@ -135,13 +143,14 @@ pub(crate) fn all() -> Result<Vec<(Session, Option<Master>)>> {
     };
     let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
-    let mut found = Vec::new();
-    for session in names.iter().filter_map(|name| Session::named(name).ok()) {
-        match session.state() {
-            Ok(State::Running(master)) => found.push((session, Some(master))),
-            Ok(State::Stale) => found.push((session, None)),
-            Ok(State::Absent) | Err(_) => {}
-        }
-    }
-    Ok(found)
+    let sessions = names.iter().filter_map(|name| Session::named(name).ok());
+    let sessions = sessions.map(|session| (session.state_within(Some(LIMIT)), session));
+    Ok(sessions
+        .filter(|(state, session)| match state {
+            Ok(State::Running(_) | State::Stale) => true,
+            Ok(State::Absent) => false,
+            Err(_) => SessionFile::path(&session.dir).exists(),
+        })
+        .map(|(state, session)| (session, state))
+        .collect())
 }

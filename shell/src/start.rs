@@ -179,7 +179,7 @@ fn launch(session: &Session) -> Result<Master> {
         }
     }
     if words == READY {
-        return Master::connect(&session.dir)?
+        return Master::connect(&session.dir, None)?
             .ok_or_else(|| failed(&"it ended at once").hint(format!("see {}", log_path.display())));
     }
     let status = child.wait().map_err(|e| failed(&e))?;

@@ -338,6 +338,23 @@ fn sessions_are_apart_and_listed() {
 }
 
 #[test]
+fn a_master_that_does_not_answer_hides_no_other_session() {
+    let home = Home::new();
+    for name in ["hung", "well"] {
+        home.vo(["-s", name, "--keep", "-c", "true"]).ok();
+    }
+    let hung = i32::try_from(listed(&home, "hung")["pid"].as_i64().unwrap()).unwrap();
+    send(hung, Signal::SIGSTOP);
+    assert_eq!(listed(&home, "hung")["state"], "unknown");
+    assert_eq!(listed(&home, "well")["state"], "running");
+    send(hung, Signal::SIGCONT);
+    assert_eq!(listed(&home, "hung")["state"], "running");
+    home.end("hung");
+    home.end("well");
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_session_is_not_shown_in_itself() {
     let home = Home::new();
     let mut outer = start(&home, "outer");

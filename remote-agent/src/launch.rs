@@ -93,6 +93,11 @@ impl SiteDir {
         self.0.join("tags").join(format!("{proxy}.{node}"))
     }
 
+    /// `spool`: results that starters could not tell; see `spool.rs`.
+    pub fn spool(&self) -> PathBuf {
+        self.0.join("spool")
+    }
+
     /// `blobs`: input files by content hash.
     pub fn blobs(&self) -> PathBuf {
         self.0.join("blobs")

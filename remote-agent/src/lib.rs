@@ -7,6 +7,7 @@ pub mod event;
 pub mod fork;
 pub mod launch;
 mod lease;
+mod spool;
 pub mod starter;
 
 use std::ffi::OsString;

@@ -11,8 +11,9 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use starter_harness::*;
+use vo_agent::launch;
 use vo_core::Template;
-use vo_core::job::{Outcome, OutputKind, Program};
+use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program};
 use vo_core::template::Piece;
 use vo_wire::node::{End, Leaving, MasterLink, Shares};
 use vo_wire::work::{Assign, Assignment, FetchOutput, FileRole, Inventory, Kill, OutputLost, Recall, Report};
@@ -262,7 +263,12 @@ exit $1";
     let result = peer.result(id(3)).await;
     let why = "transfer_output_files: nowhere: No such file or directory (it exited with 4)";
     assert_eq!(result.outcome, Outcome::Unrunnable(why.into()));
-    assert_eq!(result.outputs.len(), 3);
+    let told: Vec<_> = result.outputs.iter().map(|output| (&output.kind, output.inline.is_some())).collect();
+    assert_eq!(
+        told,
+        [(&OutputKind::Stdout, true), (&OutputKind::Stderr, true)],
+        "what it said, for the user to see why"
+    );
     let gone = FetchOutput { id: id(3), kind: OutputKind::File(b"nowhere".to_vec()), offset: 0, length: 1 };
     peer.send(&gone).await;
     assert_eq!(peer.expect::<OutputLost>().await.kind, gone.kind);
@@ -560,4 +566,139 @@ async fn scratch_space_that_others_could_exchange_is_not_used() {
         }
         assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
     }
+}
+
+/// Writes some to standard output and more than is kept to standard error, then a mark, and waits.
+const TALKS: &str = "echo hello; head -c 100000 /dev/zero | tr '\\0' x >&2; echo end >&2; touch written; sleep 1000";
+
+fn talks(agent: &Agent) -> Program {
+    let mut program = shell(&agent.work(), TALKS);
+    program.output = Some(constant("out"));
+    program.error = Some(constant("err"));
+    program
+}
+
+/// Has job 1.2, in a scratch directory?
+fn wrote_in_scratch(agent: &Agent) -> bool {
+    let starters = fs::read_dir(agent.root.join("scratch")).unwrap();
+    starters.into_iter().flatten().any(|starter| starter.path().join("jobs/1.2-1/work/written").exists())
+}
+
+/// What [`TALKS`] wrote, as far as it is kept.
+fn check_talk(outputs: &[Output]) {
+    let [out, err] = outputs else { panic!("{outputs:?}") };
+    assert_eq!((&out.kind, out.inline.as_deref()), (&OutputKind::Stdout, Some(&b"hello\n"[..])));
+    let text = String::from_utf8(err.inline.clone().unwrap()).unwrap();
+    assert!(
+        text.starts_with("[vo-login: the last 65536 of 100004 bytes]\nxxx") && text.ends_with("xxxend\n"),
+        "{text}"
+    );
+    assert_eq!((sha256(text.as_bytes()), text.len() as u64), (err.hash, err.size));
+}
+
+#[tokio::test]
+async fn what_a_killed_job_wrote_is_told() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "2")]);
+    let mut peer = agent.accept().await;
+    peer.define(1, talks(&agent)).await;
+    peer.assign(1, &[id(1)]).await;
+    until("the job in its own directory has written", || agent.work().join("written").exists()).await;
+    peer.assign_files(1, id(2), Vec::new()).await;
+    until("the job in a scratch directory has written", || wrote_in_scratch(&agent)).await;
+    for _again in 0..2 {
+        peer.send(&Kill { ids: vec![id(1), id(2)], grace_ms: 100 }).await;
+        for id in [id(1), id(2)] {
+            let result = peer.result(id).await;
+            assert_eq!(result.outcome, Outcome::Killed);
+            check_talk(&result.outputs);
+        }
+    }
+    // The user's file is as the job left it.
+    assert_eq!(fs::read(agent.work().join("err")).unwrap().len(), 100_004);
+    peer.acknowledge(&[id(1), id(2)]).await;
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn what_a_job_wrote_before_the_batch_system_ended_it_is_told() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "2")]);
+    let mut peer = agent.accept().await;
+    let mut program = talks(&agent);
+    program.arguments[1] = constant(format!("echo $$ >{}/pid.$VO_JOB; {TALKS}", agent.work().display()));
+    peer.define(1, program).await;
+    peer.assign(1, &[id(1)]).await;
+    peer.assign_files(1, id(2), Vec::new()).await;
+    until("the job in its own directory has written", || agent.work().join("written").exists()).await;
+    until("the job in a scratch directory has written", || wrote_in_scratch(&agent)).await;
+    for job in ["1.1", "1.2"] {
+        // The shell first, or it would tell that its child was ended.
+        let shell = number_in(&agent.work().join(format!("pid.{job}"))).await;
+        kill(shell, Signal::SIGTERM);
+    }
+    kill(process.pid(), Signal::SIGTERM);
+    for id in [id(1), id(2)] {
+        let result = peer.result(id).await;
+        assert!(matches!(result.outcome, Outcome::Evicted(_)), "{result:?}");
+        check_talk(&result.outputs);
+    }
+    peer.acknowledge(&[id(1), id(2)]).await;
+    assert!(process.end().await.success());
+    nothing_left(&agent);
+}
+
+/// The results in a starter's spool.
+fn spooled(agent: &Agent, key: vo_core::StarterKey) -> Vec<AttemptResult> {
+    let dir = agent.site().spool().join(key.to_string()).join("results");
+    let mut found: Vec<AttemptResult> =
+        fs::read_dir(dir).unwrap().map(|entry| launch::read(&entry.unwrap().path()).unwrap()).collect();
+    found.sort_by_key(|result| result.id);
+    found
+}
+
+#[tokio::test]
+async fn what_jobs_of_a_killed_starter_wrote_is_put_aside() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    peer.define(1, talks(&agent)).await;
+    peer.assign_files(1, id(2), Vec::new()).await;
+    until("the job has written", || wrote_in_scratch(&agent)).await;
+    kill(process.starter(), Signal::SIGKILL);
+    assert_eq!(process.end().await.code(), Some(128 + 9));
+    nothing_left(&agent);
+    let results = spooled(&agent, peer.hello.key);
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].outcome, Outcome::SiteFailed("its starter was killed (SIGKILL)".into()));
+    check_talk(&results[0].outputs);
+}
+
+#[tokio::test]
+async fn results_that_nobody_takes_are_put_aside() {
+    let agent = Agent::new(|launch| launch.limits.lease_ms = 3000).await;
+    let process = agent.start(&[("VO_NODE_CPUS", "3")]);
+    let mut peer = agent.accept().await;
+    let mut program = shell(&agent.work(), "echo ok; head -c 300000 /dev/zero >big; [ $VO_JOB != 1.2 ] || sleep 1000");
+    program.output = Some(constant("out"));
+    peer.define(1, program).await;
+    peer.assign_files(1, id(1), Vec::new()).await;
+    assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(0));
+    peer.assign_files(1, id(2), Vec::new()).await;
+    peer.started(id(2)).await;
+    // The agent goes away and does not come back; nobody listens where it was.
+    let key = peer.hello.key;
+    fs::remove_file(agent.site().address()).unwrap();
+    drop(peer);
+    assert!(process.end().await.success());
+    nothing_left(&agent);
+    let results = spooled(&agent, key);
+    let [whole, cut_off] = &results[..] else { panic!("{results:?}") };
+    assert_eq!((whole.id, &whole.outcome), (id(1), &Outcome::Exited(0)));
+    let big = whole.outputs.iter().find(|output| output.inline.is_none()).unwrap();
+    let hash: String = big.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = agent.site().spool().join(key.to_string()).join("outputs").join(hash);
+    assert_eq!(sha256(&fs::read(path).unwrap()), big.hash);
+    assert_eq!(cut_off.outcome, Outcome::Evicted("no word of the site's agent for 3s".into()));
+    assert_eq!(cut_off.outputs[0].inline.as_deref(), Some(&b"ok\n"[..]));
 }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod conf;
+mod cut_off;
 mod jobs;
 mod leaving;
 mod readme;

@@ -20,6 +20,7 @@ use super::agent::{Agent, COMMAND};
 use super::command::{Output, run_argv};
 use super::files::{clean, make_tags, read_tags, remove_tree, tail, write_file};
 use super::setup::Setup;
+use super::spool::Spools;
 
 /// For submit commands: sbatch itself tries again for 120 s where the controller has too many jobs.
 const SUBMIT: Duration = Duration::from_secs(150);
@@ -126,6 +127,10 @@ impl Agent {
             Action::StarterDown { key, gone, why } => {
                 if let Some(master) = &*self.master.borrow() {
                     master.out.say(0, &StarterDown { key, gone, why });
+                }
+                if gone {
+                    // It adds nothing any more to what it put aside.
+                    Spools::present(self, Some(key));
                 }
             }
             Action::ReportProxies(ids) => self.report(|id| ids.contains(&id)),

@@ -29,6 +29,7 @@ use super::blobs::Blobs;
 use super::files::remove_session;
 use super::outbox::Outbox;
 use super::setup::{Refusal, Setup};
+use super::spool::Spools;
 use super::starters::{Door, Line};
 use super::table::{Notice, Table};
 
@@ -97,6 +98,7 @@ pub(super) struct Agent {
     pub(super) master: RefCell<Option<Master>>,
     pub(super) starters: RefCell<BTreeMap<StarterKey, Line>>,
     pub(super) blobs: Blobs,
+    pub(super) spools: Spools,
     pub(super) heard: Cell<Instant>,
     pub(super) missed: Cell<Missed>,
     pub(super) serial: Cell<u64>,
@@ -157,6 +159,7 @@ impl Agent {
             master: RefCell::default(),
             starters: RefCell::default(),
             blobs: Blobs::default(),
+            spools: Spools::default(),
             heard: Cell::new(Instant::now()),
             missed: Cell::new(Missed::None),
             serial: Cell::default(),
@@ -398,6 +401,7 @@ impl Agent {
             });
         }
         out.say(0, &self.stats());
+        Spools::present(self, None);
     }
 
     /// Tells the starters, and the machine, whether the master's stream is open.

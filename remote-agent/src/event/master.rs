@@ -22,6 +22,7 @@ use crate::connect::AWAKE;
 use super::agent::{Agent, Master};
 use super::outbox::outbox;
 use super::setup::Refusal;
+use super::spool::Spools;
 
 /// Bytes from starters that wait for the master.
 const ROOM: usize = 4 << 20;
@@ -218,12 +219,15 @@ async fn take(agent: &Rc<Agent>, frame: Frame) -> io::Result<()> {
 }
 
 /// Passes a frame on to its starter, unread; waits for room, so that the master waits too.
-async fn relay(agent: &Agent, frame: &Frame) {
+async fn relay(agent: &Rc<Agent>, frame: &Frame) {
     let key = StarterKey(frame.route);
     let Some((out, close)) =
         agent.starters.borrow().get(&key).filter(|l| l.welcomed).map(|l| (l.out.clone(), Rc::clone(&l.close)))
     else {
         // The master has been told that it is not connected, or is being told.
+        if let Err(e) = Spools::take(agent, key, frame).await {
+            tracing::warn!(%key, "{e}");
+        }
         return;
     };
     let mut bytes = Vec::with_capacity(frame.body.len() + 16);

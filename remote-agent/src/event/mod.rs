@@ -13,6 +13,7 @@ mod log;
 mod master;
 mod outbox;
 mod setup;
+mod spool;
 mod starters;
 mod strangers;
 mod table;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vo_core::Time;
 use vo_core::ids::{AttemptId, StarterKey};
-use vo_core::job::{AttemptResult, Outcome, OutputKind, Usage};
+use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Usage};
 use vo_core::starter::{Action, Demand, Event, Limits, Offer, Starter, Task};
 use vo_net::tls::Identity;
 use vo_wire::frame::{Frame, Message, WireError};
@@ -30,7 +30,8 @@ use vo_wire::work::{
     OutputLost, Recall, Report, WINDOW,
 };
 
-use crate::launch::{self, AgentAddress};
+use crate::launch::{self, AgentAddress, SiteDir};
+use crate::spool::{self, Who};
 
 use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Node, Prepared, reason};
@@ -45,6 +46,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How often a starter whose agent has no master looks whether there is a newer agent.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// Bytes of what cut-off attempts wrote that are held for the master; what comes when there is more is dropped.
+const PARTIALS: usize = 16 << 20;
 
 /// How often the captured output of running jobs is measured.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -64,11 +68,15 @@ enum Job {
 /// Work away from the event loop that is done.
 enum Done {
     Placed(AttemptId, Result<Place, Outcome>),
-    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>),
+    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>, Vec<Output>),
+    /// What of the results is durable at the site; and is the session over?
+    Spooled(Vec<AttemptId>, bool),
 }
 
 struct Driver {
     key: StarterKey,
+    who: Who,
+    site: SiteDir,
     began: Instant,
     machine: Starter<Arc<Prepared>, Assignment>,
     node: Node,
@@ -81,6 +89,8 @@ struct Driver {
     pids: HashMap<i32, AttemptId>,
     /// The outputs of tries in scratch directories, until they are acknowledged.
     kept: HashMap<AttemptId, BTreeMap<OutputKind, PathBuf>>,
+    /// The ends of what cut-off attempts wrote, until they are acknowledged.
+    partials: HashMap<AttemptId, Vec<Output>>,
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
@@ -149,8 +159,12 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
     let limits =
         Limits { idle: Duration::from_millis(limits.idle_ms), lease, drain: Duration::from_millis(limits.drain_ms) };
     let (done, mut finished) = mpsc::unbounded_channel();
+    let who = Who { key, facts: facts.clone() };
+    who.sign(&settings.scratch.0)?;
     let mut driver = Driver {
         key,
+        who,
+        site: settings.site.clone(),
         began,
         machine: Starter::new(Time(0), limits, offer),
         node,
@@ -160,6 +174,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         jobs: HashMap::new(),
         pids: HashMap::new(),
         kept: HashMap::new(),
+        partials: HashMap::new(),
         done,
         happened: Vec::new(),
         left: None,
@@ -206,9 +221,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             },
             _ = children.recv() => driver.reap(),
             Some(done) = finished.recv() => driver.done(done),
-            _ = measure.tick(), if driver.jobs.values().any(|job| matches!(job, Job::Running { place: Some(_), .. })) => {
-                driver.measure();
-            }
+            _ = measure.tick(), if !driver.pids.is_empty() => driver.measure(),
             _ = look.tick(), if matches!(link, Link::Up(_)) && !driver.master => {
                 // An agent that hangs with its node, or can't reach its files, may not know that there is another.
                 let newer = launch::read::<AgentAddress>(&settings.site.address());
@@ -310,8 +323,15 @@ impl Driver {
                 link.put(route, &Inventory { queued, running, finished, number });
             }
             Action::SendReport { started, results, returned } => {
-                link.put(route, &Report { started, results, returned });
+                let (cut_off, whole): (Vec<_>, Vec<_>) =
+                    results.into_iter().partition(|result| self.partials.contains_key(&result.id));
+                link.put(route, &Report { started, results: whole, returned });
+                // Each with its own frame, which all of them together might not fit.
+                for result in cut_off {
+                    link.put(route, &Report { results: vec![self.with_partial(result)], ..Report::default() });
+                }
             }
+            Action::Spool(ids) => self.spool(&ids),
             Action::Forget(ids) => self.forget(ids),
             Action::Leave { why } => self.left = Some(why),
         }
@@ -483,16 +503,44 @@ impl Driver {
                 // Standard input is opened by now.
                 self.blobs.release(&hashes);
             }
-            Done::Collected(result, paths) => {
+            Done::Spooled(kept, over) => self.happened.push(Event::Spooled { kept, over }),
+            Done::Collected(result, paths, partial) => {
                 self.jobs.remove(&result.id);
+                self.keep_partial(result.id, partial);
                 self.kept.insert(result.id, paths);
                 self.happened.push(Event::JobEnded(result));
             }
         }
     }
 
+    /// Puts results aside at the site.
+    fn spool(&self, ids: &[AttemptId]) {
+        let results = ids.iter().filter_map(|id| {
+            let result = self.with_partial(self.machine.result(*id)?.clone());
+            Some((result, self.kept.get(id).cloned().unwrap_or_default()))
+        });
+        let results: Vec<_> = results.collect();
+        let (site, who, done) = (self.site.clone(), self.who.clone(), self.done.clone());
+        tokio::task::spawn_blocking(move || {
+            let all = results.len();
+            // The session's end removes its directory: then there is nobody who wants them.
+            let over = std::fs::metadata(&site.0).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            let kept = if over { Ok(Vec::new()) } else { spool::put_aside(&site, &who, results) };
+            match &kept {
+                Ok(kept) => {
+                    tracing::info!("{} of {all} results are put aside in {}", kept.len(), site.spool().display())
+                }
+                Err(e) => tracing::warn!("results can't be put aside in {}: {e}", site.spool().display()),
+            }
+            let _ = done.send(Done::Spooled(kept.unwrap_or_default(), over));
+        });
+    }
+
     /// These results are safe: what they left here goes.
     fn forget(&mut self, ids: Vec<AttemptId>) {
+        for id in &ids {
+            self.partials.remove(id);
+        }
         let kept = ids.into_iter().filter(|id| self.kept.remove(id).is_some());
         let directories: Vec<PathBuf> = kept.map(|id| self.scratch.job(id)).collect();
         if !directories.is_empty() {
@@ -527,10 +575,25 @@ impl Driver {
 
     /// Keeps the captured output of running jobs within its limit.
     fn measure(&self) {
-        for job in self.jobs.values() {
-            if let Job::Running { place: Some(place), .. } = job {
-                place.trim(self.limits.0);
+        for (id, job) in &self.jobs {
+            if let Job::Running { place, program, .. } = job {
+                let captures = place.as_ref().map_or_else(|| program.captures_in_place(*id), Place::captures);
+                scratch::trim(&captures, self.limits.0);
             }
+        }
+    }
+
+    /// A result whose attempt was cut off, with what it wrote.
+    fn with_partial(&self, result: AttemptResult) -> AttemptResult {
+        let outputs = self.partials.get(&result.id).filter(|_| result.outcome.is_cut_off());
+        AttemptResult { outputs: outputs.cloned().unwrap_or_else(|| result.outputs.clone()), ..result }
+    }
+
+    fn keep_partial(&mut self, id: AttemptId, outputs: Vec<Output>) {
+        let bytes = |outputs: &[Output]| outputs.iter().filter_map(|o| o.inline.as_ref()).map(Vec::len).sum::<usize>();
+        let held: usize = self.partials.values().map(|outputs| bytes(outputs)).sum();
+        if !outputs.is_empty() && held + bytes(&outputs) <= PARTIALS {
+            self.partials.insert(id, outputs);
         }
     }
 
@@ -565,17 +628,31 @@ impl Driver {
             }
         };
         let usage = Usage { wall_ms: millis(since.elapsed()), cpu_ms: millis(ended.cpu), peak_kib: ended.peak_kib };
+        // The signal may turn out to be the batch system's, and the attempt to be cut off.
+        let doomed = self.machine.is_doomed(id);
+        let cut_off = doomed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);
         let mut result = AttemptResult { id, outcome, usage, outputs: Vec::new() };
         let Some(place) = place else {
+            let captures = program.captures_in_place(id);
+            scratch::cut_all(&captures, self.limits.0);
+            if cut_off {
+                self.keep_partial(id, scratch::endings(&captures));
+            }
             return self.happened.push(Event::JobEnded(result));
         };
         self.jobs.insert(id, Job::Collecting);
         let (done, limits) = (self.done.clone(), self.limits);
         tokio::task::spawn_blocking(move || {
+            if doomed {
+                let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures())));
+                return;
+            }
             let left = place.collect(&program.program, id, &how, limits);
+            let partial =
+                if cut_off || left.fault.is_some() { scratch::endings(&place.captures()) } else { Vec::new() };
             result.outcome = left.fault.unwrap_or(result.outcome);
             result.outputs = left.outputs;
-            let _ = done.send(Done::Collected(result, left.paths));
+            let _ = done.send(Done::Collected(result, left.paths, partial));
         });
     }
 

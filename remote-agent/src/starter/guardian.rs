@@ -1,5 +1,6 @@
 //! The starter's parent. It sleeps until the starter ends, and then sees to it that nothing is left: only then the job tag goes.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,8 +10,12 @@ use std::process::{Command, ExitStatus};
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use vo_core::job::{AttemptResult, Outcome, Usage};
 
+use super::scratch::Scratch;
 use super::{ENDING_SIGNALS, scratch, tree};
+use crate::launch::SiteDir;
+use crate::spool::{self, Who};
 
 /// Says that something of ours runs here. The agent has said so before it submitted the proxy; but a batch system may start a proxy anew
 /// after its tags are gone, maybe with the exit file of its earlier life there, and an agent may end before it has put that right.
@@ -51,6 +56,22 @@ pub(super) fn watch(starter: &mut Command) -> io::Result<ExitStatus> {
     };
     tree::kill_descendants();
     Ok(status)
+}
+
+/// A starter that was killed can't tell what its jobs wrote: the guardian puts it aside, as far as it is in the scratch directory.
+pub(super) fn hand_in(scratch: &Scratch, site: &SiteDir, how: &str) {
+    let partials = scratch.partials();
+    let Ok(who) = Who::of(&scratch.0) else { return };
+    if partials.is_empty() {
+        return;
+    }
+    let result = |(id, outputs)| {
+        let outcome = Outcome::SiteFailed(format!("its starter was killed ({how})"));
+        (AttemptResult { id, outcome, usage: Usage::default(), outputs }, BTreeMap::new())
+    };
+    if let Err(e) = spool::put_aside(site, &who, partials.into_iter().map(result).collect()) {
+        eprintln!("vo-agent starter: cannot put aside what jobs wrote: {e}");
+    }
 }
 
 /// Removes the scratch directory, then the tag: the word that nothing of ours runs here any more.

@@ -19,7 +19,7 @@ use vo_wire::link::Marker;
 use vo_wire::node::Shares;
 
 use super::facts;
-use super::scratch::{Place, Scratch};
+use super::scratch::{Captures, Place, Scratch, captures};
 
 /// Bytes as a path.
 pub(super) fn path(bytes: &[u8]) -> &Path {
@@ -66,6 +66,13 @@ impl Prepared {
     pub(super) fn new(program: Program) -> Self {
         let threads = program.cpus.max(1).to_string().into();
         Prepared { program, threads }
+    }
+
+    /// Where a job that runs in its own directory writes standard output and error.
+    pub(super) fn captures_in_place(&self, id: AttemptId) -> Captures {
+        let home = PathBuf::from(OsString::from_vec(self.program.initialdir.expand(id.job)));
+        let file = |name: &Option<Template>| name.as_ref().map(|name| home.join(path(&name.expand(id.job))));
+        captures(file(&self.program.output), file(&self.program.error))
     }
 }
 

@@ -18,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -133,6 +133,10 @@ fn guard(arguments: &Arguments) -> io::Result<ExitCode> {
         // Nothing was started, so nothing runs.
         Err(e) => (Err(e), PathBuf::new()),
     };
+    if let Some(signal) = status.as_ref().ok().and_then(ExitStatus::signal) {
+        let how = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+        guardian::hand_in(&Scratch(scratch.clone()), &site, &how);
+    }
     guardian::put_away(&scratch, &tag);
     let status = status?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));

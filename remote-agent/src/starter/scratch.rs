@@ -24,9 +24,14 @@ use vo_core::job::{Outcome, Output, OutputKind, Program};
 use vo_wire::work::{FileRef, FileRole};
 
 use super::jobs::{path, reason};
+use crate::spool;
 
 /// Bytes of contents within one result; what is larger is fetched.
 const INLINE_TOTAL: usize = 256 << 10;
+
+/// Bytes kept of each of standard output and error where the attempt came to nothing: the end of a traceback or a log, and a report of
+/// several still fits a frame.
+const PARTIAL: u64 = 64 << 10;
 
 /// A job's files come back one by one, and their list travels in one message: bytes that it may take.
 const MAX_LIST: usize = 1 << 20;
@@ -44,7 +49,7 @@ impl Scratch {
             let text = "everyone may write there, and it has no sticky bit";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        for directory in [self.0.clone(), self.tmp(), self.blobs(), self.0.join("jobs")] {
+        for directory in [self.0.clone(), self.tmp(), self.blobs(), self.jobs()] {
             fs::DirBuilder::new().mode(0o700).create(directory)?;
         }
         let probe = self.0.join("probe");
@@ -61,9 +66,29 @@ impl Scratch {
         self.0.join("blobs")
     }
 
+    fn jobs(&self) -> PathBuf {
+        self.0.join("jobs")
+    }
+
+    /// What attempts here have written so far, for a starter that can't tell any more.
+    pub(super) fn partials(&self) -> Vec<(AttemptId, Vec<Output>)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.jobs()).into_iter().flatten().flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(spool::attempt) else {
+                continue;
+            };
+            let file = |name: &str| Some(entry.path().join(name));
+            let outputs = endings(&captures(file("stdout"), file("stderr")));
+            if !outputs.is_empty() {
+                found.push((id, outputs));
+            }
+        }
+        found
+    }
+
     /// A try's own.
     pub(super) fn job(&self, id: AttemptId) -> PathBuf {
-        self.0.join("jobs").join(format!("{}-{}", id.job, id.attempt))
+        self.jobs().join(spool::name(id))
     }
 }
 
@@ -182,30 +207,16 @@ impl Place {
         Ok(place)
     }
 
-    /// Gives back the disk space of captured output beyond `limit`, while the job goes on writing.
-    pub(super) fn trim(&self, limit: u64) {
-        for capture in self.captures() {
-            // Where the file system can't punch holes, the output is cut at the job's end all the same.
-            let _ = punch(capture, limit);
-        }
-    }
-
-    fn captures(&self) -> impl Iterator<Item = &PathBuf> {
-        self.stdout.iter().chain(self.stderr.iter().filter(|stderr| Some(*stderr) != self.stdout.as_ref()))
+    /// Where standard output and error are; one, if they go to one file.
+    pub(super) fn captures(&self) -> Captures {
+        captures(self.stdout.clone(), self.stderr.clone())
     }
 
     /// Looks through what the job left. `ended` tells how, for messages. Reads all of it: not for the event loop.
     pub(super) fn collect(&self, program: &Program, id: AttemptId, ended: &str, limits: (u64, u32)) -> Collected {
         let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new() };
-        for capture in self.captures() {
-            let _ = cut(capture, limits.0);
-        }
-        if let Some(stdout) = &self.stdout {
-            left.paths.insert(OutputKind::Stdout, stdout.clone());
-        }
-        if let Some(stderr) = self.stderr.as_ref().filter(|stderr| Some(*stderr) != self.stdout.as_ref()) {
-            left.paths.insert(OutputKind::Stderr, stderr.clone());
-        }
+        left.paths = self.captures();
+        cut_all(&left.paths, limits.0);
         match &program.transfer_output {
             None => self.changed(&mut left.paths),
             Some(names) => {
@@ -300,8 +311,38 @@ fn within(name: &Path) -> Result<PathBuf, Outcome> {
     Ok(clean)
 }
 
+/// Files of standard output and error.
+pub(super) type Captures = BTreeMap<OutputKind, PathBuf>;
+
+/// One file for both is one of standard output.
+pub(super) fn captures(stdout: Option<PathBuf>, stderr: Option<PathBuf>) -> Captures {
+    let stderr = stderr.filter(|stderr| stdout.as_ref() != Some(stderr));
+    let kinds = [(OutputKind::Stdout, stdout), (OutputKind::Stderr, stderr)];
+    kinds.into_iter().filter_map(|(kind, path)| Some((kind, path?))).collect()
+}
+
+/// See [`ending`].
+pub(super) fn endings(captures: &Captures) -> Vec<Output> {
+    captures.iter().filter_map(|(kind, path)| ending(kind, path)).collect()
+}
+
+/// Gives back the disk space of captured output beyond `limit`, while the job goes on writing.
+pub(super) fn trim(captures: &Captures, limit: u64) {
+    for path in captures.values() {
+        // Where the file system can't punch holes, the output is cut at the job's end all the same.
+        let _ = punch(path, limit);
+    }
+}
+
+/// Cuts what is longer than `limit`.
+pub(super) fn cut_all(captures: &Captures, limit: u64) {
+    for path in captures.values() {
+        let _ = cut(path, limit);
+    }
+}
+
 fn punch(capture: &Path, limit: u64) -> io::Result<()> {
-    let size = fs::metadata(capture)?.len();
+    let size = size(capture)?;
     let (Ok(from), Ok(length)) = (i64::try_from(limit), i64::try_from(size.saturating_sub(limit))) else {
         return Ok(());
     };
@@ -312,9 +353,15 @@ fn punch(capture: &Path, limit: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// A device or a pipe has none.
+fn size(capture: &Path) -> io::Result<u64> {
+    let meta = fs::metadata(capture)?;
+    Ok(if meta.is_file() { meta.len() } else { 0 })
+}
+
 /// Cuts what is longer than `limit`, and says so at its end.
 fn cut(capture: &Path, limit: u64) -> io::Result<()> {
-    let size = fs::metadata(capture)?.len();
+    let size = size(capture)?;
     if size > limit {
         let mut file = OpenOptions::new().append(true).open(capture)?;
         file.set_len(limit)?;
@@ -351,6 +398,23 @@ fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output>
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.finish().as_ref());
     Ok(Output { kind: kind.clone(), size, hash, mode, inline: kept })
+}
+
+/// The end of what an attempt wrote that does not count, to come within its result; none if it wrote nothing to a file.
+pub(super) fn ending(kind: &OutputKind, path: &Path) -> Option<Output> {
+    let file = File::open(path).ok()?;
+    let meta = file.metadata().ok().filter(|meta| meta.is_file() && meta.len() > 0)?;
+    let from = meta.len().saturating_sub(PARTIAL);
+    let mut data = Vec::new();
+    if from > 0 {
+        data = format!("[vo-login: the last {PARTIAL} of {} bytes]\n", meta.len()).into_bytes();
+    }
+    let mut piece = vec![0; usize::try_from(meta.len() - from).ok()?];
+    let read = file.read_at(&mut piece, from).ok()?;
+    data.extend(piece.get(..read)?);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&SHA256, &data).as_ref());
+    Some(Output { kind: kind.clone(), size: data.len() as u64, hash, mode: 0o600, inline: Some(data) })
 }
 
 /// A piece of a file, exactly as long as asked.

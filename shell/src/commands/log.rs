@@ -29,6 +29,9 @@ pub(crate) struct Log {
     /// Write the job's standard error instead
     #[arg(short, long)]
     error: bool,
+    /// Write what this attempt wrote before it was cut off: its output, or with -e its errors
+    #[arg(long, value_name = "N", conflicts_with_all = ["json", "follow"])]
+    attempt: Option<u32>,
     /// Go on until the job has ended or is held
     #[arg(short, long, conflicts_with_all = ["json", "output", "error"])]
     follow: bool,
@@ -43,6 +46,9 @@ pub(super) fn run(arguments: Log) -> Result<ExitCode> {
     let session = arguments.asking.session()?;
     let show = ShowJob { job: arguments.job };
     let mut detail: JobDetail = session.connect()?.ask(&show)?;
+    if let Some(attempt) = arguments.attempt {
+        return copy_partial(attempt, arguments.error, &detail);
+    }
     if arguments.output || arguments.error {
         let (path, what) = if arguments.output { (&detail.output, "output") } else { (&detail.error, "error") };
         return copy(path.as_deref(), what, &detail);
@@ -91,6 +97,24 @@ fn copy(path: Option<&[u8]>, what: &str, detail: &JobDetail) -> Result<ExitCode>
     Ok(ExitCode::Success)
 }
 
+fn copy_partial(attempt: u32, error: bool, detail: &JobDetail) -> Result<ExitCode> {
+    let row = detail.partials.iter().find(|row| (row.attempt, row.error) == (attempt, error));
+    let Some(row) = row else {
+        let what = if error { "error" } else { "output" };
+        let message = format!("nothing is kept of the standard {what} of attempt {attempt} of job {}", detail.row.id);
+        let hint = if attempt == detail.row.attempts && detail.row.state == JobState::Completed {
+            format!("that attempt counts: `log -{} {}` writes it", &what[..1], detail.row.id)
+        } else {
+            format!("`log {}` says what is kept", detail.row.id)
+        };
+        return Err(Error::usage(message).hint(hint));
+    };
+    let path = Path::new(OsStr::from_bytes(&row.path));
+    let mut file = File::open(path).map_err(|e| Error::system(format!("cannot open {}", path.display()), e))?;
+    io::copy(&mut file, &mut io::stdout().lock()).map_err(written)?;
+    Ok(ExitCode::Success)
+}
+
 fn write_detail(detail: &JobDetail, zone: &TimeZone, out: &mut impl Write) -> io::Result<()> {
     let row = &detail.row;
     writeln!(out, "{}  {}", row.id, printable(&row.command))?;
@@ -117,6 +141,11 @@ fn write_detail(detail: &JobDetail, zone: &TimeZone, out: &mut impl Write) -> io
     for (name, path) in [("output", &detail.output), ("error", &detail.error), ("log", &detail.log)] {
         say(name, &String::from_utf8_lossy(path.as_deref().unwrap_or_default()))?;
     }
+    for row in &detail.partials {
+        let what = if row.error { "error" } else { "output" };
+        let path = String::from_utf8_lossy(&row.path);
+        say("partial", &format!("attempt {}, {what}, {} bytes: {path}", row.attempt, row.bytes))?;
+    }
     write_events(&detail.events, zone, out)
 }
 
@@ -134,6 +163,15 @@ struct DetailJson<'a> {
     error: Option<String>,
     log: Option<String>,
     events: Vec<EventJson<'a>>,
+    partials: Vec<PartialJson>,
+}
+
+#[derive(Serialize)]
+struct PartialJson {
+    attempt: u32,
+    kind: &'static str,
+    bytes: u64,
+    path: String,
 }
 
 #[derive(Serialize)]
@@ -152,6 +190,16 @@ impl<'a> DetailJson<'a> {
             error: path(&detail.error),
             log: path(&detail.log),
             events: detail.events.iter().map(|e| EventJson { at_ms: e.at_ms, text: &e.text }).collect(),
+            partials: detail
+                .partials
+                .iter()
+                .map(|row| PartialJson {
+                    attempt: row.attempt,
+                    kind: if row.error { "error" } else { "output" },
+                    bytes: row.bytes,
+                    path: String::from_utf8_lossy(&row.path).into_owned(),
+                })
+                .collect(),
         }
     }
 }

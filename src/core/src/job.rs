@@ -98,6 +98,11 @@ impl Outcome {
     pub fn is_final(&self) -> bool {
         matches!(self, Outcome::Exited(_) | Outcome::Signaled(_))
     }
+
+    /// Did it run, or might have, without coming to count? Then the end of what it wrote is kept for the user to see.
+    pub fn is_cut_off(&self) -> bool {
+        !self.is_final() && *self != Outcome::NeedsFiles
+    }
 }
 
 /// Which of a job's outputs a file is.
@@ -160,7 +165,8 @@ pub struct AttemptResult {
     /// What it used.
     #[n(2)]
     pub usage: Usage,
-    /// What comes back; empty where the job wrote in place.
+    /// What comes back; empty where the job wrote in place. If the outcome [is cut off](Outcome::is_cut_off): the ends of standard output
+    /// and error, within the result.
     #[n(3)]
     pub outputs: Vec<Output>,
 }

@@ -47,6 +47,15 @@ pub const END_GRACE: Duration = Duration::from_secs(2);
 /// How long an ending starter waits for its last acknowledgements.
 pub const END_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an ending starter lets its driver write results to the site's files.
+pub const SPOOL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries to write them there, for a starter that has lost its agent and holds results.
+pub const SPOOL_AGAIN: Duration = Duration::from_secs(60);
+
+/// Longest that such a starter holds them, where the walltime doesn't end before: a day of an allocation is worth more than most results.
+pub const HOLD: Duration = Duration::from_secs(86_400);
+
 /// A batch system that ends a proxy may send SIGTERM to the jobs as well as to the starter. A job that SIGTERM ended is therefore
 /// reported only after this, when the starter was not asked to end meanwhile.
 pub const TERM_DOUBT: Duration = Duration::from_secs(1);
@@ -155,6 +164,13 @@ pub enum Event<P, B> {
         /// Why.
         why: String,
     },
+    /// The driver has done with [`Action::Spool`].
+    Spooled {
+        /// What is durable at the site now.
+        kept: Vec<AttemptId>,
+        /// Is there nobody left for whom to keep anything?
+        over: bool,
+    },
     /// A try's program runs.
     JobStarted {
         /// Which.
@@ -200,6 +216,8 @@ pub enum Action<P, B> {
         /// Tries given back.
         returned: Vec<AttemptId>,
     },
+    /// Write these results, with their outputs, to the site's files, where the agent finds them; then say [`Event::Spooled`].
+    Spool(Vec<AttemptId>),
     /// Remove what these tries left on the node.
     Forget(Vec<AttemptId>),
     /// Say so, and end. Nothing comes after.
@@ -240,8 +258,19 @@ enum Phase {
     Ending {
         why: String,
         until: Time,
+        spool: Spool,
+        /// Until when results that could not be spooled are held.
+        hold: Option<Time>,
     },
     Left,
+}
+
+/// Is what could not be told being written to the site's files?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spool {
+    NotYet,
+    Running,
+    Failed,
 }
 
 /// The machine. See the module's text.
@@ -343,6 +372,7 @@ impl<P: Clone, B> Starter<P, B> {
                 }
             }
             Event::EndAsked { why } => self.end(now, &why, END_GRACE, now + END_GRACE + END_PATIENCE),
+            Event::Spooled { kept, over } => self.spooled(now, &kept, over),
             Event::JobStarted { id } => {
                 if self.linked && self.running.contains_key(&id) {
                     self.started.push(id);
@@ -378,6 +408,11 @@ impl<P: Clone, B> Starter<P, B> {
             Phase::Left => return None,
         };
         kills.chain(doubts).chain(report).chain(phase.into_iter().flatten()).min()
+    }
+
+    /// Is this try being killed, so that it will not count?
+    pub fn is_doomed(&self, id: AttemptId) -> bool {
+        self.running.get(&id).is_some_and(|job| job.doom.is_some())
     }
 
     /// CPUs that running jobs occupy.
@@ -549,9 +584,14 @@ impl<P: Clone, B> Starter<P, B> {
     /// Gives back what is queued, kills what runs, and leaves when all is told, at the latest at `until`.
     fn end(&mut self, now: Time, why: &str, grace: Duration, until: Time) {
         match &mut self.phase {
-            Phase::Ending { until: earlier, .. } => *earlier = until.min(*earlier),
+            Phase::Ending { until: earlier, spool, hold, .. } => {
+                *earlier = until.min(*earlier);
+                if hold.take().is_some() && *spool == Spool::Failed {
+                    *spool = Spool::NotYet;
+                }
+            }
             phase => {
-                *phase = Phase::Ending { why: why.into(), until };
+                *phase = Phase::Ending { why: why.into(), until, spool: Spool::NotYet, hold: None };
             }
         }
         self.give_back();
@@ -586,10 +626,41 @@ impl<P: Clone, B> Starter<P, B> {
         }
         self.start_jobs();
         self.report(now);
+        self.spool(now);
         if let Some(why) = self.farewell(now) {
             self.flush();
             self.actions.push_back(Action::Leave { why });
             self.phase = Phase::Left;
+        }
+    }
+
+    /// What an ending starter could not tell goes to the site's files.
+    fn spool(&mut self, now: Time) {
+        let idle = self.running.is_empty() && self.doubtful.is_empty();
+        let Phase::Ending { until, spool, hold, .. } = &mut self.phase else {
+            return;
+        };
+        let due = match spool {
+            Spool::NotYet => now >= *until || (idle && !self.linked),
+            Spool::Running => false,
+            Spool::Failed => now >= *until && hold.is_some_and(|hold| now < hold),
+        };
+        if due && !self.finished.is_empty() {
+            *spool = Spool::Running;
+            *until = hold.unwrap_or(now + SPOOL_PATIENCE);
+            self.actions.push_back(Action::Spool(self.finished.keys().copied().collect()));
+        }
+    }
+
+    fn spooled(&mut self, now: Time, kept: &[AttemptId], over: bool) {
+        let Phase::Ending { until, spool, hold, .. } = &mut self.phase else {
+            return;
+        };
+        *spool = Spool::Failed;
+        *hold = hold.filter(|_| !over);
+        *until = hold.map_or(now, |hold| hold.min(now + SPOOL_AGAIN));
+        for id in kept {
+            self.finished.remove(id);
         }
     }
 
@@ -599,7 +670,12 @@ impl<P: Clone, B> Starter<P, B> {
         }
         if now >= self.heard + self.limits.lease {
             let why = format!("no word of the site's agent for {}", human(self.limits.lease));
-            return self.end(now, &why, Duration::ZERO, now + END_PATIENCE);
+            self.end(now, &why, Duration::ZERO, now + END_PATIENCE);
+            if let Phase::Ending { hold, .. } = &mut self.phase {
+                let walltime = self.offer.ends.map(|ends| ends - WALLTIME_MARGIN);
+                *hold = Some(walltime.map_or(now + HOLD, |ends| ends.min(now + HOLD)));
+            }
+            return;
         }
         let Some(ends) = self.offer.ends else {
             return;
@@ -700,7 +776,10 @@ impl<P: Clone, B> Starter<P, B> {
                 let left = self.offer.ends.map_or(Duration::ZERO, |ends| ends.since(now));
                 format!("nothing runs and the walltime ends in {}", human(left))
             }),
-            Phase::Ending { why, until } => (self.is_empty() || now >= *until).then(|| why.clone()),
+            Phase::Ending { why, until, spool, .. } => {
+                let told = self.is_empty() && *spool != Spool::Running;
+                (told || now >= *until).then(|| why.clone())
+            }
             Phase::Left => None,
         }
     }

@@ -11,6 +11,7 @@ mod journal;
 mod listing;
 mod master;
 mod outputs;
+mod partials;
 pub mod screen;
 pub mod session;
 mod site;

@@ -41,6 +41,7 @@ use crate::inputs::{Blob, Files, Hash};
 use crate::journal::{self, Journal, chain};
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
+use crate::partials;
 use crate::session::{self, SessionFile};
 use crate::site::{self, Problem, Route, Trouble, Way};
 use crate::terminal::Terminal;
@@ -105,9 +106,16 @@ enum Input {
     },
     /// Outputs that came within their results.
     Stored(Vec<(StarterKey, Whole, Result<(), Failure>)>),
+    /// What an attempt wrote that came to nothing is kept, or can't be.
+    PartialKept {
+        key: StarterKey,
+        id: AttemptId,
+    },
     /// Outputs of one result that were fetched.
     Collected {
         key: StarterKey,
+        /// Which collection, as [`Collection::number`].
+        number: u64,
         whole: Whole,
         ended: Result<(), Failure>,
     },
@@ -163,6 +171,12 @@ struct Sending {
     received: u64,
     /// A piece is being read.
     reading: bool,
+}
+
+/// Outputs of one result on their way.
+struct Collection {
+    number: u64,
+    pieces: mpsc::UnboundedSender<outputs::Piece>,
 }
 
 enum Request {
@@ -244,12 +258,14 @@ pub(crate) struct Master {
     terminal: Option<Terminal>,
     shell_ended: mpsc::Sender<i32>,
     files: Arc<Files>,
+    partials: partials::Keeper,
     event_logs: EventLogs,
     /// Results whose outputs came with them, to be written by the next group.
     whole: Vec<(StarterKey, Whole)>,
     storing: bool,
     large: VecDeque<(StarterKey, Whole)>,
-    collecting: BTreeMap<AttemptId, (StarterKey, mpsc::UnboundedSender<outputs::Piece>)>,
+    collecting: BTreeMap<AttemptId, (StarterKey, Collection)>,
+    last_collection: u64,
     /// Results that can't be written now, and why.
     retry: Vec<(StarterKey, Whole, String)>,
     retry_at: Option<Instant>,
@@ -402,6 +418,9 @@ impl Master {
             sites.push(site);
             routes.push(Some(route));
         }
+        let told = inputs.clone();
+        let kept = move |key, id| drop(told.blocking_send(Input::PartialKept { key, id }));
+        let partials = partials::Keeper::start(dir, kept).map_err(|e| failed("start a thread", &e))?;
         let missed = unlogged.into_iter().filter_map(Entry::of).collect();
         let event_logs = EventLogs::start(dir, missed).map_err(|e| failed("start a thread", &e))?;
         tracing::info!(session = session.name, id = session.id, epoch, "master started");
@@ -425,11 +444,13 @@ impl Master {
             terminal: None,
             shell_ended,
             files: Arc::new(Files::default()),
+            partials,
             event_logs,
             whole: Vec::new(),
             storing: false,
             large: VecDeque::new(),
             collecting: BTreeMap::new(),
+            last_collection: 0,
             retry: Vec::new(),
             retry_at: None,
             marker_device,
@@ -494,9 +515,20 @@ impl Master {
                     self.collected(key, whole, ended);
                 }
             }
-            Input::Collected { key, whole, ended } => {
-                self.collecting.remove(&whole.result.id);
-                self.collected(key, whole, ended);
+            Input::Collected { key, number, whole, ended } => {
+                let id = whole.result.id;
+                let current = self.collecting.get(&id).is_some_and(|(_, collection)| collection.number == number);
+                if current {
+                    self.collecting.remove(&id);
+                }
+                // One that was given up with its link says nothing: the starter has the result still, and tells it again.
+                if current || ended.is_ok() {
+                    self.collected(key, whole, ended);
+                }
+            }
+            Input::PartialKept { key, id } => {
+                let now = self.now();
+                self.pool.handle(now, Event::PartialKept { key, id });
             }
             Input::Evidence(evidence) => self.evidence(*evidence),
             Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
@@ -631,6 +663,7 @@ impl Master {
             Action::Collect { key, result, program } => {
                 self.collect(key, Whole { session: self.session_id.clone(), result, program })
             }
+            Action::KeepPartial { key, result } => self.partials.keep(key, result),
             note @ Action::Note { .. } => {
                 if let Some(entry) = Entry::of(note) {
                     self.event_logs.write(entry);
@@ -727,7 +760,9 @@ impl Master {
             let id = whole.result.id;
             let link = self.pool.proxy_of(key).and_then(|(site, _)| self.sites.get(usize::from(site.0))?.link.clone());
             let (pieces, came) = mpsc::unbounded_channel();
-            self.collecting.insert(id, (key, pieces));
+            self.last_collection += 1;
+            let number = self.last_collection;
+            self.collecting.insert(id, (key, Collection { number, pieces }));
             let inputs = self.inputs.clone();
             tokio::spawn(async move {
                 let fetch = |kind: &_, offset, length| {
@@ -741,7 +776,7 @@ impl Master {
                 };
                 let again = whole.clone();
                 let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
-                let _ = inputs.send(Input::Collected { key, whole: again, ended }).await;
+                let _ = inputs.send(Input::Collected { key, number, whole: again, ended }).await;
             });
         }
     }

@@ -755,6 +755,26 @@ pub struct JobDetail {
     /// What happened to it, in order, as far as this master saw it.
     #[n(5)]
     pub events: Vec<JobEventRow>,
+    /// What attempts wrote that came to nothing.
+    #[cbor(n(6), default)]
+    pub partials: Vec<PartialRow>,
+}
+
+/// The end of what an attempt wrote that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PartialRow {
+    /// Which attempt.
+    #[n(0)]
+    pub attempt: u32,
+    /// Standard error? Else standard output.
+    #[n(1)]
+    pub error: bool,
+    /// Where it is kept.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub path: Vec<u8>,
+    /// Its size.
+    #[n(3)]
+    pub bytes: u64,
 }
 
 /// Something that happened to a job.

@@ -150,7 +150,7 @@ impl Pool {
         if self.is_current(id, key) || (result.outcome.is_final() && self.claim(now, key, id)) {
             self.conclude(now, key, result);
         } else {
-            self.acknowledge(key, id);
+            self.settle(key, result);
         }
         self.touch(key);
     }
@@ -184,24 +184,26 @@ impl Pool {
     fn conclude(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
         let id = result.id;
         match &result.outcome {
-            Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => self.stored(now, key, &result),
-            Outcome::Exited(_) | Outcome::Signaled(_) => self.collect(key, result),
-            Outcome::Unrunnable(why) => {
-                self.hold(now, id.job, why.clone());
-                self.acknowledge(key, id);
+            Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => {
+                return self.stored(now, key, &result);
             }
-            Outcome::SiteFailed(why) | Outcome::Evicted(why) => {
-                self.site_failed(now, id, why);
-                self.acknowledge(key, id);
-            }
-            Outcome::Killed => {
-                self.site_failed(now, id, "killed at the node");
-                self.acknowledge(key, id);
-            }
-            Outcome::NeedsFiles => {
-                self.needs_files(now, key, id);
-                self.acknowledge(key, id);
-            }
+            Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(key, result),
+            Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone()),
+            Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
+            Outcome::Killed => self.site_failed(now, id, "killed at the node"),
+            Outcome::NeedsFiles => self.needs_files(now, key, id),
+        }
+        self.settle(key, result);
+    }
+
+    /// A result that counts for nothing is acknowledged, once what its attempt wrote is kept.
+    fn settle(&mut self, key: StarterKey, result: AttemptResult) {
+        let id = result.id;
+        let ours = self.job(id.job).is_some_and(|job| (1..=job.attempt).contains(&id.attempt));
+        if ours && result.outcome.is_cut_off() && !result.outputs.is_empty() {
+            self.act(Action::KeepPartial { key, result });
+        } else {
+            self.acknowledge(key, id);
         }
     }
 
@@ -288,7 +290,7 @@ impl Pool {
         self.forget(key, id);
     }
 
-    fn acknowledge(&mut self, key: StarterKey, id: AttemptId) {
+    pub(super) fn acknowledge(&mut self, key: StarterKey, id: AttemptId) {
         self.forget(key, id);
         self.act(Action::Acknowledge { key, ids: vec![id] });
     }

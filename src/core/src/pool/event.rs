@@ -89,6 +89,13 @@ pub enum Event {
         /// Is it the workstation's fault (no such directory, not permitted), so that another try would not help?
         ours: bool,
     },
+    /// The driver has done with [`Action::KeepPartial`].
+    PartialKept {
+        /// Whose.
+        key: StarterKey,
+        /// Which.
+        id: AttemptId,
+    },
     /// An attempt could not be sent: its input files can't be read.
     AssignmentFailed {
         /// Where to.
@@ -165,6 +172,13 @@ pub enum Action {
         /// Its program.
         program: Arc<Program>,
     },
+    /// Keep what an attempt wrote that came to nothing, then tell [`Event::PartialKept`]; asked again when the starter repeats itself.
+    KeepPartial {
+        /// From where.
+        key: StarterKey,
+        /// The result.
+        result: AttemptResult,
+    },
     /// A job with an event log has an entry for it.
     Note {
         /// The job.
@@ -224,7 +238,8 @@ impl Action {
             | Action::Drain { key, .. }
             | Action::Acknowledge { key, .. }
             | Action::Collect { key, .. } => Some(*key),
-            Action::Note { .. } => None,
+            // Done at home, whatever has become of the starter.
+            Action::KeepPartial { .. } | Action::Note { .. } => None,
         }
     }
 }

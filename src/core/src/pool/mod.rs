@@ -383,6 +383,7 @@ impl Pool {
             Event::AttemptEnded { key, result } => self.ended(now, key, result),
             Event::OutputsStored { key, result } => self.stored(now, key, &result),
             Event::OutputsFailed { key, id, why, ours } => self.outputs_failed(now, key, id, why, ours),
+            Event::PartialKept { key, id } => self.acknowledge(key, id),
             Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
             Event::RemovalAsked { select } => self.remove(now, &select),
             Event::TimePassed => {}

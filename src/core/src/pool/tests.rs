@@ -142,6 +142,7 @@ fn told(actions: &[Action]) -> String {
         }
         Action::Collect { key, result, .. } => Some(format!("{}: bring {}", key.0, result.id)),
         Action::Drain { key, .. } => Some(format!("{}: drain", key.0)),
+        Action::KeepPartial { result, .. } => Some(format!("keep {}", result.id)),
         Action::Note { .. } => None,
     };
     actions.iter().filter_map(show).collect::<Vec<_>>().join("; ")
@@ -311,6 +312,30 @@ fn a_late_result_of_an_old_attempt_wins() {
     for (redispatched, outputs) in [(false, false), (false, true), (true, false), (true, true)] {
         check(redispatched, outputs);
     }
+}
+
+#[test]
+fn what_a_killed_attempt_wrote_is_kept_before_it_is_forgotten() {
+    let other = StarterKey(8);
+    let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+    bench.join(1);
+    let id = attempt(0, 1);
+    let evicted = |id| with_output(result(id, Outcome::Evicted("preempted".into())));
+    let actions = bench.tell(Event::AttemptEnded { key: KEY, result: evicted(id) });
+    assert_eq!(told(&actions), "keep 1.0#1; 7: run 1.0#2");
+    // It repeats itself meanwhile, which does no harm.
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: evicted(id) })), "keep 1.0#1");
+    assert_eq!(told(&bench.tell(Event::PartialKept { key: KEY, id })), "7: forget 1.0#1");
+    // One that was given up, or removed, has something to show too; one that never was has not.
+    bench.tell(Event::StarterGone { key: KEY, why: "down".into() });
+    bench.tell(Event::RemovalAsked { select: Select::default() });
+    bench.join_as(other, offer(1));
+    let killed = with_output(result(attempt(0, 2), Outcome::Killed));
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: other, result: killed })), "keep 1.0#2");
+    assert_eq!(
+        told(&bench.tell(Event::AttemptEnded { key: other, result: evicted(attempt(0, 3)) })),
+        "8: forget 1.0#3"
+    );
 }
 
 #[test]

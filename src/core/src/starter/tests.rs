@@ -52,6 +52,10 @@ fn ended(proc: u32) -> Event<(), ()> {
     Event::JobEnded(result(proc, Outcome::Exited(0)))
 }
 
+fn spooled(procs: impl IntoIterator<Item = u32>, over: bool) -> Event<(), ()> {
+    Event::Spooled { kept: procs.into_iter().map(id).collect(), over }
+}
+
 fn say(action: Action<(), ()>) -> String {
     let procs = |ids: &[AttemptId]| {
         let mut text = String::new();
@@ -74,6 +78,7 @@ fn say(action: Action<(), ()>) -> String {
             }
             text + " |" + &procs(&returned)
         }
+        Action::Spool(ids) => format!("spool{}", procs(&ids)),
         Action::Forget(ids) => format!("forget{}", procs(&ids)),
         Action::Leave { why } => format!("leave: {why}"),
     }
@@ -283,8 +288,8 @@ fn ends_by_itself() {
             (16_000, Event::AgentLost, &[]),
             (34_999, Event::TimePassed, &[]),
             (35_000, Event::TimePassed, &["kill 1"]),
-            (35_500, ended(1), &[]),
-            (37_000, Event::TimePassed, &["leave: no word of the site's agent for 20s"]),
+            (35_500, ended(1), &["spool 1"]),
+            (36_000, spooled([1], false), &["leave: no word of the site's agent for 20s"]),
         ],
     );
 
@@ -303,8 +308,11 @@ fn ends_by_itself() {
             (92_100, ended(1), &["report | 1 Evicted(\"walltime of the proxy ended\") |"]),
         ],
     );
+    // Nobody acknowledges: it goes to the site's files, if they take it in time.
     assert_eq!(starter.deadline(), Some(Time(94_000)));
-    check(&mut starter, vec![(94_000, Event::TimePassed, &["leave: walltime of the proxy ended"])]);
+    check(&mut starter, vec![(94_000, Event::TimePassed, &["spool 1"])]);
+    assert_eq!(starter.deadline(), Some(Time(99_000)));
+    check(&mut starter, vec![(99_000, Event::TimePassed, &["leave: walltime of the proxy ended"])]);
 
     // Draining, it waits for nothing but acknowledgements.
     check(
@@ -317,6 +325,65 @@ fn ends_by_itself() {
                 Event::Acknowledged(vec![id(1)]),
                 &["forget 1", "leave: nothing runs and the walltime ends in 40s"],
             ),
+        ],
+    );
+}
+
+#[test]
+fn results_outlive_a_lost_agent() {
+    let lease = Limits { lease: SECOND * 20, ..limits() };
+    let lost = || -> Vec<(u64, Event<(), ()>, &[&str])> {
+        vec![
+            (1000, assign(1, [1, 2]), &["start 1", "start 2"]),
+            (2000, Event::AgentLost, &[]),
+            (9000, ended(1), &[]),
+            (9000, ended(2), &[]),
+            (20_000, Event::TimePassed, &["spool 1 2"]),
+        ]
+    };
+    let why = "leave: no word of the site's agent for 20s";
+    let mut starter = machine(lease, None);
+    check(&mut starter, lost());
+    check(&mut starter, vec![(21_000, spooled([1, 2], false), &[why])]);
+
+    // With a full disk it holds them, tries again, and gives them to the agent if that is back first.
+    let mut starter = machine(lease, None);
+    check(&mut starter, lost());
+    check(
+        &mut starter,
+        vec![
+            (21_000, spooled([2], false), &[]),
+            (80_999, Event::TimePassed, &[]),
+            (81_000, Event::TimePassed, &["spool 1"]),
+            (82_000, spooled([], false), &[]),
+            (90_000, Event::AgentConnected { master: true }, &["inventory | | 1", "report | 1 Exited(0) |"]),
+            (91_000, Event::Acknowledged(vec![id(1)]), &["forget 1", why]),
+        ],
+    );
+
+    // But not longer than its walltime lasts, nor for a session that is over, nor when it is asked to end.
+    let mut starter = machine(lease, Some(Time(120_000)));
+    check(&mut starter, lost());
+    check(
+        &mut starter,
+        vec![
+            (21_000, spooled([], false), &[]),
+            (81_000, Event::TimePassed, &["spool 1 2"]),
+            (82_000, spooled([], false), &[]),
+            (110_000, Event::TimePassed, &[why]),
+        ],
+    );
+    let mut starter = machine(lease, None);
+    check(&mut starter, lost());
+    check(&mut starter, vec![(21_000, spooled([], true), &[why])]);
+    let mut starter = machine(lease, None);
+    check(&mut starter, lost());
+    check(
+        &mut starter,
+        vec![
+            (21_000, spooled([], false), &[]),
+            (30_000, Event::EndAsked { why: "TERM".into() }, &["spool 1 2"]),
+            (31_000, spooled([], false), &[why]),
         ],
     );
 }
@@ -453,6 +520,10 @@ impl Checker {
                 self.given_back.extend(returned);
             }
             Action::Forget(ids) => assert!(ids.iter().all(|id| !self.owed.contains(id) && !self.running.contains(id))),
+            Action::Spool(ids) => {
+                let ids: BTreeSet<_> = ids.into_iter().collect();
+                assert!(self.owed.is_subset(&ids), "an ended try is not written down");
+            }
             Action::Leave { .. } => self.left = true,
         }
     }

@@ -7,9 +7,13 @@ use vo_wire::link::ProxyInfo;
 use super::*;
 use crate::eventlog;
 use crate::listing;
+use crate::partials;
 
 /// Named jobs that are cheap enough to be counted after every burst.
 const COUNTED_AT_ONCE: usize = 1000;
+
+/// The last attempts of a job of which partial outputs are looked for.
+const PARTIALS: usize = 100;
 
 impl Master {
     pub(super) fn client_told(&mut self, told: control::Told) {
@@ -218,12 +222,26 @@ impl Master {
             error: at(&view.program.error),
             log,
             events: events(&row, view.end),
+            partials: self.partials(job, row.attempts),
             row,
         };
         if let Some(client) = self.clients.get_mut(&id) {
             client.send(&detail);
             client.done();
         }
+    }
+
+    fn partials(&self, job: JobId, attempts: u32) -> Vec<ctl::PartialRow> {
+        let last = (1..=attempts).rev().take(PARTIALS).flat_map(|attempt| [(attempt, true), (attempt, false)]);
+        let mut rows: Vec<_> = last
+            .filter_map(|(attempt, error)| {
+                let path = partials::path(&self.dir, AttemptId { job, attempt }, error);
+                let bytes = std::fs::metadata(&path).ok()?.len();
+                Some(ctl::PartialRow { attempt, error, path: path.into_os_string().into_vec(), bytes })
+            })
+            .collect();
+        rows.reverse();
+        rows
     }
 
     fn site_name(&self, site: u16) -> Option<String> {
@@ -487,7 +505,8 @@ impl Master {
 
     pub(super) fn starter_rows(&self) -> Vec<ctl::StarterRow> {
         let now = self.now();
-        let rows = self.pool.starters().map(|s| {
+        // An agent that stands in for one that ended is none itself.
+        let rows = self.pool.starters().filter(|s| s.offer.proxy != ProxyId(0)).map(|s| {
             let site = self.sites.get(usize::from(s.offer.site.0));
             let time_left = s.deadline.map(|deadline| deadline.since(now));
             let state = if !s.connected {
@@ -527,7 +546,7 @@ impl Master {
     }
 
     pub(super) fn site_rows(&self) -> Vec<ctl::SiteRow> {
-        let starters: Vec<_> = self.pool.starters().collect();
+        let starters: Vec<_> = self.pool.starters().filter(|s| s.offer.proxy != ProxyId(0)).collect();
         let rows = self.sites.iter().enumerate().map(|(index, site)| {
             let id = SiteId(index as u16);
             let mine = starters.iter().filter(|s| s.offer.site == id && s.connected);

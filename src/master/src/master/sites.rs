@@ -386,18 +386,18 @@ impl Master {
             }
             work::OutputChunk::KIND => {
                 let chunk = frame.read::<work::OutputChunk>()?;
-                if let Some((from, pieces)) = self.collecting.get(&chunk.id)
+                if let Some((from, collection)) = self.collecting.get(&chunk.id)
                     && *from == key
                 {
-                    let _ = pieces.send((Ok(chunk), room));
+                    let _ = collection.pieces.send((Ok(chunk), room));
                 }
             }
             work::OutputLost::KIND => {
                 let lost: work::OutputLost = heard(frame)?;
-                if let Some((from, pieces)) = self.collecting.get(&lost.id)
+                if let Some((from, collection)) = self.collecting.get(&lost.id)
                     && *from == key
                 {
-                    let _ = pieces.send((Err(lost.why), room));
+                    let _ = collection.pieces.send((Err(lost.why), room));
                 }
             }
             link::AgentHello::KIND => self.hello(id, heard(frame)?),
@@ -868,7 +868,9 @@ impl Master {
 
     /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
     fn remove_files(&self) {
-        let _ = std::fs::remove_dir_all(self.dir.join("store"));
+        for name in ["store", "partial"] {
+            let _ = std::fs::remove_dir_all(self.dir.join(name));
+        }
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));
         for name in ["ca.pem", "marker", "epoch", REACHED, eventlog::MARK, "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));

@@ -78,6 +78,9 @@ impl World<'_> {
         }
         let mut actions = Vec::new();
         while let Some(action) = master.pool.poll_action(master.durable()) {
+            if let Action::KeepPartial { key, result } = &action {
+                master.pool.handle(self.clock.now, Event::PartialKept { key: *key, id: result.id });
+            }
             actions.push(action);
         }
         let durable = master.durable();
@@ -135,7 +138,7 @@ impl World<'_> {
                 let life = master.life;
                 self.clock.after(20, 2000, What::Collected(life, number));
             }
-            Action::Note { .. } => {}
+            Action::KeepPartial { .. } | Action::Note { .. } => {}
         }
     }
 

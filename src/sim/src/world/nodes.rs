@@ -40,6 +40,8 @@ impl World<'_> {
             StarterAction::SendReport { started, results, returned } => {
                 self.say_to_line(site, key, FromStarter::Report(started, results, returned));
             }
+            // The model has no files at the site: what is not told is lost, and run again.
+            StarterAction::Spool(_) => self.tell_starter(site, key, StarterEvent::Spooled { kept: vec![], over: true }),
             StarterAction::Forget(_) => {}
             StarterAction::Leave { why } => {
                 self.say_to_line(site, key, FromStarter::Leaving(why));

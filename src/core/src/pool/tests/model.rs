@@ -210,7 +210,7 @@ impl World {
                     node.from.push_back(Event::AttemptsReturned { key, ids });
                 }
             }
-            Action::Collect { .. } | Action::Note { .. } => unreachable!("not for a node"),
+            Action::Collect { .. } | Action::KeepPartial { .. } | Action::Note { .. } => unreachable!("not for a node"),
         }
     }
 
@@ -221,7 +221,7 @@ impl World {
             self.truth.insert(id, outcome.clone());
         }
         let mut result = result(id, outcome);
-        if result.outcome.is_final() && self.dice.one_in(2) {
+        if result.outcome != Outcome::NeedsFiles && self.dice.one_in(2) {
             result = with_output(result);
         }
         node.finished.insert(id, result.clone());
@@ -289,6 +289,10 @@ impl World {
     fn act(&mut self) {
         self.take();
         while let Some(action) = self.pool.poll_action((self.durable - self.base.min(self.durable)) as u64) {
+            if let Action::KeepPartial { key, result } = &action {
+                self.pool.handle(self.now, Event::PartialKept { key: *key, id: result.id });
+                continue;
+            }
             let Some(key) = action.starter() else { continue };
             if let Action::Collect { result, .. } = action {
                 if self.dice.one_in(2) {

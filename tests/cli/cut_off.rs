@@ -1,0 +1,101 @@
+//! Attempts that are cut off: what they wrote is kept, and results that nobody could take wait at the site.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vo_tests::{Home, seconds, wait_until};
+
+/// The process of this home whose command line holds all of `words`.
+fn process(home: &Home, words: &[&str]) -> Option<i32> {
+    let found = home.processes().into_iter().find(|(_, line)| words.iter().all(|word| line.contains(word)));
+    found.map(|(pid, _)| pid)
+}
+
+fn end(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_until("its end", seconds(20), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+}
+
+/// A job that writes, tells that it has, and waits for the file `go`; later attempts end at once.
+fn talker(home: &Home) {
+    home.script(
+        "talk.sh",
+        "#!/bin/sh\necho attempt $VO_ATTEMPT\necho oops $VO_ATTEMPT >&2\n[ $VO_ATTEMPT = 1 ] || exit 0\n\
+         touch \"$1/written.$VO_JOB\"\nwhile ! [ -e \"$1/go\" ]; do sleep 0.1; done\nhead -c 300000 /dev/zero >big\n",
+    );
+    let work = home.work("");
+    home.write(
+        "t.sub",
+        format!(
+            "executable = talk.sh\narguments = {}\noutput = out.$(Process)\nerror = err.$(Process)\n\
+             should_transfer_files = YES\nqueue 1\n",
+            work.display()
+        ),
+    );
+}
+
+fn written(home: &Home, job: &str) {
+    let file = home.work(format!("written.{job}"));
+    wait_until("the job has written", seconds(60), || file.exists().then_some(()));
+}
+
+#[test]
+fn what_cut_off_attempts_wrote_is_found_with_log() {
+    let home = Home::new();
+    talker(&home);
+    home.vo(["-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub"]).ok();
+    written(&home, "1.0");
+    // The starter is killed; its guardian hands in what it finds.
+    end(process(&home, &["starter", "--child"]).unwrap());
+    home.vo(["-s", "t", "-c", "wait --timeout 100s"]).ok().says(["1 of 1 job(s) succeeded"]);
+    let shown = |line: &str| home.vo(["-s", "t", "-c", line]).ok().stdout;
+    wait_until("the guardian's word", seconds(30), || shown("log 1.0").contains("partial").then_some(()));
+    assert_eq!(shown("log --attempt 1 1.0"), "attempt 1\n");
+    assert_eq!(shown("log --attempt 1 -e 1.0"), "oops 1\n");
+    assert_eq!(shown("log -o 1.0"), "attempt 2\n");
+    home.vo(["-s", "t", "-c", "log --attempt 2 1.0"]).code(2).says(["nothing is kept", "`log -o 1.0`"]);
+    let detail = home.vo(["-s", "t", "-c", "log --json 1.0"]).ok().json();
+    let kinds: Vec<_> = detail[0]["partials"].as_array().unwrap().iter().map(|row| row["kind"].clone()).collect();
+    assert_eq!(kinds, ["output", "error"]);
+
+    // So does one that the user removes; its own files are not touched.
+    home.vo(["-s", "t", "-c", "submit t.sub"]).ok();
+    std::fs::remove_file(home.work("out.0")).unwrap();
+    written(&home, "2.0");
+    home.vo(["-s", "t", "-c", "rm 2"]).ok();
+    wait_until("what it wrote", seconds(30), || shown("log 2.0").contains("partial").then_some(()));
+    assert_eq!(shown("log --attempt 1 2.0"), "attempt 1\n");
+    assert!(!home.work("out.0").exists());
+    let kept = home.session_dir("t").join("partial");
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 4);
+    home.end("t");
+    assert!(!kept.exists());
+    home.assert_nothing_left();
+}
+
+#[test]
+fn results_wait_at_the_site_for_the_next_master() {
+    let home = Home::new();
+    talker(&home);
+    home.write("vo.conf", "[session]\nlease = \"8s\"\n[[site]]\ngateway = \"local\"\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub"]).ok();
+    written(&home, "1.0");
+    // Neither master nor agent is there when the job ends, nor before the starter's lease does.
+    let session = home.vo(["-l", "--json"]).ok().json();
+    end(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap());
+    end(process(&home, &["vo-agent event"]).unwrap());
+    home.write("go", "");
+    wait_until("the starter's end", seconds(60), || process(&home, &["starter", "--dir"]).is_none().then_some(()));
+    assert!(!home.work("big").exists());
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    home.vo(["-s", "t", "-c", "wait --timeout 100s"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(home.read("out.0"), "attempt 1\n", "the attempt that ended counts");
+    assert_eq!(std::fs::metadata(home.work("big")).unwrap().len(), 300_000);
+    let spool =
+        std::fs::read_dir(home.path().join(".vo-login")).unwrap().flatten().map(|entry| entry.path().join("spool"));
+    for spool in spool.filter(|spool| spool.exists()) {
+        let empty = || std::fs::read_dir(&spool).is_ok_and(|mut entries| entries.next().is_none());
+        wait_until("an empty spool", seconds(30), || empty().then_some(()));
+    }
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -702,3 +702,28 @@ async fn results_that_nobody_takes_are_put_aside() {
     assert_eq!(cut_off.outcome, Outcome::Evicted("no word of the site's agent for 3s".into()));
     assert_eq!(cut_off.outputs[0].inline.as_deref(), Some(&b"ok\n"[..]));
 }
+
+#[tokio::test]
+async fn a_job_that_fails_on_a_full_disk_is_failed_by_its_node() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: a small file system needs root to be mounted");
+        return;
+    }
+    let agent = Agent::new(|_| {}).await;
+    let mut small = std::process::Command::new("unshare");
+    small.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=2m none \"$0\" && exec \"$@\""]);
+    small.arg(agent.root.join("scratch")).arg(env!("CARGO_BIN_EXE_vo-agent"));
+    let process = agent.start_by(small, &[("VO_NODE_CPUS", "1")]);
+    let mut peer = agent.accept().await;
+    let mut program = shell(&agent.work(), "echo begun; head -c 10000000 /dev/zero >big");
+    program.output = Some(constant("out"));
+    program.error = Some(constant("err"));
+    peer.define(1, program).await;
+    peer.assign_files(1, id(1), Vec::new()).await;
+    let result = peer.result(id(1)).await;
+    let Outcome::SiteFailed(why) = &result.outcome else { panic!("{result:?}") };
+    assert!(why.starts_with("the node's scratch space is full, ") && why.ends_with("(it exited with 1)"), "{why}");
+    assert_eq!(result.outputs[0].inline.as_deref(), Some(&b"begun\n"[..]), "what it said before is kept");
+    peer.acknowledge(&[id(1)]).await;
+    end(&agent, peer, process).await;
+}

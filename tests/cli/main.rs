@@ -4,6 +4,7 @@
 mod attach;
 mod conf;
 mod cut_off;
+mod disks;
 mod jobs;
 mod leaving;
 mod readme;

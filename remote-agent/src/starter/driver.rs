@@ -50,6 +50,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Bytes of what cut-off attempts wrote that are held for the master; what comes when there is more is dropped.
 const PARTIALS: usize = 16 << 20;
 
+/// With less scratch space than this, a job that failed could not write: the node is at fault, and the job runs elsewhere.
+const FULL: u64 = 64 << 10;
+
 /// How often the captured output of running jobs is measured.
 const MEASURE: Duration = Duration::from_secs(1);
 
@@ -641,13 +644,17 @@ impl Driver {
             return self.happened.push(Event::JobEnded(result));
         };
         self.jobs.insert(id, Job::Collecting);
-        let (done, limits) = (self.done.clone(), self.limits);
+        let (done, limits, scratch) = (self.done.clone(), self.limits, self.scratch.0.clone());
         tokio::task::spawn_blocking(move || {
             if doomed {
                 let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures())));
                 return;
             }
-            let left = place.collect(&program.program, id, &how, limits);
+            let mut left = place.collect(&program.program, id, &how, limits);
+            if result.outcome != Outcome::Exited(0) && facts::free_bytes(&scratch) < FULL {
+                let text = format!("the node's scratch space is full, {} ({how})", scratch.display());
+                left.fault.get_or_insert(Outcome::SiteFailed(text));
+            }
             let partial =
                 if cut_off || left.fault.is_some() { scratch::endings(&place.captures()) } else { Vec::new() };
             result.outcome = left.fault.unwrap_or(result.outcome);

@@ -140,7 +140,11 @@ impl Agent {
 
     /// Starts the real starter, as a proxy script does.
     pub fn start(&self, variables: &[(&str, &str)]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vo-agent"));
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_vo-agent")), variables)
+    }
+
+    /// By a command that becomes the program.
+    pub fn start_by(&self, mut command: Command, variables: &[(&str, &str)]) -> Process {
         command.arg("starter").arg("--dir").arg(self.site().0).args(["--proxy", "7"]);
         command.env("SLURM_SECRET", "not for jobs").env("VO_BATCH_ID", "4711").env("VO_BATCH_RESTARTS", "garbage");
         command.envs(variables.iter().copied()).stdin(Stdio::null()).process_group(0);

@@ -72,6 +72,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const SUBMISSION_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of outputs that travel within a result.
 const INLINE_BYTES: u32 = 4096;
+/// Bytes kept of a job's standard output or error, unless `max_output` says otherwise: far more than people read, and a runaway job
+/// doesn't fill a home.
+const MAX_OUTPUT: u64 = 1 << 30;
+/// No cluster is taken in when less is free where the store is: the ends of jobs that run need it.
+const DISK_RESERVE: u64 = 8 << 20;
 /// Attempts of one message.
 const ASSIGN_PIECE: usize = 128;
 /// Rate of completion is taken over this.

@@ -185,6 +185,12 @@ impl Master {
             Some((Fault::Ending, "the session is ending".to_owned()))
         } else if let Some(why) = &self.blocked {
             Some((Fault::System, format!("the job store can't be written: {why}")))
+        } else if let Some(free) = self.free_bytes().filter(|free| *free < DISK_RESERVE) {
+            let (dir, kib) = (self.dir.display(), free >> 10);
+            Some((
+                Fault::System,
+                format!("the disk of {dir} is full: {kib} KiB are left, for the results of what runs"),
+            ))
         } else if total == 0 || total > u64::from(u32::MAX) {
             Some((Fault::Refused, format!("a cluster of {total} jobs")))
         } else {
@@ -202,6 +208,11 @@ impl Master {
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.dir).ok()?;
+        Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
     fn show_job(&mut self, id: u64, job: JobId) {

@@ -142,7 +142,7 @@ fn limits(conf: &Conf, site: &SiteConf) -> Limits {
         drain_ms: millis(DRAIN),
         ports: ports.map(|p| (p.first, p.last)),
         status_ms: millis(STATUS_PACE),
-        capture_bytes: conf.session.max_output.unwrap_or(u64::MAX),
+        capture_bytes: conf.session.max_output.unwrap_or(MAX_OUTPUT),
         inline_bytes: INLINE_BYTES,
         heartbeat_ms: millis(conf.session.heartbeat),
         missed_heartbeats: conf.session.missed_heartbeats,

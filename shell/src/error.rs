@@ -41,12 +41,12 @@ impl ExitCode {
         (ExitCode::Failure, "the request failed (the message says why)"),
         (ExitCode::Usage, "usage: wrong option or operand, unknown job or site"),
         (ExitCode::Configuration, "vo.conf is missing, unreadable or wrong"),
-        (ExitCode::Authentication, "no site could be used: logins were refused"),
+        (ExitCode::Authentication, "no site could be used: logins were refused, or host keys not trusted"),
         (ExitCode::Unreachable, "no site could be reached or used"),
         (ExitCode::Refused, "a submission was refused; nothing was submitted"),
         (ExitCode::JobsFailed, "some jobs failed, are held, or were removed"),
         (ExitCode::NoSession, "no such session, or it does not run"),
-        (ExitCode::Busy, "the session runs already, or has unfinished jobs"),
+        (ExitCode::Busy, "the session runs already (another start may have come first), or has unfinished jobs"),
         (ExitCode::TimedOut, "a time limit given by the user passed"),
         (ExitCode::Internal, "internal error: please report it"),
         (ExitCode::Interrupted, "interrupted (Ctrl-C); other signals end with 128 + number"),
@@ -105,9 +105,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", printable(&self.message))?;
+        write!(f, "error: {}", printable(&without_number(&self.message)))?;
         for cause in &self.cause {
-            write!(f, "\ncaused by: {}", printable(cause))?;
+            write!(f, "\ncaused by: {}", printable(&without_number(cause)))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {}", printable(hint))?;
@@ -117,6 +117,14 @@ impl fmt::Display for Error {
 }
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The system's words without the number that std puts behind them.
+fn without_number(text: &str) -> String {
+    match text.rsplit_once(" (os error ") {
+        Some((words, number)) if number.ends_with(')') => words.to_owned(),
+        _ => text.to_owned(),
+    }
+}
 
 /// `text` without control characters, which a site's or a file's words may hold; they could drive the terminal. Line feeds stay.
 pub(crate) fn printable(text: &str) -> String {
@@ -132,6 +140,13 @@ mod tests {
     fn errors_show_cause_and_hint_without_terminal_escapes() {
         let error = Error::usage("no \x1b[2Jsite x").because("a\tb").hint("try y");
         assert_eq!(error.to_string(), "error: no \u{fffd}[2Jsite x\ncaused by: a b\nhint: try y");
+    }
+
+    #[test]
+    fn the_systems_words_come_without_its_number() {
+        let error = Error::system("cannot read x", std::io::Error::from_raw_os_error(2));
+        assert_eq!(error.to_string(), "error: cannot read x\ncaused by: No such file or directory");
+        assert_eq!(Error::usage("(os error 2").to_string(), "error: (os error 2");
     }
 
     #[test]

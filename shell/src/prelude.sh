@@ -15,7 +15,7 @@ case $vo__rm in
 rm | 'rm '*) vo__rm="command $vo__rm" ;;
 *' rm' | *' rm '*) vo__rm='command rm' ;;
 esac
-unalias rm history log help exit wait q status submit sites proxies 2>/dev/null || :
+unalias GRID_COMMANDS 2>/dev/null || :
 
 rm() {
 	if command vo --means-jobs "$@"; then

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::commands;
 use crate::error::{Error, Result};
 use crate::sessions::Session;
 use crate::signals::Signals;
@@ -40,14 +41,21 @@ pub(crate) enum End {
 /// The functions and the PATH that make a shell a grid shell.
 const PRELUDE: &str = include_str!("prelude.sh");
 
+/// A text for shells, with the names of all grid commands where it says so.
+pub(crate) fn with_commands(text: &str) -> String {
+    let names: Vec<&str> = commands::ALL.iter().flat_map(|command| command.names.iter().copied()).collect();
+    text.replace("GRID_COMMANDS", &names.join(" "))
+}
+
 /// Writes the prelude into the session; its path.
 pub(crate) fn prelude(session: &Session) -> Result<PathBuf> {
     let path = session.dir.join("shell/prelude.sh");
-    if fs::read(&path).is_ok_and(|text| text == PRELUDE.as_bytes()) {
+    let text = with_commands(PRELUDE);
+    if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(path);
     }
     let aside = session.dir.join(format!("shell/.prelude.{}", std::process::id()));
-    fs::write(&aside, PRELUDE)
+    fs::write(&aside, text)
         .and_then(|()| fs::rename(&aside, &path))
         .map_err(|e| Error::system(format!("cannot write {}", path.display()), e))?;
     Ok(path)

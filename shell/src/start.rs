@@ -397,7 +397,9 @@ impl Report {
         let Some((joined, wanted)) = self.participants else {
             return;
         };
-        if self.sites.is_empty() || self.sites.values().any(|site| *site == Site::Pending) {
+        // Nobody is waited for while gateways are, nor where none is up.
+        if self.sites.values().any(|site| *site == Site::Pending) || !self.sites.values().any(|site| *site == Site::Up)
+        {
             return;
         }
         if !self.open {

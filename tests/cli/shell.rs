@@ -163,6 +163,12 @@ fn history_and_completion_help_typing() {
     terminal.send(b"\r");
     assert!(terminal.prompt().contains("2 job(s) submitted to cluster 1."));
     terminal.run("wait");
+    // More jobs than are offered at once: what nobody typed isn't put in.
+    home.write("many.sub", "executable = /bin/sleep\narguments = 1000\nqueue 300\n");
+    terminal.run("submit many.sub");
+    terminal.send(b"q 2.\t15 --json | jq -r .[].job\r");
+    assert_eq!(terminal.prompt().trim_end().lines().last(), Some("2.15"));
+    terminal.run("vo rm --all");
     leave(&home, terminal);
 
     let mut terminal = start(&home);

@@ -159,7 +159,35 @@ fn interrupt_at_a_question_ends_everything() {
     terminal.expect("/bob: ");
     terminal.send(b"\x03");
     assert_eq!(terminal.exit_code(), 130, "{}", terminal.shown());
+    assert!(!terminal.shown().contains("participants"), "nobody is waited for:\n{}", terminal.shown());
     nothing_left(&home, &[&MESA]);
+
+    for code in [false, true] {
+        let home = Home::on_testbed();
+        conf(&home, &["grid"]);
+        let mut terminal = home.terminal(["-H", "vo.conf"]);
+        terminal.expect("Password: ");
+        if code {
+            terminal.type_line(testbed::PASSWORD);
+            terminal.expect("One-time password");
+            terminal.expect(": ");
+        }
+        terminal.send(b"\x03");
+        assert_eq!(terminal.exit_code(), 130, "{}", terminal.shown());
+        nothing_left(&home, &[&GRID]);
+    }
+}
+
+/// More proxies than the site has room for: some don't call back while the start waits for them.
+#[test]
+fn interrupt_while_participants_are_waited_for_ends_everything() {
+    let home = Home::on_testbed();
+    conf(&home, &["tundra-key"]);
+    let mut terminal = home.terminal(["-H", "vo.conf", "-n", "9:4"]);
+    terminal.expect("Setting up VO participants ");
+    terminal.send(b"\x03");
+    assert_eq!(terminal.within(seconds(60)).exit_code(), 130, "{}", terminal.shown());
+    nothing_left(&home, &[&TUNDRA]);
 }
 
 #[test]

@@ -112,6 +112,10 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
                 found.extend(page.rows.iter().map(|row| row.id.to_string()));
                 Ok(())
             })?;
+            // There are more, which may begin otherwise: what is typed is as far as the word can go.
+            if found.len() >= usize::try_from(OFFERED_JOBS).unwrap_or(usize::MAX) {
+                found.push(word.to_owned());
+            }
         }
         None => master.pages(&ListClusters { picks: Vec::new() }, |page: ClusterRows| {
             found.extend(page.rows.iter().map(|row| row.cluster.to_string()));

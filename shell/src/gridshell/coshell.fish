@@ -8,7 +8,7 @@ status job-control full
 
 # The user's own `rm`, where it is an alias, stays that for files.
 functions -q rm; and functions -c rm vo__rm; or function vo__rm; command rm $argv; end
-functions -e q status submit sites proxies log help
+functions -e GRID_COMMANDS
 function rm
 	if command vo --means-jobs $argv
 		command vo rm $argv

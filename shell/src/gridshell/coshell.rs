@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgrp, pipe2, read, tcsetpgrp};
 
 use crate::error::{Error, Result};
-use crate::script::{is_program, on_path};
+use crate::script::{is_program, on_path, with_commands};
 use crate::sessions::Session;
 use crate::signals::Signals;
 use crate::terminal::Settings;
@@ -319,7 +319,7 @@ fn prepare(command: &mut Command, kind: Kind, dir: &Path) -> io::Result<()> {
         }
         Kind::Fish => {
             // Not by `source`: then `exit` would end the file only.
-            command.arg("-i").arg("-C").arg(FISH);
+            command.arg("-i").arg("-C").arg(with_commands(FISH));
             for _ in 0..FISH_LOOPS {
                 command.arg("-c").arg(FISH_LINES);
             }

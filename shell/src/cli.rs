@@ -156,7 +156,7 @@ impl Cli {
 }
 
 fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
-    match session.state()? {
+    match session.settled()? {
         State::Running(master) => return Err(start::runs(session, &master)),
         State::Stale => return Err(start::stale(session)),
         State::Absent => {}
@@ -253,7 +253,7 @@ fn not_inside(session: &Session) -> Result<()> {
 }
 
 fn batch(session: &Session, cli: &Cli, source: Source, signals: &Signals) -> Result<i32> {
-    let started = match session.state()? {
+    let started = match session.settled()? {
         State::Running(master) => {
             same_configuration(session, cli, &master)?;
             false

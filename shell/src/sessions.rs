@@ -65,6 +65,18 @@ impl Session {
         Ok(if SessionFile::path(&self.dir).exists() { State::Stale } else { State::Absent })
     }
 
+    /// As [`Session::state`], once any other client is done that starts the session or brings it back: until then it looks as if its
+    /// master had been killed.
+    pub(crate) fn settled(&self) -> Result<State> {
+        match self.state()? {
+            State::Stale => {
+                let _others = self.lock()?;
+                self.state()
+            }
+            state => Ok(state),
+        }
+    }
+
     /// Connects to the session's master.
     pub(crate) fn connect(&self) -> Result<Master> {
         match self.state()? {

@@ -138,6 +138,14 @@ impl Target {
         Box::pin(resolve(query, MOST_JUMPS)).await
     }
 
+    /// The host as `ssh -G` tells of it: lines of a keyword and its value. Hosts to go through are not looked at.
+    ///
+    /// # Errors
+    /// What it tells can't be used.
+    pub fn read(query: &TargetQuery, said: &str) -> Result<Target, SshError> {
+        interpret(query, &Options::read(said))
+    }
+
     /// Why a connection to this host should use the system's `ssh`, if it should.
     pub fn needs_system(&self) -> Option<&str> {
         match &self.backend {
@@ -228,13 +236,15 @@ impl Options {
             let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(SshError::Config { host: query.host.clone(), why });
         }
+        Ok(Options::read(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    fn read(text: &str) -> Options {
         let mut options = Options::default();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            if let Some((key, value)) = line.split_once(' ') {
-                options.0.entry(key.to_owned()).or_default().push(value.to_owned());
-            }
+        for (key, value) in text.lines().filter_map(|line| line.trim().split_once(' ')) {
+            options.0.entry(key.to_owned()).or_default().push(value.to_owned());
         }
-        Ok(options)
+        options
     }
 
     fn one(&self, key: &str) -> Option<&str> {

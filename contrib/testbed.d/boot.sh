@@ -48,7 +48,7 @@ boot_gridengine() {
 	esac
 }
 
-[[ $role != gw || ! -e /etc/krb5kdc/setup ]] || boot_kerberos
+[[ $(hostname) != *-gw || ! -e /etc/krb5kdc/setup ]] || boot_kerberos
 [[ $role != gw ]] || /usr/sbin/sshd -E /var/log/sshd.log
 case $batch in
 slurm) boot_slurm ;;

@@ -25,6 +25,7 @@ host_start() {
 	! host_runs "$host" || return 0
 	case ${host##*-} in
 	n*) role=node ;;
+	gw*) role=gw ;;
 	*) role=${host##*-} ;;
 	esac
 	mkdir -p "$(site_dir "$site")/hosts/$host"
@@ -69,7 +70,11 @@ host_answers() {
 }
 
 # site_ready SITE: silent success, or what is missing.
-site_ready() { host_answers "$1-gw" && batch_ready "$1"; }
+site_ready() {
+	local gateway
+	for gateway in $(gateways_of "$1"); do host_answers "$gateway" || return 1; done
+	batch_ready "$1"
+}
 
 site_up() {
 	local site=$1 host

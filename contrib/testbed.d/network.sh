@@ -54,21 +54,30 @@ router_down() {
 	rmdir /run/netns 2>/dev/null || { [[ -z $(ls -A /run/netns 2>/dev/null) ]] && umount /run/netns && rmdir /run/netns; } 2>/dev/null || true
 }
 
+# wan_up GATEWAY: its link to the router.
+wan_up() {
+	local link address
+	link=$(link_of "$1")
+	address=$(gateway_address "$1")
+	join "$(netns_of "$1")" wan0 "$address" "$ROUTER" "$link"
+	ip -n "$ROUTER" addr add "${address%.2}.1/24" dev "$link"
+	ip -n "$(netns_of "$1")" route add default via "${address%.2}.1"
+	# The chain holds what cuts this link, nothing else.
+	router_iptables -N "$link"
+	router_iptables -I FORWARD -i "$link" -j "$link"
+	router_iptables -I FORWARD -o "$link" -j "$link"
+}
+
 site_network_up() {
 	local site=$1 index=${SITE_INDEX[$1]} host netns
 	local gateway=$site-gw gateway_netns
 	gateway_netns=$(netns_of "$gateway")
 	netns_exists "$gateway_netns" && return
 
-	new_netns "$gateway_netns"
-	join "$gateway_netns" wan0 "$(gateway_address "$site")" "$ROUTER" "$site"
-	ip -n "$ROUTER" addr add "10.77.$index.1/24" dev "$site"
-	ip -n "$gateway_netns" route add default via "10.77.$index.1"
-	# The chain `SITE` holds what cuts this site's link, nothing else.
-	router_iptables -N "$site"
-	router_iptables -I FORWARD -i "$site" -j "$site"
-	router_iptables -I FORWARD -o "$site" -j "$site"
-
+	for host in $(gateways_of "$site"); do
+		new_netns "$(netns_of "$host")"
+		wan_up "$host"
+	done
 	ip -n "$gateway_netns" link add lan0 type bridge
 	ip -n "$gateway_netns" addr add "$(lan_address "$gateway")/24" dev lan0
 	ip -n "$gateway_netns" link set lan0 up
@@ -77,10 +86,10 @@ site_network_up() {
 	for host in $(hosts_of "$site"); do
 		[[ $host == "$gateway" ]] && continue
 		netns=$(netns_of "$host")
-		new_netns "$netns"
+		netns_exists "$netns" || new_netns "$netns"
 		join "$netns" eth0 "$(lan_address "$host")" "$gateway_netns" "${host##*-}"
 		ip -n "$gateway_netns" link set "${host##*-}" master lan0
-		ip -n "$netns" route add default via "$(lan_address "$gateway")"
+		[[ $host == *-gw2 ]] || ip -n "$netns" route add default via "$(lan_address "$gateway")"
 	done
 }
 
@@ -91,30 +100,43 @@ site_network_down() {
 	done
 }
 
+# links_of SITE|GATEWAY: all of a site's, or one.
+links_of() {
+	local gateway
+	if [[ ${1:-} == *-gw* ]]; then
+		need_host "$1"
+		link_of "$1"
+		return
+	fi
+	need_site "${1:-}"
+	for gateway in $(gateways_of "$1"); do printf '%s\n' "$(link_of "$gateway")"; done
+}
+
 cmd_cut() {
 	need_root
 	need_up
-	need_site "${1:-}"
-	local site=$1 rule
+	local links link rule
+	links=$(links_of "${1:-}")
 	case ${2:-} in
 	'') rule=(-j DROP) ;;
 	--reset) rule=(-p tcp -j REJECT --reject-with tcp-reset) ;;
 	--new) rule=(-p tcp --syn -j DROP) ;;
-	*) die_usage "cut SITE [--reset|--new]" ;;
+	*) die_usage "cut SITE|GATEWAY [--reset|--new]" ;;
 	esac
-	cmd_heal "$site"
-	router_iptables -A "$site" "${rule[@]}"
+	cmd_heal "$1"
+	for link in $links; do router_iptables -A "$link" "${rule[@]}"; done
 }
 
 cmd_heal() {
 	need_root
 	need_up
-	need_site "${1:-}"
-	netns_exists "$(netns_of "$1-gw")" || die "$1 is not up"
-	router_iptables -F "$1"
+	local links link
+	links=$(links_of "${1:-}")
+	netns_exists "$(netns_of "${1%-gw*}-gw")" || die "${1%-gw*} is not up"
+	for link in $links; do router_iptables -F "$link"; done
 }
 
-# link_state SITE: "up", or what `cut` did.
+# link_state SITE: "up", or what `cut` did to its (first) link.
 link_state() {
 	case $(router_iptables -S "$1" 2>/dev/null) in
 	*REJECT*) echo "cut (reset)" ;;

@@ -21,7 +21,8 @@ cmd_info() {
 	cat <<-EOF
 
 		Log in:  contrib/testbed ssh NAME, or: ssh -F $STATE/ssh_config NAME
-		Names:   SITE (port 22), SITE-key (port 2222: a key without passphrase), tundra-jump (mesa by way of tundra),
+		Names:   SITE (port 22), SITE-key (port 2222: a key without passphrase), tundra-key2 (tundra's second login node),
+		         tundra-jump (mesa by way of tundra),
 		         $KERBEROS_SITE-krb (port 2223: a Kerberos ticket, by KRB5_CONFIG=$STATE/krb5.conf kinit ${SITE_USER[$KERBEROS_SITE]},
 		         password "$KERBEROS_PASSWORD")
 		Keys:    $STATE/keys

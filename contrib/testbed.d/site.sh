@@ -203,14 +203,16 @@ make_keys() {
 
 # The known_hosts of all sites that have been made. mesa's lines are hashed, as some distributions' ssh writes them.
 write_known_hosts() {
-	local site address key lines
+	local site gateway address key lines
 	lines=$(mktemp "$STATE/known_hosts.XXXXXX")
 	: >"$STATE/known_hosts.new"
 	for site in "${ALL_SITES[@]}"; do
-		address=$(gateway_address "$site")
-		for key in "$(site_dir "$site")"/etc/ssh/ssh_host_*_key.pub; do
-			[[ -e $key ]] || continue
-			printf '%s %s\n' "$address" "$(cut -d' ' -f1,2 "$key")" "[$address]:2222" "$(cut -d' ' -f1,2 "$key")" "[$address]:2223" "$(cut -d' ' -f1,2 "$key")"
+		for gateway in $(gateways_of "$site"); do
+			address=$(gateway_address "$gateway")
+			for key in "$(site_dir "$site")"/etc/ssh/ssh_host_*_key.pub; do
+				[[ -e $key ]] || continue
+				printf '%s %s\n' "$address" "$(cut -d' ' -f1,2 "$key")" "[$address]:2222" "$(cut -d' ' -f1,2 "$key")" "[$address]:2223" "$(cut -d' ' -f1,2 "$key")"
+			done
 		done >"$lines"
 		[[ $site != mesa ]] || ssh-keygen -q -H -f "$lines" &>/dev/null
 		cat "$lines" >>"$STATE/known_hosts.new"
@@ -219,9 +221,9 @@ write_known_hosts() {
 	mv "$STATE/known_hosts.new" "$STATE/known_hosts"
 }
 
-# host_entry ALIAS SITE PORT KEY [LINE]
+# host_entry ALIAS SITE|GATEWAY PORT KEY [LINE]
 host_entry() {
-	printf 'Host %s\n\tHostName %s\n\tUser %s\n\tPort %d\n' "$1" "$(gateway_address "$2")" "${SITE_USER[$2]}" "$3"
+	printf 'Host %s\n\tHostName %s\n\tUser %s\n\tPort %d\n' "$1" "$(gateway_address "$2")" "${SITE_USER[${2%-gw*}]}" "$3"
 	[[ -z $4 ]] || printf '\tIdentityFile %s\n\tPreferredAuthentications publickey\n' "$STATE/keys/$4"
 	[[ -n $4 ]] || printf '\tPubkeyAuthentication no\n\tPreferredAuthentications keyboard-interactive\n'
 	[[ -z ${5:-} ]] || printf '\t%s\n' "$5"
@@ -238,6 +240,10 @@ write_ssh_config() {
 			[[ ${SITE_AUTH[$site]} != otp ]] || key=
 			host_entry "$site" "$site" 22 "$key"
 			host_entry "$site-key" "$site" 2222 "$user-plain"
+		done
+		printf '# The second login node of a site.\n'
+		for site in $TWO_GATEWAYS; do
+			host_entry "$site-key2" "$site-gw2" 2222 "${SITE_USER[$site]}-plain"
 		done
 		printf '# mesa, as reached from tundra.\n'
 		host_entry tundra-jump mesa 2222 "${SITE_USER[mesa]}-plain" "ProxyJump tundra"

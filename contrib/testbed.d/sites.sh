@@ -2,8 +2,8 @@
 # shellcheck disable=SC2034 # the other parts read these
 # The table of sites. Everything that differs between them is here or follows from `batch`.
 #
-# Addresses: site i has its gateway at 10.77.i.2 on the wide-area side, and a LAN 10.78.i.0/24 with the gateway at .1, the
-# scheduler's host at .2 and the nodes from .11 on. The workstation is 10.77.0.1, the router between all of them 10.77.x.1.
+# Addresses: site i has its gateway at 10.77.i.2 on the wide-area side, a second one at 10.77.(10 + i).2, and a LAN 10.78.i.0/24 with the
+# gateway at .1, the scheduler's host at .2, the second gateway at .3 and the nodes from .11 on. The workstation is 10.77.0.1, the router between all of them 10.77.x.1.
 
 readonly ALL_SITES=(tundra mesa grid bare)
 readonly NODES=2 CPUS=4 # CPUs are what the batch system believes in; the machine may have fewer
@@ -13,6 +13,9 @@ declare -rA SITE_BATCH=([tundra]=slurm [mesa]=slurm [grid]=gridengine [bare]=non
 declare -rA SITE_USER=([tundra]=alice [mesa]=bob [grid]=carol [bare]=dave)
 # How port 22 lets the user in. Port 2222 takes the user's plain key at every site.
 declare -rA SITE_AUTH=([tundra]=key [mesa]=passphrase [grid]=otp [bare]=key)
+
+# Sites with a second login node, SITE-gw2: the same host keys, the same home, a link of its own.
+readonly TWO_GATEWAYS=" tundra "
 
 # A second account at every site, with no way in by SSH: for what one user must not be able to do to another.
 readonly OTHER_USER=mallory
@@ -38,7 +41,12 @@ hosts_of() {
 		printf '%s\n' "$site-mgr"
 		for ((node = 1; node <= NODES; node++)); do printf '%s\n' "$site-n$node"; done
 	fi
-	printf '%s\n' "$site-gw"
+	gateways_of "$site"
+}
+
+gateways_of() {
+	printf '%s\n' "$1-gw"
+	[[ $TWO_GATEWAYS != *" $1 "* ]] || printf '%s\n' "$1-gw2"
 }
 
 need_host() {
@@ -49,7 +57,15 @@ need_host() {
 	fi
 }
 
-gateway_address() { printf '10.77.%d.2' "${SITE_INDEX[$1]}"; }
+# gateway_address SITE|GATEWAY
+gateway_address() {
+	local index=${SITE_INDEX[${1%-gw*}]}
+	[[ $1 != *-gw2 ]] || index=$((10 + index))
+	printf '10.77.%d.2' "$index"
+}
+
+# link_of GATEWAY: the router's interface to it, and the chain of what cuts it.
+link_of() { printf '%s' "${1/-gw/}"; }
 
 # lan_address HOST
 lan_address() {
@@ -57,6 +73,7 @@ lan_address() {
 	case ${1##*-} in
 	gw) number=1 ;;
 	mgr) number=2 ;;
+	gw2) number=3 ;;
 	n*) number=$((10 + ${1##*-n})) ;;
 	esac
 	printf '10.78.%d.%d' "${SITE_INDEX[${1%-*}]}" "$number"

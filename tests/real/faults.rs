@@ -99,7 +99,7 @@ fn a_submission_that_reports_failure_is_not_repeated() {
 }
 
 /// All of alice's batch jobs that Slurm remembers, ended ones too: ids and names.
-fn batch_jobs_ever() -> BTreeMap<String, String> {
+pub(crate) fn batch_jobs_ever() -> BTreeMap<String, String> {
     let listing = TUNDRA.sh("squeue -h -t all -u alice -o '%A %j'");
     listing.lines().filter_map(|line| line.split_once(' ')).map(|(id, name)| (id.to_owned(), name.to_owned())).collect()
 }

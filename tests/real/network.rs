@@ -1,14 +1,15 @@
 //! The way to a site that goes: refused, turned away, in need of a person, cut.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vo_tests::testbed::{self, GRID, MESA, TUNDRA, root, testbed};
 use vo_tests::{Home, seconds, wait_until};
 
+use crate::faults::batch_jobs_ever;
 use crate::ssh::{home_with, known};
 use crate::{Undo, conf, leave, log_in, nothing_left};
 
@@ -45,7 +46,19 @@ fn submit(home: &Home, session: &str, count: usize, time: &str) {
     home.vo(["-s", session, "-c", "submit t.sub"]).ok();
 }
 
-/// All succeeded, each at its first attempt, with its whole output.
+/// All succeeded, each counted once and with its whole output.
+fn all_done(home: &Home, session: &str, count: usize) {
+    let history = home.vo(["-s", session, "-c", "history --json"]).ok().json();
+    let jobs: BTreeSet<_> =
+        history.as_array().unwrap().iter().map(|job| job["job"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((jobs.len(), history.as_array().unwrap().len()), (count, count));
+    assert!(history.as_array().unwrap().iter().all(|job| job["exit_code"] == 0), "{history:#}");
+    for process in 0..count {
+        assert_eq!(home.read(format!("out.{process}")), format!("done {process}\n"));
+    }
+}
+
+/// The same, each at its first attempt.
 fn each_once(home: &Home, session: &str, count: usize) {
     let history = home.vo(["-s", session, "-c", "history --json"]).ok().json();
     let jobs = history.as_array().unwrap();
@@ -192,7 +205,7 @@ fn a_site_that_is_down_at_the_start_joins_when_it_is_back() {
 
 /// Heartbeats of a second, and connections that are found dead soon.
 fn impatient(on_missed: &str) -> Home {
-    let home = home_with("Host *\n\tConnectTimeout 2\n\tServerAliveInterval 1\n\tServerAliveCountMax 3", &known());
+    let home = home_with(HASTY, &known());
     home.write(
         "vo.conf",
         format!(
@@ -242,13 +255,7 @@ fn an_agent_that_hangs_is_replaced() {
     wait_until("results", seconds(60), || {
         (site(&home, "t", "tundra-key")["completed"].as_u64() > Some(1)).then_some(())
     });
-    let agents = || {
-        root("tundra-gw", "pgrep -u alice -f 'vo-agent event'")
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let hung = agents();
+    let hung = agents("tundra-gw");
     assert_eq!(hung.len(), 1);
     root("tundra-gw", &format!("kill -STOP {}", hung[0]));
     let wake = Undo(|| {
@@ -258,9 +265,235 @@ fn an_agent_that_hangs_is_replaced() {
     until(&home, "t", "tundra-key", "up", seconds(100));
     // The old one wakes up, finds another in charge, and goes.
     drop(wake);
-    wait_until("one agent", seconds(60), || (agents().len() == 1 && agents() != hung).then_some(()));
+    wait_until("one agent", seconds(60), || {
+        (agents("tundra-gw").len() == 1 && agents("tundra-gw") != hung).then_some(())
+    });
     home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
     each_once(&home, "t", 30);
     home.end("t");
     nothing_left(&home, &[&TUNDRA, &MESA]);
+}
+
+/// How connections that are dead are found soon, and silent gateways given up soon.
+const HASTY: &str = "Host *\n\tConnectTimeout 2\n\tServerAliveInterval 1\n\tServerAliveCountMax 3";
+
+/// The event agents on a host of tundra's.
+fn agents(host: &str) -> Vec<String> {
+    root(host, "pgrep -u alice -f 'vo-agent event'").split_whitespace().map(str::to_owned).collect()
+}
+
+/// Proxies of the session, by number: state, batch id and evidence.
+fn proxies(home: &Home, session: &str) -> BTreeMap<u64, (String, String, String)> {
+    let listing = home.vo(["-s", session, "-c", "proxies --all --json"]).ok().json();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let row =
+        |row: &Value| (row["proxy"].as_u64().unwrap(), (text(row, "state"), text(row, "batch_id"), text(row, "why")));
+    listing.as_array().unwrap().iter().map(row).collect()
+}
+
+#[test]
+fn another_login_node_takes_over_and_gives_back() {
+    // One name that leads to either, as those of large sites do.
+    let key = testbed::state().join("keys/alice-plain");
+    let leads_to = |home: &Home, address: &str| {
+        let path = home.path().join("ssh_config");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let rest = config.split_once("# pool ends").unwrap().1;
+        let name =
+            format!("Host pool\n\tHostName {address}\n\tPort 2222\n\tUser alice\n\tIdentityFile {}\n", key.display());
+        std::fs::write(&path, format!("{name}# pool ends{rest}")).unwrap();
+    };
+    let home = home_with(&format!("# pool ends\n{HASTY}"), &known());
+    leads_to(&home, "10.77.1.2");
+    let earlier = batch_jobs_ever();
+    conf(&home, &["pool"]);
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "2:2", "-c", "true"]).ok();
+    let host = || site(&home, "t", "pool")["host"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(host(), "tundra-gw");
+    wait_until("both starters", seconds(60), || (site(&home, "t", "pool")["starters"] == 2).then_some(()));
+    submit(&home, "t", 80, "1");
+    let done = || site(&home, "t", "pool")["completed"].as_u64().unwrap();
+    wait_until("results", seconds(60), || (done() > 3).then_some(()));
+
+    // The first node hangs and is cut off; the name leads to the second one now.
+    let hung = agents("tundra-gw");
+    assert_eq!(hung.len(), 1);
+    root("tundra-gw", &format!("kill -STOP {}", hung[0]));
+    testbed(&["cut", "tundra-gw"]);
+    let wake = Undo(|| {
+        testbed(&["heal", "tundra-gw"]);
+        root("tundra-gw", &format!("kill -CONT {}", hung[0]));
+    });
+    leads_to(&home, "10.77.11.2");
+    wait_until("the second node", seconds(60), || (host() == "tundra-gw2").then_some(()));
+    let before = done();
+    wait_until("results by way of it", seconds(60), || (done() > before + 3).then_some(()));
+    assert_eq!(agents("tundra-gw2").len(), 1);
+    drop(wake);
+    wait_until("the end of the first agent", seconds(30), || agents("tundra-gw").is_empty().then_some(()));
+
+    // And back: the second node is started anew, with all that ran there gone.
+    leads_to(&home, "10.77.1.2");
+    testbed(&["reboot", "tundra-gw2"]);
+    wait_until("the first node again", seconds(90), || (host() == "tundra-gw").then_some(()));
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
+    each_once(&home, "t", 80);
+    let names: Vec<_> = batch_jobs_ever().into_iter().filter(|(id, _)| !earlier.contains_key(id)).collect();
+    assert_eq!(names.len(), 2, "two proxies were wanted, and each was submitted once: {names:?}");
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
+fn a_gateway_that_reboots_comes_back_by_itself() {
+    let home = home_with(HASTY, &known());
+    conf(&home, &["tundra-key"]);
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "2:2", "-c", "true"]).ok();
+    wait_until("both starters", seconds(60), || (site(&home, "t", "tundra-key")["starters"] == 2).then_some(()));
+    submit(&home, "t", 60, "1");
+    let done = || site(&home, "t", "tundra-key")["completed"].as_u64().unwrap();
+    wait_until("results", seconds(60), || (done() > 3).then_some(()));
+    testbed(&["reboot", "tundra-gw"]);
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
+    each_once(&home, "t", 60);
+    assert_eq!(site(&home, "t", "tundra-key")["state"], "up");
+    home.end("t");
+    testbed(&["up", "tundra"]);
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
+fn queued_proxies_that_start_and_end_while_no_agent_runs() {
+    let home = home_with(HASTY, &known());
+    conf(&home, &["tundra-key"]);
+    let earlier = batch_jobs_ever();
+    // Two have the nodes, two wait.
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "4:4", "-c", "true"]).ok();
+    let states = |wanted: [&str; 4]| {
+        let rows = proxies(&home, "t");
+        let seen: Vec<&str> = (1..=4).filter_map(|id| Some(rows.get(&id)?.0.as_str())).collect();
+        (seen == wanted).then_some(rows.clone())
+    };
+    let rows = wait_until("two that run and two that wait", seconds(90), || states(["RUN", "RUN", "PEND", "PEND"]));
+    submit(&home, "t", 60, "1");
+
+    // Killed while they wait: they wait on, under the next agent.
+    root("tundra-gw", "pkill -KILL -u alice -f 'vo-agent event'");
+    wait_until("the next agent", seconds(60), || {
+        (agents("tundra-gw").len() == 1 && site(&home, "t", "tundra-key")["state"] == "up").then_some(())
+    });
+    let again = states(["RUN", "RUN", "PEND", "PEND"]).expect("as before");
+    assert!((1..=4).all(|id| again[&id].1 == rows[&id].1), "the same batch jobs: {again:?}");
+
+    // Killed, and cut off so that none follows: meanwhile the two that ran end, and the two that waited start; one of these ends, too.
+    testbed(&["cut", "tundra"]);
+    let heal = Undo(|| {
+        testbed(&["heal", "tundra"]);
+    });
+    root("tundra-gw", "pkill -KILL -u alice -f 'vo-agent event'");
+    TUNDRA.sh(&format!("scancel {} {}", rows[&1].1, rows[&2].1));
+    let running = |id: u64| {
+        TUNDRA.sh(&format!("squeue -h -t R -o %A -j {} 2>/dev/null || true", rows[&id].1)).trim() == rows[&id].1
+    };
+    wait_until("those that waited", seconds(60), || (running(3) && running(4)).then_some(()));
+    let starter = |id: u64| {
+        TUNDRA
+            .processes()
+            .iter()
+            .any(|line| line.contains("vo-agent starter") && line.ends_with(&format!("--proxy {id}")))
+    };
+    wait_until("their starters", seconds(30), || (starter(3) && starter(4)).then_some(()));
+    TUNDRA.sh(&format!("scancel {}", rows[&4].1));
+    wait_until("its end", seconds(30), || (!starter(4)).then_some(()));
+    drop(heal);
+    let after = wait_until("evidence for each", seconds(100), || states(["EXIT", "EXIT", "RUN", "EXIT"]));
+    assert_eq!(after[&3].1, rows[&3].1);
+    assert!(after[&3].2.contains("starters are connected"), "{after:?}");
+    assert!(after[&4].2.contains("tags are gone") || after[&4].2.contains("its script ended"), "{after:?}");
+
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
+    all_done(&home, "t", 60);
+    let all: Vec<_> = batch_jobs_ever().into_iter().filter(|(id, _)| !earlier.contains_key(id)).collect();
+    let names: BTreeSet<_> = all.iter().map(|(_, name)| name).collect();
+    assert_eq!(names.len(), all.len(), "no proxy was submitted twice: {all:?}");
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
+fn what_slurm_requeues_after_its_last_word_is_a_stray() {
+    let home = home_with(HASTY, &known());
+    home.write("vo.conf", "[[site]]\ngateway = \"tundra-key\"\ndirectives = [\"--requeue\"]\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
+    submit(&home, "t", 20, "1");
+    let done = || site(&home, "t", "tundra-key")["completed"].as_u64().unwrap();
+    wait_until("results", seconds(60), || (done() > 1).then_some(()));
+    let id = proxies(&home, "t")[&1].1.clone();
+    // Told to end, its script says its last word, which counts, and another proxy takes its place.
+    root("tundra-mgr", &format!("scontrol requeue {id}"));
+    let restarts = || TUNDRA.sh(&format!("scontrol show job {id} | grep -o 'Restarts=[0-9]*'")).trim().to_owned();
+    wait_until("Slurm puts it back", seconds(60), || (restarts() == "Restarts=1").then_some(()));
+    // It would wait for a minute or two, as Slurm has it, unless someone says otherwise.
+    root("tundra-mgr", &format!("scontrol update jobid={id} starttime=now"));
+    home.vo(["-s", "t", "-c", "wait --timeout 115s"]).ok();
+    all_done(&home, "t", 20);
+    let rows = proxies(&home, "t");
+    assert_eq!(rows[&1].0, "EXIT", "{rows:?}");
+    assert!(rows.get(&2).is_some_and(|(state, batch_id, _)| state == "RUN" && *batch_id != id), "{rows:?}");
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
+fn a_link_that_is_cut_for_a_minute_disturbs_nobody_and_loses_nothing() {
+    let home = home_with(HASTY, &known());
+    conf(&home, &["tundra-key", "mesa-key"]);
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:4", "-c", "true"]).ok();
+    let both = || ["tundra-key", "mesa-key"].map(|name| site(&home, "t", name));
+    wait_until("both starters", seconds(60), || both().iter().all(|row| row["starters"] == 1).then_some(()));
+    // Each job says on its node that it ran.
+    let ran =
+        || TUNDRA.nodes().map(|node| root(&node, "ls /tmp | grep -c ^ran").trim().parse::<u32>().unwrap()).sum::<u32>();
+    for node in TUNDRA.nodes().chain(MESA.nodes()) {
+        root(&node, "rm -f /tmp/ran.*");
+    }
+    home.script("slow.sh", "#!/bin/sh\nsleep 2\ntouch /tmp/ran.$1\necho done $1\n");
+    home.write("t.sub", "executable = slow.sh\narguments = $(Process)\noutput = out.$(Process)\nqueue 150\n");
+    home.vo(["-s", "t", "-c", "submit t.sub"]).ok();
+    wait_until("jobs at both", seconds(60), || both().iter().all(|row| row["busy_cpus"] == 4).then_some(()));
+
+    testbed(&["cut", "tundra"]);
+    let heal = Undo(|| {
+        testbed(&["heal", "tundra"]);
+    });
+    let (begin, at_cut) = (Instant::now(), ran());
+    let lost = until(&home, "t", "tundra-key", "lost", seconds(30));
+    let [_, mesa] = both();
+    // What runs there ends, and its backlog follows.
+    wait_until("jobs that run out of sight", seconds(30), || (ran() >= at_cut + 8).then_some(()));
+    let unknown = || home.vo(["-s", "t", "-c", "q --json"]).ok();
+    assert!(unknown().stdout.contains("unknown"), "jobs there are of unknown state: {}", unknown().stdout);
+
+    // The master dies, too, and is brought back without that site.
+    let pid = home.vo(["--list", "--json"]).ok().json()[0]["pid"].as_u64().unwrap();
+    home.sh(&format!("kill -KILL {pid}")).ok();
+    let mut terminal = home.terminal(["-r", "t"]);
+    terminal.within(seconds(60)).prompt();
+    let [tundra, _] = both();
+    assert!(tundra["state"] == "lost" && tundra["next_try_ms"].is_u64(), "{tundra}");
+    let more = || both()[1]["completed"].as_u64() > mesa["completed"].as_u64().map(|before| before + 8);
+    wait_until("jobs elsewhere", seconds(60), || more().then_some(()));
+    let mut now = begin.elapsed();
+    while now < seconds(60) {
+        let command = terminal.run("sites");
+        assert!(command.contains("lost"), "{command}");
+        assert!(begin.elapsed() - now < AT_ONCE, "the prompt waits");
+        now = begin.elapsed();
+    }
+    assert!(lost["since_ms"].is_u64());
+    drop(heal);
+    until(&home, "t", "tundra-key", "up", seconds(90));
+    home.vo(["-s", "t", "-c", "wait --timeout 115s"]).ok();
+    each_once(&home, "t", 150);
+    leave(&home, terminal, &[&TUNDRA, &MESA]);
 }

@@ -19,8 +19,9 @@ pub struct Site {
     hosts: &'static [&'static str],
 }
 
-/// Slurm, with a plain key.
-pub const TUNDRA: Site = Site { name: "tundra", user: "alice", batch: "slurm", hosts: &["gw", "mgr", "n1", "n2"] };
+/// Slurm, with a plain key and two gateways.
+pub const TUNDRA: Site =
+    Site { name: "tundra", user: "alice", batch: "slurm", hosts: &["gw", "gw2", "mgr", "n1", "n2"] };
 /// Slurm, with a key that has a passphrase.
 pub const MESA: Site = Site { name: "mesa", user: "bob", batch: "slurm", hosts: &["gw", "mgr", "n1", "n2"] };
 /// Grid Engine, with a password and a one-time code.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -72,7 +72,7 @@ impl Caller {
             match launch::read::<AgentAddress>(address) {
                 Ok(agent) => {
                     for place in &agent.addresses {
-                        let answer = timeout(CONNECT_TIMEOUT, self.open(place, facts())).await;
+                        let answer = timeout(CONNECT_TIMEOUT, self.open(address, place, facts())).await;
                         match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                             Ok(Err(why)) => return Err(Refused(why)),
                             Ok(Ok((connection, welcome))) if compatible(PROTOCOL, welcome.protocol) => {
@@ -103,7 +103,12 @@ impl Caller {
     }
 
     /// Calls one address. An agent that doesn't take us in says why.
-    async fn open(&self, place: &str, facts: StarterFacts) -> io::Result<Result<(Connection, Welcome), String>> {
+    async fn open(
+        &self,
+        address: &Path,
+        place: &str,
+        facts: StarterFacts,
+    ) -> io::Result<Result<(Connection, Welcome), String>> {
         let mut stream = TcpStream::connect(place).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&self.identity.knock()).await?;
@@ -130,6 +135,8 @@ impl Caller {
             heard: now,
             asked: now,
             silence: self.silence,
+            address: address.to_owned(),
+            epoch: welcome.epoch,
         };
         Ok(Ok((connection, welcome)))
     }
@@ -161,6 +168,9 @@ pub(super) struct Connection {
     heard: Instant,
     asked: Instant,
     silence: Duration,
+    /// Where the agent in charge says where it is, and the epoch of this one.
+    address: PathBuf,
+    epoch: u64,
 }
 
 impl Connection {
@@ -185,6 +195,10 @@ impl Connection {
                 () = sleep_until(wake) => {
                     if self.heard.elapsed() >= self.silence * 3 {
                         return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    // One that hangs, or is cut off with its node, keeps its connections open; another may have taken over long ago.
+                    if launch::read::<AgentAddress>(&self.address).is_ok_and(|agent| agent.epoch > self.epoch) {
+                        return Err(io::Error::other("it is silent, and another agent is in charge"));
                     }
                     self.asked = Instant::now();
                     self.put(0, &Ping { nonce: 0 });

@@ -44,36 +44,30 @@ pub(crate) struct Place {
     pub(crate) session: String,
     /// The highest epoch that the master has met: an agent of a lower one is an old one.
     pub(crate) above: u64,
+    /// An event agent begins without a master.
+    pub(crate) revive: bool,
 }
 
 impl Place {
-    /// Reads `--session NAME-ID [--dir ROOT] [--above EPOCH]`.
+    /// Reads `--session NAME-ID [--dir ROOT] [--above EPOCH] [--revive yes]`.
     ///
     /// # Errors
     /// What is wrong, in words.
     pub(crate) fn from_args(args: impl Iterator<Item = OsString>) -> Result<Place, String> {
         let mut args = args.peekable();
-        let [session, dir, above] = options(&mut args, ["--session", "--dir", "--above"])?;
+        let [session, dir, above, revive] = options(&mut args, ["--session", "--dir", "--above", "--revive"])?;
         if args.next().is_some() {
             return Err("too many arguments".to_owned());
         }
         let session = session.and_then(|name| name.into_string().ok()).unwrap_or_default();
-        let is_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-        if session.is_empty() || session.len() > 200 || session.starts_with('.') || !session.chars().all(is_name) {
+        if !is_session(&session) {
             return Err("--session needs a name".to_owned());
         }
         let above = match above {
             None => 0,
             Some(above) => above.to_str().and_then(|n| n.parse().ok()).ok_or("--above needs a number")?,
         };
-        let root = match dir {
-            Some(dir) => std::path::absolute(dir).map_err(|e| e.to_string())?,
-            None => match std::env::var_os("HOME") {
-                Some(home) if Path::new(&home).is_absolute() => Path::new(&home).join(".vo-login"),
-                _ => return Err("HOME is not set; use --dir".to_owned()),
-            },
-        };
-        Ok(Place { root, session, above })
+        Ok(Place { root: root(dir)?, session, above, revive: revive.is_some() })
     }
 
     /// The session's directory.
@@ -100,6 +94,23 @@ impl Place {
             std::env::set_current_dir(&dir)
         };
         make().map_err(|e| format!("cannot use {}: {}", dir.display(), explain(&e)))
+    }
+}
+
+/// Could it be a session's directory, `NAME-ID`?
+pub(crate) fn is_session(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain)
+}
+
+/// What holds all sessions: as given, or `~/.vo-login`.
+pub(crate) fn root(dir: Option<OsString>) -> Result<PathBuf, String> {
+    match dir {
+        Some(dir) => std::path::absolute(dir).map_err(|e| e.to_string()),
+        None => match std::env::var_os("HOME") {
+            Some(home) if Path::new(&home).is_absolute() => Ok(Path::new(&home).join(".vo-login")),
+            _ => Err("HOME is not set; use --dir".to_owned()),
+        },
     }
 }
 
@@ -138,26 +149,32 @@ fn fail(code: u8, why: &str) -> ExitCode {
 fn reach(place: &Place) -> Result<UnixStream, (u8, String)> {
     let directory = |e: io::Error| (EXIT_DIRECTORY, format!("cannot use {}: {}", place.dir().display(), explain(&e)));
     let here = Node::here().map_err(directory)?;
-    // One at a time on this node, or two bridges would each start an agent. Where there are no locks the newer one is left.
-    let name = format!("start.{}", here.host.replace('/', "_"));
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name).map_err(directory)?;
-    let _lock = match file.lock() {
-        Ok(()) => Some(file),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) => None,
-        Err(e) => return Err(directory(e)),
-    };
+    let _lock = one_start(&here).map_err(directory)?;
     let ours = lease::holder(Path::new(".")).map_err(directory)?;
     if ours.is_some_and(|(epoch, node)| epoch >= place.above && node == here)
         && let Some(stream) = answering()
     {
         return Ok(stream);
     }
-    let started = start(place).and_then(|()| answering().ok_or("the agent was started but does not answer".to_owned()));
+    let program = program().map_err(|e| (EXIT_AGENT, e.to_string()))?;
+    let started =
+        start(place, &program).and_then(|()| answering().ok_or("the agent was started but does not answer".to_owned()));
     started.map_err(|why| (EXIT_AGENT, why))
 }
 
+/// One at a time on this node, or two would each start an agent. Where there are no locks the newer one is left.
+pub(crate) fn one_start(here: &Node) -> io::Result<Option<File>> {
+    let name = format!("start.{}", here.host.replace('/', "_"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name)?;
+    match file.lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// The stream of an agent of this node that runs, and does not only exist.
-fn answering() -> Option<UnixStream> {
+pub(crate) fn answering() -> Option<UnixStream> {
     let stream = UnixStream::connect("agent.sock").ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     let mut first = [0];
@@ -167,12 +184,15 @@ fn answering() -> Option<UnixStream> {
 }
 
 /// Starts an event agent in a session of its own, and waits until it says `ready` on its standard output.
-fn start(place: &Place) -> Result<(), String> {
+pub(crate) fn start(place: &Place, program: &Path) -> Result<(), String> {
     let text = |e: io::Error| format!("cannot start the agent: {}", explain(&e));
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open("agent.log").map_err(text)?;
-    let mut command = Command::new(program().map_err(text)?);
+    let mut command = Command::new(program);
     command.arg0("vo-agent").args(["event", "--session", &place.session, "--dir"]).arg(&place.root);
     command.args(["--above", &place.above.to_string()]);
+    if place.revive {
+        command.args(["--revive", "yes"]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     // SAFETY: setsid is async-signal-safe, and the closure touches nothing else.
     unsafe {

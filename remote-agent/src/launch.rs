@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::ProxyId;
-use vo_wire::link::{Limits, Marker};
+use vo_wire::link::{Configure, Limits, Marker};
 
 /// `proxies/N/launch`, 0600: everything that the starters of proxy N need. Holds the proxy's private key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -53,6 +53,17 @@ pub struct AgentAddress {
     pub addresses: Vec<String>,
 }
 
+/// `revival`, 0600, rewritten at each connection of a master: with it an agent can go on without one ([`crate::revive`]).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Revival {
+    /// What the master said last. Holds the site's authority, which signs for this session and site only.
+    #[n(0)]
+    pub configure: Configure,
+    /// The agent's program.
+    #[n(1)]
+    pub program: String,
+}
+
 /// The files of a session's directory at a site.
 #[derive(Clone, Debug)]
 pub struct SiteDir(pub PathBuf);
@@ -61,6 +72,11 @@ impl SiteDir {
     /// `agent.addr`.
     pub fn address(&self) -> PathBuf {
         self.0.join("agent.addr")
+    }
+
+    /// `revival`.
+    pub fn revival(&self) -> PathBuf {
+        self.0.join("revival")
     }
 
     /// `agent.sock`: where bridges find the agent.

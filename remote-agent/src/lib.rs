@@ -1,5 +1,6 @@
 //! What runs at a site: the event agent on its gateway ([`event`]), the starters on its nodes ([`starter`]), the master's way to the
-//! agent ([`connect`]) and a batch system for a machine that has none ([`fork`]). One small binary, uploaded once. Must not know the
+//! agent ([`connect`]), what brings an agent back without a master ([`revive`]), and a batch system for a machine that has none
+//! ([`fork`]). One small binary, uploaded once. Must not know the
 //! master's store.
 
 pub mod connect;
@@ -7,6 +8,7 @@ pub mod event;
 pub mod fork;
 pub mod launch;
 mod lease;
+pub mod revive;
 mod spool;
 pub mod starter;
 
@@ -21,6 +23,7 @@ usage: vo-agent connect --session NAME-ID [--dir ROOT] [--above EPOCH]
        vo-agent event --session NAME-ID [--dir ROOT] [--above EPOCH]
        vo-agent starter ...
        vo-agent fork submit|status|cancel ...
+       vo-agent revive [--dir ROOT]
        vo-agent version";
 
 /// Runs the program: `args` begin with the program's name. `vo-login` calls this when it is started under the name `vo-agent`.
@@ -32,6 +35,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some("event") => event::main(args),
         Some("starter") => starter::main(args),
         Some("fork") => fork::main(args),
+        Some("revive") => revive::main(args),
         Some("version" | "--version" | "-V") => {
             println!("vo-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

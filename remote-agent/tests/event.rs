@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vo_agent::launch::{self, Launch, SiteDir};
+use vo_agent::launch::{self, AgentAddress, Launch, SiteDir};
 use vo_core::ids::ProxyId;
 use vo_net::frames::send;
 use vo_net::tls::{Identity, SiteAuthority};
@@ -190,21 +190,19 @@ async fn missed_heartbeats_end_nothing_that_works_and_leave_nothing_in_the_end()
     assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
     until("nothing more is wanted", || logged(&root, "what is queued is given up")).await;
 
-    // It comes back late: the same agent, and the same starter.
+    // It comes back late, and is patient now: the same agent, and the same starter.
     let mut bridge = Bridge::open(&root);
-    bridge.say(&impatient(&authority, true, Duration::from_secs(1))).await;
+    let restless = impatient(&authority, true, Duration::from_secs(1));
+    let mut patient = restless.clone();
+    patient.limits.heartbeat_ms = 7_200_000;
+    bridge.say(&patient).await;
     assert_eq!(bridge.next::<AgentHello>().await.pid, hello.pid);
     assert_eq!(bridge.next::<StarterUp>().await.key, up.key);
-    // One that answers is not given up, however long it wants nothing.
-    for _ in 0..8 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        bridge.say(&vo_wire::link::Ping { nonce: 1 }).await;
-        bridge.next::<vo_wire::link::Pong>().await;
-    }
     // Starters of now rest for a second only; that of before is asked to go.
     bridge.say(&vo_wire::link::RemoveProxies { proxies: vec![up.facts.proxy] }).await;
     bridge.say(&SetTarget { proxies: 1 }).await;
     assert_ne!(bridge.next::<StarterUp>().await.key, up.key);
+    bridge.say(&restless).await;
     drop(bridge);
     // Nobody comes: what has nothing to do ends by itself, and with the last of it the session here.
     until("all is gone", || !root.exists()).await;
@@ -231,6 +229,51 @@ async fn an_agent_that_is_to_keep_its_proxies_keeps_them() {
     bridge.say(&Shutdown { patience_ms: 30_000 }).await;
     assert_eq!(bridge.next::<ShutdownDone>().await.left, Vec::<String>::new());
     none_left(&root).await;
+}
+
+/// `vo-agent revive`: what it said.
+async fn revive(root: &Path) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vo-agent"));
+    let output = command.args(["revive", "--dir"]).arg(root).output().await.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_brought_back_without_a_master() {
+    let temp = tempfile::tempdir().unwrap();
+    let root: PathBuf = temp.path().join("vo");
+    assert_eq!(revive(&root).await, "", "no session is nothing to do");
+    let authority = authority();
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&configure(&authority)).await;
+    let hello: AgentHello = bridge.next().await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    let up: StarterUp = bridge.next().await;
+    assert_eq!(revive(&root).await, "", "one that lives is left alone");
+
+    let dir = SiteDir(root.join(SESSION));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.revival()).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds the site's authority");
+    kill(Pid::from_raw(hello.pid.cast_signed()), Signal::SIGKILL).unwrap();
+    assert!(tokio::time::timeout(PATIENCE, bridge.child.wait()).await.unwrap().unwrap().success());
+    assert_eq!(revive(&root).await, format!("{SESSION}: started its agent\n"));
+    assert_eq!(revive(&root).await, "");
+    // It is at work before any master comes: its starters find it.
+    let address = || launch::read::<AgentAddress>(&dir.address()).map(|address| address.epoch);
+    until("its address", || address().is_ok_and(|epoch| epoch == 2)).await;
+
+    let mut bridge = Bridge::open(&root);
+    bridge.say(&configure(&authority)).await;
+    let again: AgentHello = bridge.next().await;
+    assert_eq!(again.epoch, 2, "the master finds the one that was brought back");
+    assert_ne!(again.pid, hello.pid);
+    assert_eq!(bridge.next::<StarterUp>().await.key, up.key);
+    bridge.say(&Shutdown { patience_ms: 30_000 }).await;
+    assert_eq!(bridge.next::<ShutdownDone>().await.left, Vec::<String>::new());
+    none_left(&root).await;
+    assert_eq!(revive(&root).await, "");
+    assert!(!root.exists());
 }
 
 #[tokio::test]

@@ -54,12 +54,24 @@ impl Nodes {
         }
     }
 
-    fn open(&self, node: usize, root: &Path) -> Bridge {
+    /// The program, on a node.
+    fn agent(&self, node: usize) -> Command {
         let name = &self.0[node];
         let mut command = Command::new("ip");
         command.args(["netns", "exec", name, "unshare", "--uts", "/bin/sh", "-c"]);
         command.args([&format!("hostname {name} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_vo-agent")]);
-        Bridge::by(command, root)
+        command
+    }
+
+    fn open(&self, node: usize, root: &Path) -> Bridge {
+        Bridge::by(self.agent(node), root)
+    }
+
+    /// `vo-agent revive` there: did it start an agent?
+    async fn revive(&self, node: usize, root: &Path) -> bool {
+        let output = self.agent(node).args(["revive", "--dir"]).arg(root).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        !output.stdout.is_empty()
     }
 }
 
@@ -235,6 +247,35 @@ async fn proxies(bridge: &mut Bridge) -> u32 {
 fn highest(root: &Path) -> u64 {
     let entries = std::fs::read_dir(root.join(SESSION).join("proxies")).unwrap();
     entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).max().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn an_agent_is_brought_back_on_its_own_node_only() {
+    let Some(nodes) = Nodes::new("an_agent_is_brought_back_on_its_own_node_only") else {
+        return;
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("vo");
+    let authority = authority();
+    let mut bridge = nodes.open(1, &root);
+    bridge.say(&hasty(&authority)).await;
+    let hello: AgentHello = bridge.next().await;
+    for node in [0, 1] {
+        assert!(!nodes.revive(node, &root).await, "a live one is left alone from anywhere");
+    }
+    bridge.say(&vo_wire::link::Ping { nonce: 1 }).await;
+    bridge.next::<vo_wire::link::Pong>().await;
+    signal(hello.pid, Signal::SIGKILL);
+    ended(hello.pid).await;
+    assert!(!nodes.revive(0, &root).await, "another node can't know that it is dead");
+    assert!(nodes.revive(1, &root).await);
+    assert!(!nodes.revive(1, &root).await);
+    // A master that comes to the first node takes it there, and from then on that is its own.
+    let mut bridge = nodes.open(0, &root);
+    bridge.say(&hasty(&authority)).await;
+    assert_eq!(bridge.next::<AgentHello>().await.epoch, 3);
+    assert!(!nodes.revive(1, &root).await);
+    shut_down(bridge, &root).await;
 }
 
 #[tokio::test]

@@ -31,12 +31,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::connect::{EXIT_AGENT, Place, explain};
-use crate::launch::SiteDir;
+use crate::launch::{self, Revival, SiteDir};
 use crate::lease::Lease;
 use crate::usage;
 use agent::Agent;
 
-/// Runs it: `--session NAME-ID [--dir ROOT] [--above EPOCH]`. Says `ready` on standard output, or why not, and closes it.
+/// Runs it: `--session NAME-ID [--dir ROOT] [--above EPOCH] [--revive yes]`. With the last one it begins its work at once, with what a master
+/// told an earlier agent. Says `ready` on standard output, or why not, and closes it.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let place = match Place::from_args(args) {
         Ok(place) => place,
@@ -85,6 +86,9 @@ fn run(place: &Place) -> Result<(), String> {
     local.block_on(&runtime, async {
         tokio::task::spawn_local(master::listen(Rc::clone(&agent), listener));
         tokio::task::spawn_local(Rc::clone(&agent).keep_lease());
+        if place.revive {
+            tokio::task::spawn_local(revive(Rc::clone(&agent)));
+        }
         let [mut terminate, mut interrupt, mut hangup] = signals;
         loop {
             tokio::select! {
@@ -102,6 +106,18 @@ fn run(place: &Place) -> Result<(), String> {
     agent.close_table();
     tracing::info!("ends");
     Ok(())
+}
+
+/// Begins the work that an earlier agent was told to do.
+async fn revive(agent: Rc<Agent>) {
+    let told = match launch::read::<Revival>(&agent.dir.revival()) {
+        Ok(revival) => agent.configure(revival.configure).await.map_err(|refusal| refusal.message),
+        Err(e) => Err(format!("revival: {e}")),
+    };
+    if let Err(why) = told {
+        tracing::error!("cannot go on without a master: {why}");
+        agent.quit();
+    }
 }
 
 /// Closes the pipe to the bridge that started us.

@@ -13,7 +13,7 @@ use vo_net::tls::{self, SiteAuthority};
 use vo_wire::link::{AgentRefused, Configure};
 
 use crate::connect::explain;
-use crate::launch::AgentAddress;
+use crate::launch::{AgentAddress, Revival};
 
 use super::agent::{Agent, Life, Missed};
 use super::command::{Environment, run_argv};
@@ -112,6 +112,10 @@ impl Agent {
         *self.setup.borrow_mut() = Some(Rc::clone(&setup));
         if self.life.get().is_none() {
             self.begin(&setup).await?;
+        }
+        let revival = Revival { configure: setup.configure.clone(), program: self.program.clone() };
+        if let Err(e) = write_file(&self.dir.revival(), &revival) {
+            tracing::warn!("without a master this agent can't be started again: {}", explain(&e));
         }
         self.heard.set(Instant::now());
         self.missed.set(Missed::None);

@@ -1,7 +1,6 @@
 //! What runs at a site: the event agent on its gateway ([`event`]), the starters on its nodes ([`starter`]), the master's way to the
 //! agent ([`connect`]), what brings an agent back without a master ([`revive`]), and a batch system for a machine that has none
-//! ([`fork`]). One small binary, uploaded once. Must not know the
-//! master's store.
+//! ([`fork`]). One small binary, uploaded once. Must not know the master's store.
 
 pub mod connect;
 pub mod event;

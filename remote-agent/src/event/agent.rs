@@ -321,10 +321,19 @@ impl Agent {
             if self.missed.get() == Missed::Withdrawn
                 && !self.machine.borrow().as_ref().is_some_and(live)
                 && !self.is_closing()
+                && self.nothing_waits()
             {
                 tracing::warn!("nothing runs here any more, and no master came: the session ends here");
                 tokio::task::spawn_local(Rc::clone(&self).shut_down(Shutdown { patience_ms: ms(COMMAND * 10) }));
             }
+        }
+    }
+
+    /// Has the master every result that was put aside here? What can't be told is no.
+    fn nothing_waits(&self) -> bool {
+        match fs::read_dir(self.dir.spool()) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
         }
     }
 

@@ -75,12 +75,19 @@ fn request() -> Attach {
     }
 }
 
-/// The keys that detach: what this terminal's environment says, else the session's configuration.
-pub(crate) fn detach_keys(session: &Session) -> Result<Vec<u8>> {
+/// The keys that detach, if this terminal's environment says.
+pub(crate) fn own_keys() -> Result<Option<Vec<u8>>> {
     const VARIABLE: &str = "VO_DETACH_KEYS";
-    if let Ok(text) = env::var(VARIABLE) {
-        return parse_detach_keys(&text)
-            .map_err(|expected| Error::usage(format!("{VARIABLE} is {text:?}; expected {expected}")));
+    let Some(text) = env::var_os(VARIABLE) else { return Ok(None) };
+    let text = text.to_string_lossy();
+    let wrong = |expected| Error::usage(format!("{VARIABLE} is {text:?}; expected {expected}"));
+    parse_detach_keys(&text).map(Some).map_err(wrong)
+}
+
+/// The keys that detach: this terminal's own, else those of the session's configuration.
+fn detach_keys(session: &Session) -> Result<Vec<u8>> {
+    if let Some(keys) = own_keys()? {
+        return Ok(keys);
     }
     let conf = SessionFile::read(&session.dir).ok().and_then(|file| file.read_conf().ok());
     Ok(conf.unwrap_or_default().session.detach_keys)

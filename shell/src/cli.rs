@@ -156,6 +156,8 @@ impl Cli {
 }
 
 fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
+    // Nothing is started for a terminal that can't be attached.
+    attach::own_keys()?;
     match session.settled()? {
         State::Running(master) => return Err(start::runs(session, &master)),
         State::Stale => return Err(start::stale(session)),

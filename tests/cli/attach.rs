@@ -262,8 +262,12 @@ fn detach_is_a_command_here_and_elsewhere() {
     terminal.send(b"\x14x");
     assert_left(&mut terminal, "Detached.");
     home.set("VO_DETACH_KEYS", "x");
-    let run = home.terminal(["-r"]).exit_code();
-    assert_eq!(run, 2);
+    for words in [&["-r"][..], &["-s", "new"]] {
+        let mut refused = home.terminal(words);
+        assert_eq!(refused.exit_code(), 2, "{}", refused.shown());
+        assert!(refused.shown().contains("ctrl-^ d"), "it says what is expected: {}", refused.shown());
+    }
+    assert!(listed(&home, "new").is_null(), "nothing was started");
     home.set("VO_DETACH_KEYS", "none");
     let mut terminal = home.terminal(["-r"]);
     terminal.wait_picture("cat's output", |p| p.text.ends_with("^Ty"));

@@ -12,13 +12,17 @@ const FAILURES_IN_A_ROW: u32 = 8;
 const FAST: Duration = Duration::from_secs(2);
 
 /// Jobs that failed fast by themselves are the node's fault only after so many of their program did better elsewhere.
-const BETTER_ELSEWHERE: u32 = 8;
+const BETTER_ELSEWHERE: u32 = 3;
 
 /// How long a node is excluded at first; twice as long each time that it is no better.
 const EXCLUSION: Duration = Duration::from_secs(15 * 60);
 
 /// The same for a node without any to compare it with, or the only one: it must be tried again soon.
 const REST: Duration = Duration::from_secs(60);
+
+/// How long a node is left alone whose jobs fail fast while those at other nodes run and none has ended yet: by then it shows whether
+/// they do better, and a node that eats a hundred jobs a second has not eaten the queue.
+const SUSPICION: Duration = Duration::from_secs(4);
 
 /// Exclusions double up to this many times: to 8 hours.
 const DOUBLINGS: u8 = 5;
@@ -213,7 +217,7 @@ impl Node {
         }
         let suspect = match verdict {
             Verdict::Good => false,
-            Verdict::FailedFast => tally.row >= FAILURES_IN_A_ROW && tally.row.is_power_of_two(),
+            Verdict::FailedFast => tally.row >= FAILURES_IN_A_ROW && (tally.row.is_power_of_two() || self.times > 0),
             Verdict::FailedBySite => self.failures >= FAILURES_IN_A_ROW,
         };
         if self.tallies.len() > PROGRAMS {
@@ -241,22 +245,44 @@ impl Pool {
         }
         let host = host.clone();
         let (good, bad) = self.nodes.elsewhere(program, site, &host);
-        let good = good.saturating_add(self.working_elsewhere(now, program, site, &host));
+        let unknown = good == 0 && bad == 0;
+        let good = good.saturating_add(self.working_elsewhere(now, program, site, &host, FAST));
         let better = good > 0 && good / 3 >= bad;
-        let (blamed, what) = match (verdict, &result.outcome) {
-            (Verdict::FailedBySite, Outcome::SiteFailed(why)) => (better, format!("failed there, the last: {why}")),
-            _ if good < BETTER_ELSEWHERE || !better => return,
-            _ => (true, format!("failed there within {} s, and {good} did better elsewhere", FAST.as_secs())),
-        };
         let others = self
             .starters
             .values()
             .any(|s| s.connected && !s.excluded && (s.offer.site, &s.offer.host) != (site, &host));
+        let mut suspicion = false;
+        let (blamed, what) = match (verdict, &result.outcome) {
+            (Verdict::FailedBySite, Outcome::SiteFailed(why)) => (better, format!("failed there, the last: {why}")),
+            _ if good >= BETTER_ELSEWHERE && better => {
+                (true, format!("failed there within {} s, and {good} did better elsewhere", FAST.as_secs()))
+            }
+            _ => {
+                let first = self.nodes.find(site, &host).is_some_and(|node| node.times == 0);
+                let run = self.working_elsewhere(now, program, site, &host, Duration::ZERO) > 0;
+                if !(unknown && run && first) {
+                    if let Some(node) = self.nodes.node(site, &host) {
+                        node.times = 0;
+                    }
+                    return;
+                }
+                suspicion = true;
+                (false, format!("failed there within {} s; how others do will show", FAST.as_secs()))
+            }
+        };
         let ends = blamed && others;
         let Some(node) = self.nodes.find(site, &host) else { return };
         let row = node.failures.max(node.tallies.get(&program).map_or(0, |tally| tally.row));
         let times = node.times.saturating_add(1);
-        let span = (if ends { EXCLUSION } else { REST }) * (1 << (times - 1).min(DOUBLINGS));
+        let span = if suspicion {
+            SUSPICION
+        } else if ends {
+            EXCLUSION
+        } else {
+            REST
+        };
+        let span = span * (1 << (times - 1).min(DOUBLINGS));
         let why = format!("{row} jobs in a row {what}");
         self.write(Record::NodeExcluded {
             site,
@@ -275,14 +301,14 @@ impl Pool {
         }
     }
 
-    /// Attempts of a program that run at other nodes for longer than those that fail fast; as many as matter.
-    fn working_elsewhere(&self, now: Time, program: u64, site: SiteId, host: &str) -> u32 {
+    /// Attempts of a program that run at other nodes for some time; as many as matter.
+    fn working_elsewhere(&self, now: Time, program: u64, site: SiteId, host: &str, longer: Duration) -> u32 {
         let others =
             self.starters.values().filter(|s| !s.excluded && (s.offer.site, s.offer.host.as_str()) != (site, host));
         let running = others.flat_map(|s| s.held.iter()).filter(|(_, held)| held.phase == Phase::Running);
         let working = running.filter(|(id, _)| {
             self.group(id.job).is_some_and(|group| group.program == program)
-                && self.job(id.job).is_some_and(|job| job.at + FAST <= now)
+                && self.job(id.job).is_some_and(|job| job.at + longer <= now)
         });
         working.take(BETTER_ELSEWHERE as usize).count() as u32
     }

@@ -45,7 +45,7 @@ fn with_output(mut result: AttemptResult) -> AttemptResult {
 }
 
 /// A pool whose records are always durable.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Bench {
     pool: Pool,
     log: Vec<Record>,
@@ -632,6 +632,34 @@ fn jobs_that_run_elsewhere_speak_for_the_other_nodes() {
     bench.now = bench.now + Duration::from_secs(3);
     for n in 1..=8 {
         assert_eq!(bench.end_next(1, Outcome::Exited(1), 100).contains("drain"), n == 8);
+    }
+}
+
+#[test]
+fn a_suspect_node_waits_until_others_show_how_they_do() {
+    let mut bench = Bench::with_jobs(vec![group(400, program(1))]);
+    nodes(&mut bench, 1..=4);
+    for key in 2..=4 {
+        let id = *bench.pool.starters[&StarterKey(key)].held.keys().next().unwrap();
+        bench.tell(Event::AttemptsStarted { key: StarterKey(key), ids: vec![id] });
+    }
+    let fails = |bench: &mut Bench| bench.end_next(1, Outcome::Exited(1), 5);
+    for n in 1..=8 {
+        assert_eq!(fails(&mut bench).contains("run"), n < 8);
+    }
+    assert_eq!(bench.excluded(), "node1 for 4s: 8 jobs in a row failed there within 2 s; how others do will show");
+    bench.now = bench.pool.deadline().unwrap();
+    let mut other = bench.clone();
+    // The others still run: it is the node.
+    bench.tell(Event::TimePassed);
+    assert!(fails(&mut bench).contains("1: drain"));
+    // The others failed as well: it is not.
+    for key in 2..=4 {
+        other.end_next(key, Outcome::Exited(1), 1500);
+    }
+    other.tell(Event::TimePassed);
+    for _ in 0..100 {
+        assert!(fails(&mut other).contains("1: run"));
     }
 }
 

@@ -5,6 +5,7 @@ mod endure;
 mod faults;
 mod network;
 mod readme;
+mod security;
 mod shared;
 mod spine;
 mod ssh;

@@ -305,7 +305,10 @@ impl Pool {
     fn working_elsewhere(&self, now: Time, program: u64, site: SiteId, host: &str, longer: Duration) -> u32 {
         let others =
             self.starters.values().filter(|s| !s.excluded && (s.offer.site, s.offer.host.as_str()) != (site, host));
-        let running = others.flat_map(|s| s.held.iter()).filter(|(_, held)| held.phase == Phase::Running);
+        let running = others.flat_map(|s| s.held.iter()).filter(|(_, held)| {
+            // What was given there may run already, and be told later than a node takes to eat a queue.
+            held.phase == Phase::Running || (held.phase == Phase::Queued && longer.is_zero())
+        });
         let working = running.filter(|(id, _)| {
             self.group(id.job).is_some_and(|group| group.program == program)
                 && self.job(id.job).is_some_and(|job| job.at + longer <= now)

@@ -58,20 +58,21 @@ pub(super) enum Ran {
 /// the low ones.
 const REPORT: i32 = 9;
 
-/// What every shell but fish reads last before its first line. A limit of idle time is for prompts of the shell's own.
+/// What every shell but fish reads last before its first line. A limit of idle time is for prompts of the shell's own, and
+/// what it has to say of jobs waits for a line: the prompt is not its own.
 const RC: &str = r#"
 . "$VO_PRELUDE"; unset VO_PRELUDE
 PS1= PS2= PS4='+ '; unset TMOUT 2>/dev/null
 vo__report() { set -- "$?"; printf '%s\0%s\0' "$1" "$PWD" >&9; return "$1"; }
 "#;
 const BASH: &str = r#"if [ -r ~/.bashrc ]; then . ~/.bashrc; fi
-unset HISTFILE PROMPT_COMMAND PS0; trap - DEBUG; set +o history +o vi +o emacs -o monitor
+unset HISTFILE PROMPT_COMMAND PS0; trap - DEBUG; set +o history +o vi +o emacs +o notify -o monitor
 "#;
 const ZSH: &str = r#"if [ -n "$VO_ZDOTDIR" ]; then ZDOTDIR=$VO_ZDOTDIR; else unset ZDOTDIR; fi; unset VO_ZDOTDIR
 if [ -r "${ZDOTDIR:-$HOME}/.zshenv" ]; then . "${ZDOTDIR:-$HOME}/.zshenv"; fi
 if [ -r "${ZDOTDIR:-$HOME}/.zshrc" ]; then . "${ZDOTDIR:-$HOME}/.zshrc"; fi
 unset HISTFILE RPS1; precmd_functions=() preexec_functions=(); unfunction precmd preexec 2>/dev/null
-setopt monitor no_prompt_sp no_prompt_cr interactive_comments
+setopt monitor no_notify no_prompt_sp no_prompt_cr interactive_comments
 "#;
 const POSIX: &str = r#"if [ -n "$VO_ENV" ] && [ -r "$VO_ENV" ]; then . "$VO_ENV"; fi
 unset ENV VO_ENV; set -m

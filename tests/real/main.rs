@@ -9,6 +9,7 @@ mod security;
 mod shared;
 mod spine;
 mod ssh;
+mod why;
 
 use vo_tests::testbed::Site;
 use vo_tests::{Home, Terminal};

@@ -282,7 +282,13 @@ impl Agent {
             Topic::Limited => None,
             Topic::Barren => Some("can the nodes reach this gateway, and see its home directory?"),
         };
-        SiteNote { resolved: note.resolved, message, hint: hint.or(own.map(str::to_owned)), blocks: note.blocks() }
+        SiteNote {
+            resolved: note.resolved,
+            message,
+            hint: hint.or(own.map(str::to_owned)),
+            blocks: note.blocks(),
+            passing: false,
+        }
     }
 }
 

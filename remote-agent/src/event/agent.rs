@@ -106,6 +106,8 @@ pub(super) struct Agent {
     pub(super) called: Notify,
     pub(super) status_answered: Cell<Option<Instant>>,
     pub(super) disk_full: Cell<bool>,
+    /// What was cut from the table's torn end: to be told once.
+    pub(super) cut: RefCell<Option<String>>,
     pub(super) closing: Cell<bool>,
     pub(super) wake: Notify,
     pub(super) closed: Notify,
@@ -167,6 +169,7 @@ impl Agent {
             called: Notify::new(),
             status_answered: Cell::default(),
             disk_full: Cell::default(),
+            cut: RefCell::default(),
             closing: Cell::default(),
             wake: Notify::new(),
             closed: Notify::new(),
@@ -299,9 +302,16 @@ impl Agent {
 
     pub(super) fn note(&self, message: &str, hint: Option<&str>, resolved: bool, blocks: bool) {
         if let Some(master) = &*self.master.borrow() {
-            master
-                .out
-                .say(0, &SiteNote { resolved, message: message.to_owned(), hint: hint.map(str::to_owned), blocks });
+            master.out.say(
+                0,
+                &SiteNote {
+                    resolved,
+                    message: message.to_owned(),
+                    hint: hint.map(str::to_owned),
+                    blocks,
+                    passing: false,
+                },
+            );
         }
     }
 
@@ -411,6 +421,10 @@ impl Agent {
         }
         out.say(0, &self.stats());
         Spools::present(self, None);
+        if let Some(message) = self.cut.take() {
+            let hint = "a commit was not finished when the last agent died; its proxies are found again".to_owned();
+            out.say(0, &SiteNote { resolved: false, message, hint: Some(hint), blocks: false, passing: true });
+        }
     }
 
     /// Tells the starters, and the machine, whether the master's stream is open.

@@ -174,9 +174,15 @@ impl Agent {
             .await
             .map_err(Refusal::new)?
             .map_err(|e| {
-                let source = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<io::Error>());
-                Refusal::new(source.map_or_else(|| e.to_string(), |source| format!("{e}: {}", explain(source))))
+                let source = std::error::Error::source(&e).map(|source| match source.downcast_ref::<io::Error>() {
+                    Some(source) => explain(source),
+                    None => source.to_string(),
+                });
+                let message = source.map_or_else(|| e.to_string(), |source| format!("{e}: {source}"));
+                let hint = e.hint().map(|hint| format!("{hint}; its proxies are in the batch system still"));
+                Refusal { message, hint }
             })?;
+        *self.cut.borrow_mut() = found.cut;
         let base = found.base.unwrap_or_default();
         // A table that is begun anew must not take the batch jobs of a lost one for its own.
         let prefix = format!("{}{:06x}-", setup.prefix, base & 0xff_ffff);

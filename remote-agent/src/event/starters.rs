@@ -261,6 +261,7 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
                     }
                 }
                 Ok(None) => break "it closed its connection".to_owned(),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break "its connection broke off".to_owned(),
                 Err(e) => break format!("its connection broke: {e}"),
             },
             () = close.notified() => break "its connection was given up".to_owned(),

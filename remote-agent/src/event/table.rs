@@ -68,6 +68,8 @@ pub(super) struct Table {
 pub(super) struct Found {
     pub(super) base: Option<u64>,
     pub(super) records: Vec<Record>,
+    /// What was cut from its torn end, if anything.
+    pub(super) cut: Option<String>,
 }
 
 fn encode(entry: &Entry) -> Vec<u8> {
@@ -183,6 +185,7 @@ fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
     )?;
     if let Some(cut) = opened.cut {
         tracing::warn!("{cut}");
+        found.cut = Some(cut.to_string());
     }
     let mut log = opened.log;
     if found.base.is_none() {

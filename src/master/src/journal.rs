@@ -71,6 +71,16 @@ pub(crate) struct Opened {
     pub(crate) unlogged: Vec<Action>,
 }
 
+impl JournalError {
+    /// What a person may do.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            JournalError::Open { source, .. } => source.hint(),
+            JournalError::Thread(_) => None,
+        }
+    }
+}
+
 impl Journal {
     /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. Entries of the job event logs that follow from
     /// records behind number `logged` are collected.

@@ -379,10 +379,17 @@ impl Master {
         let told = inputs.clone();
         // The thread may wait: the queue is ours alone to drain.
         let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
-        let opened = Journal::open(&dir.join("store"), eventlog::marked(dir), tell).map_err(|e| chain(&e))?;
+        // Whoever started us takes the second line for the hint.
+        let opened = Journal::open(&dir.join("store"), eventlog::marked(dir), tell).map_err(|e| match e.hint() {
+            Some(hint) => format!("{}\n{hint}", chain(&e)),
+            None => chain(&e),
+        })?;
         let journal::Opened { journal, mut pool, cut, unlogged } = opened;
+        let mut events = VecDeque::new();
         if let Some(cut) = cut {
             tracing::warn!(cut, "the store's end was torn; what was never acknowledged is gone");
+            let hint = "a commit was not finished when the last master died; nothing that was acknowledged is lost";
+            events.push_back(SiteEvent::Note { site: "job store".into(), message: cut, hint: Some(hint.into()) });
         }
         let ca = Self::authority(dir, &session.id)?;
         let epoch = Self::next_epoch(dir)?;
@@ -445,7 +452,7 @@ impl Master {
             answers: VecDeque::new(),
             questions: BTreeMap::new(),
             last_question: 0,
-            events: VecDeque::new(),
+            events,
             terminal: None,
             shell_ended,
             files: Arc::new(Files::default()),

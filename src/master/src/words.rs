@@ -127,8 +127,13 @@ mod tests {
         assert_eq!(plain(&"x".repeat(1 << 20)).len(), MOST);
         assert_eq!(plain("invalid partition \"debgu\" – naïve ☃"), "invalid partition \"debgu\" – naïve ☃");
 
-        let note =
-            link::SiteNote { resolved: false, message: hostile.into(), hint: Some(hostile.into()), blocks: false };
+        let note = link::SiteNote {
+            resolved: false,
+            message: hostile.into(),
+            hint: Some(hostile.into()),
+            blocks: false,
+            passing: false,
+        };
         let heard: link::SiteNote = heard(&Frame::new(0, &note)).unwrap();
         assert_eq!((heard.message.as_str(), heard.hint.as_deref()), (said.as_str(), Some(said.as_str())));
         let left = link::ShutdownDone { left: vec![hostile.into(); 5000] };

@@ -76,6 +76,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What a person may do about a store that can't be opened.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let nothing = "nothing was changed";
+        match self {
+            Self::Damaged { file, .. } => {
+                Some(format!("{nothing}; bring {} back from a copy: what is damaged is not guessed at", file.display()))
+            }
+            Self::Missing { file } => Some(format!("{nothing}; bring {} back from a copy", file.display())),
+            Self::Replay { .. } | Self::Version { .. } => {
+                Some(format!("{nothing}; it may be the work of a newer version: use that one"))
+            }
+            Self::Io { file, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some(format!("{nothing}; it must be readable and writable for you: see `ls -ld {}`", file.display()))
+            }
+            Self::Busy { .. } => Some("end that process, or use another directory".into()),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anyone's repair: the disk or quota is full, or another
     /// process has the store. After a failed commit or snapshot with a transient error the log stays good.
     #[must_use]

@@ -255,6 +255,10 @@ pub struct SiteNote {
     /// Does it keep new proxies from being submitted until the user acts?
     #[n(3)]
     pub blocks: bool,
+    /// Is it worth a line, and nothing is wrong now?
+    #[n(4)]
+    #[cbor(default)]
+    pub passing: bool,
 }
 
 /// A starter is connected.

@@ -595,7 +595,7 @@ fn messages() -> Vec<Vec<u8>> {
         framed(&link::StarterUp { key: StarterKey(5), facts: facts() }),
         framed(&link::NeedBlob { hash: [7; 32] }),
         framed(&link::BlobChunk { hash: [7; 32], offset: 0, size: 3, data: b"abc".to_vec() }),
-        framed(&link::SiteNote { resolved: false, message: "m".to_owned(), hint: None, blocks: true }),
+        framed(&link::SiteNote { resolved: false, message: "m".to_owned(), hint: None, blocks: true, passing: false }),
         framed(&link::ShutdownDone { left: vec!["x".to_owned()] }),
         framed(&work::Inventory { number: 1, ..Default::default() }),
         framed(&work::DefineProgram { program: 1, body: Default::default() }),

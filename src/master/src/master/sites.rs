@@ -576,14 +576,16 @@ impl Master {
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
-        let link::SiteNote { resolved, message, hint, .. } = note;
+        let link::SiteNote { resolved, message, hint, passing, .. } = note;
         tracing::info!(site = site.conf.name, resolved, message, "note");
         site.history.note(now, "agent", format!("{}{message}", if resolved { "no longer: " } else { "" }));
         if resolved {
             site.problem = None;
             return;
         }
-        site.problem = Some((message.clone(), hint.clone()));
+        if !passing {
+            site.problem = Some((message.clone(), hint.clone()));
+        }
         let event = SiteEvent::Note { site: site.conf.name.clone(), message, hint };
         self.announce(event);
     }

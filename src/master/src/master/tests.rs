@@ -226,7 +226,13 @@ fn what_a_site_claims_is_bounded_and_plain() {
         let greedy = vo_wire::node::StarterFacts { cpus: u32::MAX, time_left_ms: Some(u64::MAX), ..facts(hostile) };
         bench.hear(0, 0, &link::StarterUp { key: StarterKey(key), facts: greedy });
     }
-    let note = link::SiteNote { resolved: false, message: hostile.into(), hint: Some(hostile.into()), blocks: false };
+    let note = link::SiteNote {
+        resolved: false,
+        message: hostile.into(),
+        hint: Some(hostile.into()),
+        blocks: false,
+        passing: false,
+    };
     bench.hear(0, 0, &note);
     let sites = bench.master.site_rows();
     assert_eq!(sites[0].cpus, 3 * MOST_CPUS);

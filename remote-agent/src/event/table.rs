@@ -10,10 +10,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use minicbor::{Decode, Encode};
 use tokio::sync::mpsc as notices;
 use vo_core::ids::ProxyId;
-use vo_core::proxy::Record;
+use vo_core::proxy::{Entry, Record};
 use vo_store::{Log, Options, RealDisk, Replay, StoreError};
 
 /// Then the log is replaced by a snapshot: some thousand proxies' lives.
@@ -28,17 +27,6 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// Wait before the next try on a full disk.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// A line of the table.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) enum Entry {
-    /// Milliseconds between 1970 and the zero of all times in the table.
-    #[n(0)]
-    Base(#[n(0)] u64),
-    /// A step of a proxy.
-    #[n(1)]
-    Proxy(#[n(0)] Record),
-}
 
 /// What the thread has to say.
 #[derive(Debug)]
@@ -102,27 +90,17 @@ pub(super) fn highest(dir: &Path) -> io::Result<u64> {
 
 /// Copies the table of the epoch before `epoch`, if there is one.
 fn inherit(dir: &Path, epoch: u64) -> io::Result<()> {
-    let before = epochs(dir)?.into_iter().filter(|(of, name)| *of < epoch && !name.to_string_lossy().contains('.'));
-    let Some((_, before)) = before.max() else {
-        return Ok(());
-    };
     let (own, aside) = (dir.join(epoch.to_string()), dir.join(format!("{epoch}.new")));
     for old in [&own, &aside] {
         super::files::remove_tree(old)?;
     }
-    fs::create_dir(&aside)?;
-    let names = || fs::read_dir(dir.join(&before))?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    let found = names()?;
-    for name in &found {
-        let bytes = fs::read(dir.join(&before).join(name))?;
-        let file = fs::File::create_new(aside.join(name))?;
-        io::Write::write_all(&mut &file, &bytes)?;
-        file.sync_all()?;
-    }
-    if names()? != found {
-        return Err(io::Error::new(io::ErrorKind::Interrupted, "it was replaced by a newer one meanwhile"));
-    }
-    fs::File::open(&aside)?.sync_all()?;
+    // Made first: a file server's client that remembers what the directory held before can't do so after its own change.
+    fs::create_dir_all(&aside)?;
+    let before = epochs(dir)?.into_iter().filter(|(of, name)| *of < epoch && !name.to_string_lossy().contains('.'));
+    let Some((_, before)) = before.max() else {
+        return fs::remove_dir(&aside);
+    };
+    vo_store::copy(&mut RealDisk::of_another(&dir.join(before)), &mut RealDisk::of_another(&aside))?;
     fs::rename(&aside, &own)?;
     fs::File::open(dir)?.sync_all()
 }

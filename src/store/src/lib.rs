@@ -72,6 +72,7 @@
 //! middle. A good record behind a bad one therefore proves nothing, but a later group does: it was written only after
 //! the sync of all before it had succeeded, so what is bad before it was once good.
 
+mod copy;
 mod disk;
 mod error;
 mod format;
@@ -80,6 +81,7 @@ mod log;
 pub mod memdisk;
 mod past;
 
+pub use copy::copy;
 pub use disk::{Disk, RealDisk, write_atomic};
 pub use error::StoreError;
 pub use format::MAX_RECORD;

@@ -35,7 +35,7 @@ use crate::time::Time;
 
 use due::Wake;
 pub use event::{Action, Event, Link, Note, Row, RowStatus, SubmitAnswer, Topic, View};
-pub use record::{Record, State};
+pub use record::{Entry, Record, State};
 pub use why::Step;
 
 /// After so many proxies in succession that ended without a call from a starter, submissions are spaced out.

@@ -77,6 +77,17 @@ pub enum Record {
     Forgotten(#[n(0)] ProxyId),
 }
 
+/// A line of the table in which an agent keeps its records.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Entry {
+    /// Milliseconds between 1970 and the zero of all times in the table.
+    #[n(0)]
+    Base(#[n(0)] u64),
+    /// A step of a proxy.
+    #[n(1)]
+    Proxy(#[n(0)] Record),
+}
+
 impl Proxies {
     /// Folds a record of an earlier life, in order; [`Event::Recovered`] follows the last one.
     pub fn apply(&mut self, record: &Record) {

@@ -29,7 +29,8 @@ pub(super) fn make_tags(dir: &SiteDir, proxy: ProxyId, nodes: u32) -> io::Result
     for node in 0..nodes {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.tag(proxy, node))?;
     }
-    Ok(())
+    // Tags that a crash of the file server took along would tell of a proxy that has ended.
+    File::open(dir.0.join("tags"))?.sync_all()
 }
 
 pub(super) type Tags = (BTreeSet<(ProxyId, u32)>, BTreeMap<ProxyId, String>);

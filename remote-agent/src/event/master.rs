@@ -142,9 +142,12 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream, place: OwnedSemaphorePe
     drop(out);
     agent.master_link(true);
 
+    let current = || agent.master.borrow().as_ref().is_some_and(|master| master.serial == serial);
     let result = loop {
         tokio::select! {
             frame = frames.next() => match frame {
+                // What an older stream still brings is not what is wanted now.
+                Ok(Some(_)) if !current() => {}
                 Ok(Some(frame)) => {
                     agent.heard.set(Instant::now());
                     if let Err(e) = take(agent, frame).await {
@@ -163,8 +166,7 @@ async fn converse(agent: &Rc<Agent>, stream: UnixStream, place: OwnedSemaphorePe
     };
     // A bridge that takes nothing must not keep the stream by that.
     writer.abort();
-    let current = agent.master.borrow().as_ref().is_some_and(|master| master.serial == serial);
-    if current {
+    if current() {
         agent.master.take();
         tracing::info!("the master is gone");
         agent.master_link(false);

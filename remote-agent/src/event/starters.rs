@@ -247,12 +247,15 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
     let mut asked = false;
     let going = tokio::time::sleep(GOING);
     tokio::pin!(going);
+    let current = || agent.starters.borrow().get(&key).is_some_and(|line| line.serial == serial);
     let why = loop {
         let lease = agent.lease_time();
         let patience = if asked { lease } else { lease / 2 };
         let welcomed = agent.starters.borrow().get(&key).is_some_and(|line| line.welcomed);
         tokio::select! {
             frame = frames.next() => match frame {
+                // It has called again: what it said before is over.
+                Ok(Some(_)) if !current() => break String::new(),
                 Ok(Some(frame)) => {
                     heard = Instant::now();
                     asked = false;
@@ -282,8 +285,7 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
     };
     // A peer that takes nothing must not keep the connection by that.
     writer.abort();
-    let current = agent.starters.borrow().get(&key).is_some_and(|line| line.serial == serial);
-    if current {
+    if current() {
         agent.starters.borrow_mut().remove(&key);
         agent.blobs.starter_gone(key);
         let (left, heard) = (conversation.left, agent.at(heard));

@@ -272,6 +272,10 @@ impl Proxies {
             if proxy.queued >= self.tags_read {
                 continue;
             }
+            // An earlier submission that ran after all leaves the same files: they don't tell which of the two has ended.
+            if proxy.attempt > 1 {
+                continue;
+            }
             if let Some(code) = exits.get(&id) {
                 self.end(now, id, format!("its script ended with exit code {code}"));
                 continue;

@@ -35,6 +35,7 @@ impl Pool {
         starter.known = true;
         starter.closing = false;
         starter.recalled = None;
+        starter.recalls = 0;
         starter.defined.clear();
         let told: BTreeSet<&AttemptId> = queued.iter().chain(running).chain(finished).collect();
         let lost: Vec<AttemptId> = starter.held.keys().filter(|id| !told.contains(id)).copied().collect();
@@ -113,7 +114,10 @@ impl Pool {
             if !starter.known {
                 why = Return::Unsent;
             }
-            if starter.recalled.take().is_none() && live {
+            starter.recalled = None;
+            if starter.recalls > 0 {
+                starter.recalls -= 1;
+            } else if live {
                 starter.closing = true;
                 starter.since = now;
                 why = Return::Closing;

@@ -206,6 +206,8 @@ impl Pool {
         }
         for (key, count) in recalls {
             if let Some(victim) = self.starters.get_mut(&key) {
+                let lost = victim.recalled.is_some_and(|at| at + RECALL_LOST <= now);
+                victim.recalls = if lost { 1 } else { victim.recalls + 1 };
                 victim.recalled = Some(now);
                 let inventory = victim.inventory;
                 self.act(Action::Recall { key, inventory, count });

@@ -55,6 +55,9 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// A recall that brought nothing may be repeated after this: the backlog was gone when it arrived.
 const RECALL_AGAIN: Duration = Duration::from_secs(2);
 
+/// An answer to recalls that takes longer won't come: nothing was left to give back.
+const RECALL_LOST: Duration = Duration::from_secs(60);
+
 /// Tries of one assignment message; bounds its size.
 const ASSIGN_BATCH: usize = 512;
 
@@ -228,6 +231,8 @@ struct Starter {
     mean_ms: Option<u64>,
     completed: u64,
     recalled: Option<Time>,
+    /// Recalls that may still bring something: over a slow link the next one goes before the last one is answered.
+    recalls: u32,
     /// Its node gets no work; see [`nodes`].
     excluded: bool,
 }
@@ -253,6 +258,7 @@ impl Starter {
             mean_ms: None,
             completed: 0,
             recalled: None,
+            recalls: 0,
             excluded: false,
         }
     }

@@ -736,6 +736,21 @@ fn a_recall_that_found_nothing_is_repeated() {
 }
 
 #[test]
+fn over_a_slow_link_a_starter_may_answer_two_recalls() {
+    let mut bench = Bench::with_jobs(vec![group(6, program(1))]);
+    bench.join(3);
+    assert_eq!(told(&bench.join_as(StarterKey(8), offer(1))), "7: give back 1");
+    bench.now = bench.now + RECALL_AGAIN;
+    assert_eq!(told(&bench.inventory(StarterKey(8), &[], &[], &[])), "7: give back 1");
+    let back = |proc| Event::AttemptsReturned { key: KEY, ids: vec![attempt(proc, 1)] };
+    assert_eq!(told(&bench.tell(back(5))), "8: run 1.5#2");
+    bench.tell(back(4));
+    // It is not taken for one that is about to end.
+    bench.pool.submit(bench.now, "more".into(), vec![group(9, program(1))]);
+    assert!(told(&bench.drain()).contains("7: run 2."), "it gets work");
+}
+
+#[test]
 fn a_starter_that_gives_back_unasked_is_left_alone() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
     bench.join(1);

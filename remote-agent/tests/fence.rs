@@ -6,6 +6,7 @@ mod agent_harness;
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -28,7 +29,9 @@ fn ip(words: &str) -> Result<(), String> {
 impl Nodes {
     /// None, and a line for `tests/run`, where this can't be had.
     fn new(test: &str) -> Option<Nodes> {
-        let nodes = Nodes(["a", "b"].map(|node| format!("vo{}{node}", std::process::id())));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let nodes = Nodes(["a", "b"].map(|node| format!("vo{}{node}{number}", std::process::id())));
         let [a, b] = &nodes.0;
         let make = || {
             ip(&format!("netns add {a}"))?;
@@ -85,7 +88,7 @@ impl Drop for Nodes {
 
 fn hasty(authority: &str) -> Configure {
     let mut configure = configure(authority);
-    configure.limits.lease_ms = 15_000;
+    configure.limits.lease_ms = 30_000;
     configure.limits.status_ms = 500;
     configure.limits.queued_base = 4;
     configure

@@ -699,7 +699,7 @@ async fn results_that_nobody_takes_are_put_aside() {
     let hash: String = big.hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = agent.site().spool().join(key.to_string()).join("outputs").join(hash);
     assert_eq!(sha256(&fs::read(path).unwrap()), big.hash);
-    assert_eq!(cut_off.outcome, Outcome::Evicted("no word of the site's agent for 3s".into()));
+    assert_eq!(cut_off.outcome, Outcome::Evicted("no answer of the site's agent for 3s".into()));
     assert_eq!(cut_off.outputs[0].inline.as_deref(), Some(&b"ok\n"[..]));
 }
 

@@ -205,7 +205,11 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             word = link.next() => match word {
                 Word::Welcome(welcome) => {
                     driver.master = welcome.master;
-                    driver.happened.push(Event::AgentConnected { master: welcome.master });
+                    let asked = match &link {
+                        Link::Up(connection) => driver.at(connection.opened),
+                        Link::Calling(_) => driver.now(),
+                    };
+                    driver.happened.push(Event::AgentConnected { master: welcome.master, asked });
                 }
                 Word::Frame(frame) => {
                     if let Err(e) = driver.hear(frame, &mut link) {
@@ -286,7 +290,11 @@ impl Link {
 
 impl Driver {
     fn now(&self) -> Time {
-        Time(millis(self.began.elapsed()))
+        self.at(Instant::now())
+    }
+
+    fn at(&self, moment: Instant) -> Time {
+        Time(millis(moment.saturating_duration_since(self.began)))
     }
 
     /// Tells the machine what happened and does what it wants, until neither has more.
@@ -342,7 +350,6 @@ impl Driver {
 
     /// Takes in a frame, and those that came with it.
     fn hear(&mut self, frame: Frame, link: &mut Link) -> io::Result<()> {
-        self.happened.push(Event::AgentHeard);
         let mut next = Some(frame);
         while let Some(frame) = next {
             self.hear_one(&frame, link).map_err(io::Error::other)?;
@@ -386,6 +393,17 @@ impl Driver {
                 let Ping { nonce } = frame.read()?;
                 link.put(0, &Pong { nonce });
                 return Ok(());
+            }
+            Pong::KIND => {
+                let nonce = frame.read::<Pong>()?.nonce;
+                let asked = match link {
+                    Link::Up(connection) => connection.answered(nonce),
+                    Link::Calling(_) => None,
+                };
+                match asked {
+                    Some(asked) => Event::AgentHeard { asked: self.at(asked) },
+                    None => return Ok(()),
+                }
             }
             FetchOutput::KIND => {
                 self.send_output(&frame.read()?, link);

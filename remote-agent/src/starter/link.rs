@@ -34,6 +34,10 @@ const LOOK: Duration = Duration::from_secs(2);
 /// With more than this to write, nothing is read: a peer that asks without listening must not fill our memory.
 const OUT_MAX: usize = 8 << 20;
 
+/// An agent that talks and doesn't answer for so many silences is one that doesn't hear us. What we have to say may take a while to be
+/// written.
+const DEAF: u32 = 6;
+
 /// Whom to call, and as whom.
 pub(super) struct Caller {
     pub(super) key: StarterKey,
@@ -42,7 +46,7 @@ pub(super) struct Caller {
     pub(super) epoch: Cell<u64>,
     /// When the last connection was opened, and how long to wait after it if it breaks soon.
     pub(super) last: Cell<Option<(Instant, Duration)>>,
-    /// Silence after which the agent is asked for a sign of life; three of them are a broken connection.
+    /// How often the agent is asked for a sign of life; silence for three times this is a broken connection.
     pub(super) silence: Duration,
 }
 
@@ -109,6 +113,7 @@ impl Caller {
         place: &str,
         facts: StarterFacts,
     ) -> io::Result<Result<(Connection, Welcome), String>> {
+        let opened = Instant::now();
         let mut stream = TcpStream::connect(place).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&self.identity.knock()).await?;
@@ -126,14 +131,17 @@ impl Caller {
         if welcome.epoch < epoch {
             return Err(io::Error::other(format!("an old agent answered (epoch {}, now {epoch})", welcome.epoch)));
         }
-        let now = Instant::now();
         let connection = Connection {
             source,
             sink: Box::new(write),
             out: Vec::new(),
             unflushed: false,
-            heard: now,
-            asked: now,
+            opened,
+            heard: Instant::now(),
+            asked: opened,
+            question: opened,
+            nonce: 0,
+            open: false,
             silence: self.silence,
             address: address.to_owned(),
             epoch: welcome.epoch,
@@ -165,8 +173,15 @@ pub(super) struct Connection {
     sink: Box<dyn AsyncWrite + Unpin>,
     out: Vec<u8>,
     unflushed: bool,
+    /// When the agent was called.
+    pub(super) opened: Instant,
     heard: Instant,
+    /// When it was last asked for a sign of life.
     asked: Instant,
+    /// When the question of this number was first put, and whether it is still open.
+    question: Instant,
+    nonce: u64,
+    open: bool,
     silence: Duration,
     /// Where the agent in charge says where it is, and the epoch of this one.
     address: PathBuf,
@@ -185,7 +200,7 @@ impl Connection {
     /// The connection is of no more use.
     pub(super) async fn next(&mut self) -> io::Result<Frame> {
         loop {
-            let wake = self.heard.max(self.asked) + self.silence;
+            let wake = (self.asked + self.silence).min(self.heard + self.silence * 3);
             tokio::select! {
                 frame = self.source.next(), if self.out.len() < OUT_MAX => {
                     self.heard = Instant::now();
@@ -193,18 +208,31 @@ impl Connection {
                 }
                 done = push(&mut *self.sink, &self.out), if self.unflushed || !self.out.is_empty() => self.pushed(done?),
                 () = sleep_until(wake) => {
-                    if self.heard.elapsed() >= self.silence * 3 {
+                    let deaf = self.open && self.question.elapsed() >= self.silence * DEAF;
+                    if deaf || self.heard.elapsed() >= self.silence * 3 {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                     // One that hangs, or is cut off with its node, keeps its connections open; another may have taken over long ago.
-                    if launch::read::<AgentAddress>(&self.address).is_ok_and(|agent| agent.epoch > self.epoch) {
+                    let silent = self.heard.elapsed() >= self.silence;
+                    if silent && launch::read::<AgentAddress>(&self.address).is_ok_and(|agent| agent.epoch > self.epoch) {
                         return Err(io::Error::other("it is silent, and another agent is in charge"));
                     }
                     self.asked = Instant::now();
-                    self.put(0, &Ping { nonce: 0 });
+                    if !self.open {
+                        (self.question, self.open) = (self.asked, true);
+                        self.nonce += 1;
+                    }
+                    self.put(0, &Ping { nonce: self.nonce });
                 }
             }
         }
+    }
+
+    /// The agent answers; when it was asked, if that is the question.
+    pub(super) fn answered(&mut self, nonce: u64) -> Option<Instant> {
+        let answered = self.open && nonce == self.nonce;
+        self.open &= !answered;
+        answered.then_some(self.question)
     }
 
     /// A frame that came with the last one.

@@ -67,7 +67,7 @@ const SIGTERM: u8 = 15;
 pub struct Limits {
     /// Without work for this long.
     pub idle: Duration,
-    /// Without a word of the agent for this long.
+    /// Without an answer of the agent for this long.
     pub lease: Duration,
     /// No job starts when less than this is left of the walltime.
     pub drain: Duration,
@@ -111,9 +111,15 @@ pub enum Event<P, B> {
     AgentConnected {
         /// Is the way to the master open?
         master: bool,
+        /// When it was called.
+        asked: Time,
     },
-    /// The agent said something.
-    AgentHeard,
+    /// The agent answered.
+    AgentHeard {
+        /// When it was asked. Its words alone don't tell that it hears us, and the lease is about that: it counts us as ended so long
+        /// after it heard us last.
+        asked: Time,
+    },
     /// The connection to the agent ended.
     AgentLost,
     /// The way to the master opened or closed.
@@ -343,12 +349,12 @@ impl<P: Clone, B> Starter<P, B> {
             self.worked = now;
         }
         match event {
-            Event::AgentConnected { master } => {
-                self.heard = now;
+            Event::AgentConnected { master, asked } => {
+                self.heard = self.heard.max(asked);
                 self.link(false);
                 self.link(master);
             }
-            Event::AgentHeard => self.heard = now,
+            Event::AgentHeard { asked } => self.heard = self.heard.max(asked),
             Event::AgentLost => self.link(false),
             Event::MasterLinkChanged { up } => self.link(up),
             Event::ProgramDefined { program, demand, body } => self.define(program, demand, body),
@@ -669,7 +675,7 @@ impl<P: Clone, B> Starter<P, B> {
             return;
         }
         if now >= self.heard + self.limits.lease {
-            let why = format!("no word of the site's agent for {}", human(self.limits.lease));
+            let why = format!("no answer of the site's agent for {}", human(self.limits.lease));
             self.end(now, &why, Duration::ZERO, now + END_PATIENCE);
             if let Phase::Ending { hold, .. } = &mut self.phase {
                 let walltime = self.offer.ends.map(|ends| ends - WALLTIME_MARGIN);

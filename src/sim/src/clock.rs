@@ -84,4 +84,14 @@ impl Lane {
         self.0 = self.0.max(clock.now + span);
         self.0
     }
+
+    /// Has all arrived that was sent?
+    pub(crate) fn is_open(self, now: Time) -> bool {
+        self.0 <= now
+    }
+
+    /// Nothing more arrives for a while, and then all of it.
+    pub(crate) fn stall<T>(&mut self, clock: &mut Clock<T>, low: u64, high: u64) {
+        self.arrival(clock, low, high);
+    }
 }

@@ -1,6 +1,6 @@
 //! A master: the production pool on the production log, on a disk that loses what was not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vo_core::job::AttemptResult;
 use vo_core::pool::{Pool, Record, Snapshot};
@@ -24,12 +24,19 @@ pub(crate) struct Master {
     /// Outputs under way: whose, and over which stream.
     pub(crate) collecting: BTreeMap<u64, (StarterKey, AttemptResult, Option<u64>)>,
     pub(crate) collections: u64,
-    /// Proxies wanted at each site.
-    pub(crate) target: u32,
+    /// Are proxies wanted?
+    pub(crate) wanting: bool,
+    /// The workstation's clock is ahead by this: it may be set at any time, and is read when the master starts.
+    pub(crate) ahead: u64,
+    /// The highest epoch of an agent met, by site.
+    pub(crate) epochs: BTreeMap<usize, u64>,
+    /// Streams on which an agent said who it is, and those on which it told its proxies.
+    pub(crate) heard: BTreeSet<u64>,
+    pub(crate) reported: BTreeSet<u64>,
 }
 
 impl Master {
-    pub(crate) fn start(life: u64, disk: &MemDisk) -> Result<Master, StoreError> {
+    pub(crate) fn start(life: u64, ahead: u64, disk: &MemDisk) -> Result<Master, StoreError> {
         let mut pool = Pool::new();
         let opened = Log::open_on(disk.clone(), Options::default(), |replay| {
             match replay {
@@ -49,8 +56,17 @@ impl Master {
             removals: Vec::new(),
             collecting: BTreeMap::new(),
             collections: 0,
-            target: 0,
+            wanting: false,
+            ahead,
+            epochs: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            reported: BTreeSet::new(),
         })
+    }
+
+    /// The time as the master knows it.
+    pub(crate) fn time(&self, now: Time) -> Time {
+        Time(now.0 + self.ahead)
     }
 
     /// Records that survived so far.

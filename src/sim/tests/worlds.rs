@@ -2,33 +2,28 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that fails may panic")]
 
-use std::collections::BTreeMap;
+use vo_sim::Summary;
 
 /// Seeds that once failed, one a line.
 const SEEDS: &str = include_str!("../../../tests/seeds/sim");
 
-fn check(seeds: impl Iterator<Item = u64>) {
-    let (mut failed, mut faults, mut completed, mut starts) = (Vec::new(), BTreeMap::new(), 0, 0);
+fn check(seeds: impl Iterator<Item = u64>) -> Summary {
+    let (mut failed, mut all) = (Vec::new(), Summary::default());
     for seed in seeds {
         match vo_sim::run(seed, None) {
-            Ok(summary) => {
-                completed += summary.completed;
-                starts += summary.starts;
-                for (kind, count) in summary.faults {
-                    *faults.entry(kind).or_insert(0) += count;
-                }
-            }
+            Ok(summary) => all.add(&summary),
             Err(failure) => failed.push(failure.to_string()),
         }
     }
     assert!(failed.is_empty(), "{}\nreplay: cargo run --release -p vo-sim -- --seed N --log", failed.join("\n"));
-    assert!(completed > 0 && starts > completed, "{completed} jobs in {starts} starts: nothing was tried twice");
-    assert!(!faults.is_empty(), "no faults came");
+    assert!(all.completed > 0 && all.starts > all.completed, "{all:?}: nothing was tried twice");
+    all
 }
 
 #[test]
-fn two_hundred_worlds() {
-    check(0..200);
+fn three_hundred_worlds() {
+    let all = check(0..300);
+    assert!(all.faults.len() >= 18, "every kind of fault comes: {all:?}");
 }
 
 #[test]

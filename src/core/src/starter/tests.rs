@@ -29,7 +29,7 @@ fn limits() -> Limits {
 /// A connected starter of two CPUs and 1000 MB. Program N needs N CPUs; program 0 also 800 MB.
 fn machine(limits: Limits, ends: Option<Time>) -> Machine {
     let mut machine = Starter::new(Time(0), limits, Offer { cpus: 2, memory_mb: 1000, ends });
-    machine.handle(Time(0), Event::AgentConnected { master: true });
+    machine.handle(Time(0), Event::AgentConnected { master: true, asked: Time(0) });
     for cpus in 0..4 {
         let memory_mb = (cpus == 0).then_some(800);
         let demand = Demand { cpus, memory_mb };
@@ -180,10 +180,10 @@ fn results_wait_for_the_way_and_are_repeated() {
             (40, ended(1), &["start 3"]),
             (50, Event::MasterLinkChanged { up: true }, &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"]),
             (60, Event::AgentLost, &[]),
-            (70, Event::AgentConnected { master: false }, &[]),
+            (70, Event::AgentConnected { master: false, asked: Time(70) }, &[]),
             (80, Event::MasterLinkChanged { up: true }, &["inventory 4 | 2 3 | 1", "report | 1 Exited(0) |"]),
             (90, Event::Acknowledged(vec![id(1)]), &["forget 1"]),
-            (99, Event::AgentConnected { master: true }, &["inventory 4 | 2 3 |"]),
+            (99, Event::AgentConnected { master: true, asked: Time(99) }, &["inventory 4 | 2 3 |"]),
         ],
     );
 }
@@ -206,7 +206,7 @@ fn what_an_inventory_overtook_is_ignored() {
             (60, recall(2), &["report | | 5"]),
         ],
     );
-    starter.handle(Time(70), Event::AgentConnected { master: true });
+    starter.handle(Time(70), Event::AgentConnected { master: true, asked: Time(70) });
     let told = core::iter::from_fn(|| starter.poll_action()).find_map(|action| match action {
         Action::SendInventory { number, queued, .. } => Some((number, queued)),
         _ => None,
@@ -242,7 +242,7 @@ fn a_job_ended_by_sigterm_waits_for_the_starters_own() {
         vec![
             (10, assign(1, [1]), &["start 1"]),
             (100, signaled(), &[]),
-            (200, Event::AgentConnected { master: true }, &["inventory | 1 |"]),
+            (200, Event::AgentConnected { master: true, asked: Time(200) }, &["inventory | 1 |"]),
             (1099, Event::TimePassed, &[]),
             (1100, Event::TimePassed, &["report | 1 Signaled(15) |"]),
         ],
@@ -278,18 +278,20 @@ fn ends_by_itself() {
     );
     assert_eq!(starter.deadline(), None);
 
-    // The lease: counted from the agent's last word, connected or not.
+    // The lease: counted from the last question that the agent answered, connected or not, and whatever else it says.
     let lease = Limits { lease: SECOND * 20, ..limits() };
     check(
         &mut machine(lease, None),
         vec![
             (9_000, assign(1, [1]), &["start 1"]),
-            (15_000, Event::AgentHeard, &[]),
-            (16_000, Event::AgentLost, &[]),
+            (15_700, Event::AgentHeard { asked: Time(15_000) }, &[]),
+            (15_800, Event::AgentHeard { asked: Time(14_000) }, &[]),
+            (16_000, Event::MasterLinkChanged { up: false }, &[]),
+            (17_000, Event::AgentLost, &[]),
             (34_999, Event::TimePassed, &[]),
             (35_000, Event::TimePassed, &["kill 1"]),
             (35_500, ended(1), &["spool 1"]),
-            (36_000, spooled([1], false), &["leave: no word of the site's agent for 20s"]),
+            (36_000, spooled([1], false), &["leave: no answer of the site's agent for 20s"]),
         ],
     );
 
@@ -341,7 +343,7 @@ fn results_outlive_a_lost_agent() {
             (20_000, Event::TimePassed, &["spool 1 2"]),
         ]
     };
-    let why = "leave: no word of the site's agent for 20s";
+    let why = "leave: no answer of the site's agent for 20s";
     let mut starter = machine(lease, None);
     check(&mut starter, lost());
     check(&mut starter, vec![(21_000, spooled([1, 2], false), &[why])]);
@@ -356,7 +358,11 @@ fn results_outlive_a_lost_agent() {
             (80_999, Event::TimePassed, &[]),
             (81_000, Event::TimePassed, &["spool 1"]),
             (82_000, spooled([], false), &[]),
-            (90_000, Event::AgentConnected { master: true }, &["inventory | | 1", "report | 1 Exited(0) |"]),
+            (
+                90_000,
+                Event::AgentConnected { master: true, asked: Time(90_000) },
+                &["inventory | | 1", "report | 1 Exited(0) |"],
+            ),
             (91_000, Event::Acknowledged(vec![id(1)]), &["forget 1", why]),
         ],
     );
@@ -594,7 +600,7 @@ fn live(seed: u64) {
             }
             7 => {
                 checker.linked = random.below(3) > 0;
-                Event::AgentConnected { master: checker.linked }
+                Event::AgentConnected { master: checker.linked, asked: Time(now) }
             }
             8 => {
                 checker.linked = !checker.linked;

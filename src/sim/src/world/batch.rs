@@ -1,68 +1,120 @@
-//! The batch system of a site.
+//! The batch system of a site, and what it lies about.
 
 use super::*;
 
+/// A site, as the seed wants it.
+pub(super) fn site(clock: &mut Clock<What>, large: bool) -> Site {
+    let shape = if large {
+        (clock.between(1, 17) as u32, clock.between(1, 9) as u32)
+    } else {
+        (clock.between(1, 3) as u32, clock.between(1, 5) as u32)
+    };
+    let batch = Batch {
+        limit: if clock.one_in(4) { clock.between(2, 4) as usize } else { usize::MAX },
+        keeps: if clock.one_in(2) { 300 } else { 0 },
+        accounting: clock.one_in(2),
+        ..Batch::default()
+    };
+    Site {
+        gateways: clock.between(1, 4) as usize,
+        agents: BTreeMap::new(),
+        lives: 0,
+        leases: Directory::default(),
+        tables: Directory::default(),
+        address: None,
+        socket: None,
+        tags: BTreeMap::new(),
+        unsynced: BTreeSet::new(),
+        exits: BTreeMap::new(),
+        hangs: false,
+        batch,
+        starters: BTreeMap::new(),
+        shape,
+        proxies: if large { clock.between(2, 9) as u32 } else { 3 },
+        latency: if clock.one_in(8) { (1000, 8000) } else { (5, 150) },
+        stream: None,
+        call: None,
+        reachable: true,
+    }
+}
+
 impl World<'_> {
+    /// A submit command, with the answer that the agent hears.
     pub(super) fn run_submit(&mut self, site: usize, life: u64, proxy: ProxyId, attempt: u32, token: String) {
-        let answer = |answer| What::Answer(site, life, proxy::Event::SubmitAnswered { proxy, attempt, answer });
-        let timed_out = || SubmitAnswer::Unclear("timed out".into());
-        if self.sites[site].batch.hangs {
-            self.clock.after(10_000, 10_001, answer(timed_out()));
+        self.check_submission(site, life, proxy, attempt);
+        let answered = |answer| OfAgent::Heard(proxy::Event::SubmitAnswered { proxy, attempt, answer });
+        let unclear = || answered(SubmitAnswer::Unclear("timed out".into()));
+        let limited = || answered(SubmitAnswer::Limited("too many jobs".into()));
+        let strange = self.mishap(site, 3);
+        let batch = &mut self.sites[site].batch;
+        let live = batch.jobs.values().filter(|job| job.state != BatchState::Ended).count();
+        batch.next += 1;
+        let id = format!("{}", 100 + batch.next);
+        let accept = |id| What::Accept(site, proxy, token.clone(), id);
+        if batch.hangs {
             // It may find the request when it goes on.
             if self.clock.one_in(2) {
                 self.sites[site].batch.late += 1;
-                self.clock.after(10_000, 20_000, What::Accept(site, proxy, token));
+                self.clock.after(10_000, 20_000, accept(None));
             }
-            return;
+            return self.of(site, life, 10_000, 150_000, unclear());
         }
-        let accepts = |world: &mut Self, low, high| {
-            world.sites[site].batch.late += 1;
-            world.clock.after(low, high, What::Accept(site, proxy, token.clone()));
-        };
-        match self.clock.between(0, if self.calm { 1 } else { 10 }) {
-            0..7 => {
-                accepts(self, 50, 500);
-                let id = format!("{}", 100 + self.sites[site].batch.names.len() as u64 + self.sites[site].batch.late);
-                self.sites[site].batch.promised.insert(token.clone(), id.clone());
-                self.clock.after(600, 2000, answer(SubmitAnswer::Accepted(id)));
-            }
-            7 => {
-                accepts(self, 1000, 20_000);
-                self.clock.after(10_000, 10_001, answer(timed_out()));
-            }
-            8 => self.clock.after(10_000, 10_001, answer(timed_out())),
-            _ => self.clock.after(100, 200, answer(SubmitAnswer::Limited("too many jobs".into()))),
+        if live >= batch.limit {
+            return self.of(site, life, 100, 2000, limited());
+        }
+        if !strange {
+            batch.late += 1;
+            self.clock.after(50, 500, accept(Some(id.clone())));
+            return self.of(site, life, 600, 5000, answered(SubmitAnswer::Accepted(id)));
+        }
+        let kind = self.clock.between(0, 6);
+        let (low, high) = (self.clock.between(1, 20_000), self.clock.between(20_000, 150_000));
+        if matches!(kind, 0 | 1 | 4 | 5) {
+            self.sites[site].batch.late += 1;
+            self.clock.after(low, low + 1, accept(Some(id.clone())));
+        }
+        match kind {
+            // It was accepted, whatever the answer says.
+            0 | 1 => self.of(site, life, 100, 30_000, unclear()),
+            2 => self.of(site, life, 100, 30_000, unclear()),
+            3 => self.of(site, life, 100, 2000, limited()),
+            4 if self.has("batch lies") => self.of(site, life, low, high, limited()),
+            // The answer comes late.
+            _ => self.of(site, life, high, high + 1, answered(SubmitAnswer::Accepted(id))),
         }
     }
 
-    pub(super) fn accept(&mut self, site: usize, proxy: ProxyId, name: String) {
+    pub(super) fn accept(&mut self, site: usize, proxy: ProxyId, name: String, id: Option<String>) {
         if self.sites[site].batch.hangs {
-            return self.clock.after(1000, 2000, What::Accept(site, proxy, name));
+            return self.clock.after(1000, 2000, What::Accept(site, proxy, name, id));
         }
+        let hidden = match self.mishap(site, 4) {
+            true if self.clock.one_in(5) => self.clock.span(0, 600_000),
+            true => self.clock.span(0, 50_000),
+            false => Duration::ZERO,
+        };
+        let shows = self.clock.now + hidden;
+        self.summary.batch_jobs += 1;
         let batch = &mut self.sites[site].batch;
         batch.late -= 1;
         let fresh = batch.names.insert(name.clone());
         batch.next += 1;
-        let id = batch.promised.remove(&name).unwrap_or_else(|| format!("x{}", batch.next));
-        let job = BatchJob {
-            name: name.clone(),
-            proxy,
-            state: BatchState::Pending,
-            restarts: 0,
-            ended: None,
-            cancelled: false,
-        };
+        let id = id.unwrap_or_else(|| format!("x{}", batch.next));
+        let state = BatchState::Pending;
+        let job = BatchJob { name: name.clone(), proxy, state, restarts: 0, shows, ended: None, cancelled: false };
         batch.jobs.insert(id.clone(), job);
         self.require(fresh, || format!("{name} was submitted twice"));
-        let long = self.clock.one_in(5);
+        let long = self.mishap(site, 5);
         self.clock.after(500, if long { 1_200_000 } else { 60_000 }, What::Launch(site, id));
     }
 
-    pub(super) fn rows(&mut self, site: usize, accounting: bool) -> Vec<Row> {
+    /// What a listing shows that tells the truth.
+    fn rows(&mut self, site: usize, accounting: bool) -> Vec<Row> {
         let now = self.clock.now;
-        let keep = if site.is_multiple_of(2) { Duration::from_secs(300) } else { Duration::ZERO };
-        let jobs = self.sites[site].batch.jobs.iter();
-        let listed = jobs.filter(|(_, job)| accounting || job.ended.is_none_or(|at| now.since(at) < keep));
+        let batch = &self.sites[site].batch;
+        let keep = Duration::from_secs(batch.keeps);
+        let shown =
+            |job: &BatchJob| job.shows <= now && (accounting || job.ended.is_none_or(|at| now.since(at) < keep));
         let row = |(id, job): (&String, &BatchJob)| Row {
             token: job.name.clone(),
             batch_id: id.clone(),
@@ -74,7 +126,79 @@ impl World<'_> {
             },
             restarts: job.restarts,
         };
-        listed.map(row).collect()
+        batch.jobs.iter().filter(|(_, job)| shown(job)).map(row).collect()
+    }
+
+    /// Does a question come to nothing? How long that takes.
+    fn no_answer(&mut self, site: usize) -> Option<(u64, u64)> {
+        let fails = self.mishap(site, 20);
+        let hangs = self.sites[site].batch.hangs;
+        hangs.then_some((60_000, 60_001)).or(fails.then_some((100, 30_000)))
+    }
+
+    pub(super) fn query_status(&mut self, site: usize, life: u64) {
+        if let Some((low, high)) = self.no_answer(site) {
+            return self.of(site, life, low, high, OfAgent::Heard(proxy::Event::StatusFailed("timed out".into())));
+        }
+        let mut rows = self.rows(site, false);
+        let batch = &mut self.sites[site].batch;
+        batch.old.push_back(rows.clone());
+        if batch.old.len() > 5 {
+            batch.old.pop_front();
+        }
+        let liar = self.has("batch lies");
+        if liar && self.mishap(site, if self.sites[site].batch.lies { 2 } else { 20 }) {
+            match self.clock.between(0, 4) {
+                0 => rows.clear(),
+                1 => rows.retain(|_| self.clock.one_in(2)),
+                2 => {
+                    let old: Vec<_> = self.sites[site].batch.old.iter().cloned().collect();
+                    rows = self.clock.pick(&old).unwrap_or_default();
+                }
+                _ => rows.iter_mut().for_each(|row| row.status = RowStatus::Unclear("CG?".into())),
+            }
+        }
+        let slow = self.mishap(site, 8);
+        self.of(site, life, 50, if slow { 55_000 } else { 3000 }, OfAgent::Listed(rows));
+    }
+
+    pub(super) fn query_accounting(&mut self, site: usize, life: u64) {
+        let event = if !self.sites[site].batch.accounting {
+            proxy::Event::AccountingFailed { never: true }
+        } else if let Some((low, high)) = self.no_answer(site) {
+            return self.of(site, life, low, high, OfAgent::Heard(proxy::Event::AccountingFailed { never: false }));
+        } else {
+            let mut rows = self.rows(site, true);
+            // It forgets, and tells of a life before the last restart.
+            if self.mishap(site, 4) {
+                rows.retain(|_| self.clock.one_in(2));
+            }
+            for row in rows.iter_mut().filter(|row| row.restarts > 0) {
+                if self.clock.one_in(2) {
+                    row.restarts -= 1;
+                    row.status = RowStatus::Ended("NODE_FAIL".into());
+                }
+            }
+            proxy::Event::AccountingListed(rows)
+        };
+        self.of(site, life, 50, 3000, OfAgent::Heard(event));
+    }
+
+    /// A cancel command.
+    pub(super) fn run_cancel(&mut self, site: usize, life: u64, ids: Vec<String>) {
+        if let Some((low, high)) = self.no_answer(site) {
+            let answer = proxy::Event::CancelAnswered(Some("timed out".into()));
+            return self.of(site, life, low, high, OfAgent::Heard(answer));
+        }
+        for id in ids {
+            // It is taken, and nothing comes of it, or only later.
+            match self.mishap(site, 5) {
+                true if self.clock.one_in(2) => {}
+                true => self.clock.after(1000, 300_000, What::Cancel(site, id)),
+                false => self.cancel(site, &id),
+            }
+        }
+        self.of(site, life, 50, 3000, OfAgent::Heard(proxy::Event::CancelAnswered(None)));
     }
 
     pub(super) fn launch(&mut self, site: usize, id: &str) {
@@ -101,13 +225,21 @@ impl World<'_> {
                 cpus,
                 ends,
                 alive: true,
+                cut_off: now,
+                zombie: false,
                 tick: None,
                 link: None,
+                welcomed: false,
+                epoch: 0,
+                master: false,
+                called: now,
+                heard: now,
+                idle: now,
                 running: BTreeMap::new(),
             };
             self.sites[site].starters.insert(key, node);
             // Its guardian's first act.
-            self.sites[site].tags.insert((proxy, index));
+            self.sites[site].tags.insert((proxy, index), Some(key));
             self.sites[site].exits.remove(&proxy);
             self.clock.after(10, 5000, What::Call(site, key));
             self.tell_starter(site, key, StarterEvent::TimePassed);
@@ -137,7 +269,9 @@ impl World<'_> {
             }
             BatchState::Running => {
                 for key in self.of_batch_job(site, id, restarts) {
-                    self.tell_starter(site, key, StarterEvent::EndAsked { why: "the batch system ends it".into() });
+                    if self.sites[site].starters.get(&key).is_some_and(|node| node.cut_off <= now) {
+                        self.tell_starter(site, key, StarterEvent::EndAsked { why: "the batch system ends it".into() });
+                    }
                 }
                 self.clock.after(5000, 30_000, What::Terminate(site, id.to_owned(), restarts));
             }
@@ -145,15 +279,22 @@ impl World<'_> {
         }
     }
 
-    /// SIGKILL to everything of a batch job, guardians too.
+    /// SIGKILL to everything of a batch job, guardians too. It doesn't reach nodes that are cut off.
     pub(super) fn batch_kill(&mut self, site: usize, id: &str, restarts: u32) {
+        let now = self.clock.now;
         for key in self.of_batch_job(site, id, restarts) {
+            let Some(node) = self.sites[site].starters.get_mut(&key) else { continue };
+            if node.cut_off > now {
+                node.zombie = true;
+                let back = node.cut_off;
+                self.clock.at(back + Duration::from_secs(1), What::Terminate(site, id.to_owned(), restarts));
+                continue;
+            }
             self.kill_starter(site, key, false);
             if let Some(node) = self.sites[site].starters.get_mut(&key) {
                 node.running.clear();
             }
         }
-        let now = self.clock.now;
         if let Some(job) = self.sites[site].batch.jobs.get_mut(id)
             && job.restarts == restarts
             && job.state == BatchState::Running

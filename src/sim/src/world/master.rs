@@ -1,19 +1,15 @@
-//! The master, as its driver would run it.
+//! The master, as its driver would run it, and its calls to the sites.
 
 use super::*;
 
 impl World<'_> {
     pub(super) fn start_master(&mut self) -> Checked {
         self.masters += 1;
+        let ahead = if self.clock.one_in(3) { self.clock.between(0, 3_600_000) } else { 0 };
         let mut master =
-            Master::start(self.masters, &self.disk).map_err(|e| format!("the store does not open: {e}"))?;
-        let kept = master.kept();
-        if kept > self.journal.len() {
-            return Err("the store holds more than was ever appended".into());
-        }
-        self.journal.truncate(kept);
-        self.over.retain(|_, at| *at < kept);
-        for (cluster, jobs) in &self.acknowledged {
+            Master::start(self.masters, ahead, &self.disk).map_err(|e| format!("the store does not open: {e}"))?;
+        self.checker.master_begins(master.kept())?;
+        for (cluster, jobs) in &self.checker.acknowledged {
             let found = master.pool.counts(&Select { clusters: [*cluster].into(), jobs: BTreeSet::new() });
             let found = found.unfinished() + found.completed + found.removed;
             if found != *jobs {
@@ -23,7 +19,8 @@ impl World<'_> {
             }
         }
         let life = master.life;
-        master.pool.handle(self.clock.now, Event::Recovered);
+        let now = master.time(self.clock.now);
+        master.pool.handle(now, Event::Recovered);
         self.master = Some(master);
         for site in 0..self.sites.len() {
             self.clock.after(10, 2000, What::Dial(life, site));
@@ -32,7 +29,7 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(super) fn kill_master(&mut self) {
+    pub(super) fn kill_master(&mut self, away: u64) {
         if self.master.take().is_none() {
             return;
         }
@@ -41,7 +38,7 @@ impl World<'_> {
         for site in 0..self.sites.len() {
             self.cut_stream(site);
         }
-        self.clock.after(100, 900_000, What::MasterStarts);
+        self.clock.after(100, away, What::MasterStarts);
     }
 
     /// What the production driver does after each burst of events.
@@ -50,72 +47,56 @@ impl World<'_> {
         let life = master.life;
         let (records, uncommitted) = master.append();
         for record in records {
-            match &record {
-                Record::Ended { ends, .. } => {
-                    for end in ends {
-                        let twice = self.over.insert(end.id.job, self.journal.len()).is_some();
-                        let expected = match end.end {
-                            End::Exited(code) => Outcome::Exited(code),
-                            End::Signaled(signal) => Outcome::Signaled(signal),
-                        };
-                        if twice || self.truth.get(&end.id) != Some(&expected) {
-                            self.wrong = Some(format!("{} counts twice or never ended so", end.id));
-                        }
-                    }
-                }
-                Record::Dispatched { ids, .. } => {
-                    if let Some(id) = ids.iter().find(|id| self.over.contains_key(&id.job)) {
-                        self.wrong = Some(format!("{id} was dispatched after its job's success"));
-                    }
-                }
-                _ => {}
+            if let Err(why) = self.checker.recorded(record) {
+                self.wrong.get_or_insert(why);
             }
-            self.journal.push(record);
         }
         if uncommitted && !master.committing {
             master.committing = true;
             self.clock.after(1, 30, What::Commit(life));
         }
+        let durable = master.durable();
+        self.checker.settle(master.kept() + usize::try_from(durable).unwrap_or(usize::MAX));
         let mut actions = Vec::new();
-        while let Some(action) = master.pool.poll_action(master.durable()) {
+        while let Some(action) = master.pool.poll_action(durable) {
             if let Action::KeepPartial { key, result } = &action {
-                master.pool.handle(self.clock.now, Event::PartialKept { key: *key, id: result.id });
+                master.pool.handle(master.time(self.clock.now), Event::PartialKept { key: *key, id: result.id });
             }
             actions.push(action);
         }
-        let durable = master.durable();
         for (record, cluster, jobs) in std::mem::take(&mut master.submitted) {
             if record <= durable {
-                self.acknowledged.insert(cluster, jobs);
+                self.checker.acknowledged.insert(cluster, jobs);
             } else {
                 master.submitted.push((record, cluster, jobs));
             }
         }
         for (record, jobs) in std::mem::take(&mut master.removals) {
             if record <= durable {
-                self.removed.extend(jobs);
+                self.checker.removed.extend(jobs);
             } else {
                 master.removals.push((record, jobs));
             }
         }
-        if let Some(deadline) = master.pool.deadline()
-            && master.tick.is_none_or(|tick| deadline < tick)
-        {
-            let deadline = deadline.max(self.clock.now);
-            master.tick = Some(deadline);
-            self.clock.at(deadline, What::MasterTick(life));
+        if let Some(deadline) = master.pool.deadline() {
+            let deadline = Time(deadline.0.saturating_sub(master.ahead)).max(self.clock.now);
+            if master.tick.is_none_or(|tick| deadline < tick) {
+                master.tick = Some(deadline);
+                self.clock.at(deadline, What::MasterTick(life));
+            }
         }
-        let target = u32::from(master.pool.demand_cpus() > 0 && !self.ending) * 3;
-        let changed = std::mem::replace(&mut master.target, target) != target;
+        let wanting = master.pool.demand_cpus() > 0 && !self.ending;
+        let changed = std::mem::replace(&mut master.wanting, wanting) != wanting;
         actions.into_iter().for_each(|action| self.carry_out(action));
         for site in 0..self.sites.len() {
             if changed {
+                let target = if wanting { self.sites[site].proxies } else { 0 };
                 self.say_to_agent(site, ToAgent::Target(target));
             }
         }
     }
 
-    pub(super) fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: Action) {
         match action {
             Action::Assign { key, inventory, define, attempts, .. } => {
                 for (number, program) in define {
@@ -133,7 +114,7 @@ impl World<'_> {
                 master.collections += 1;
                 let number = master.collections;
                 let site = master.pool.proxy_of(key).map(|(site, _)| usize::from(site.0));
-                let link = site.and_then(|site| self.sites[site].stream).map(|(link, ..)| link);
+                let link = site.and_then(|site| self.sites[site].stream).map(|stream| stream.link);
                 master.collecting.insert(number, (key, result, link));
                 let life = master.life;
                 self.clock.after(20, 2000, What::Collected(life, number));
@@ -147,10 +128,11 @@ impl World<'_> {
         let Some(master) = self.master.as_mut().filter(|m| m.life == life) else {
             return;
         };
+        let now = master.time(now);
         let Some((key, result, link)) = master.collecting.remove(&number) else {
             return;
         };
-        if link.is_some_and(|link| self.whole.contains(&link)) {
+        if link.is_some_and(|link| !self.cut.contains_key(&link)) {
             master.pool.handle(now, Event::OutputsStored { key, result });
         } else if self.clock.one_in(2) {
             let why = "the way to the starter was lost".into();
@@ -178,70 +160,153 @@ impl World<'_> {
         let now = self.clock.now;
         if let Some(master) = self.master.as_mut().filter(|m| m.life == life && m.tick == Some(now)) {
             master.tick = None;
+            let now = master.time(now);
             master.pool.handle(now, Event::TimePassed);
             self.turn();
         }
     }
 
     pub(super) fn say_to_agent(&mut self, site: usize, message: ToAgent) {
-        if let Some((link, lane, _)) = &mut self.sites[site].stream {
-            let at = lane.arrival(&mut self.clock, 5, 150);
-            self.clock.at(at, What::ToAgent(site, *link, message));
+        let here = &mut self.sites[site];
+        let (low, high) = here.latency;
+        let Some(stream) = &mut here.stream else { return };
+        let known = self.master.as_ref().is_some_and(|master| master.heard.contains(&stream.link));
+        if (known || matches!(message, ToAgent::Configure)) && !self.cut.contains_key(&stream.link) {
+            let at = stream.to_agent.arrival(&mut self.clock, low, high);
+            self.clock.at(at, What::Agent(site, stream.agent, OfAgent::FromMaster(stream.link, message)));
         }
     }
 
-    pub(super) fn say_to_starter(&mut self, key: StarterKey, message: ToStarter) {
+    fn say_to_starter(&mut self, key: StarterKey, message: ToStarter) {
         let site = self.master.as_ref().and_then(|m| m.pool.proxy_of(key)).map(|(site, _)| usize::from(site.0));
         if let Some(site) = site {
             self.say_to_agent(site, ToAgent::Relay(key, message));
         }
     }
 
+    /// Calls a site, by a name that may lead to any of its login nodes. What runs there then does what `vo-agent connect` does.
     pub(super) fn dial(&mut self, life: u64, site: usize) {
-        let Some(target) = self.master.as_ref().filter(|m| m.life == life).map(|m| m.target) else {
+        let now = self.clock.now;
+        let Some(above) = self.master.as_ref().filter(|m| m.life == life).map(|m| m.epochs.get(&site).copied()) else {
             return;
         };
-        if self.sites[site].stream.is_some() || self.done.contains(&site) {
+        let here = &mut self.sites[site];
+        if here.stream.is_some() || here.call.is_some() || self.done.contains(&site) {
             return;
         }
-        if !self.sites[site].reachable {
+        if !here.reachable || here.hangs {
             return self.clock.after(1000, 30_000, What::Dial(life, site));
         }
-        if self.sites[site].agent.is_none() {
-            self.start_agent(site);
+        let node = if self.clock.one_in(3) { self.clock.between(0, here.gateways as u64) as usize } else { 0 };
+        let fresh = self.calm || self.quiet == Some(site);
+        let holder = here.leases.list(now, node, fresh, self.clock.choices()).last().copied();
+        let holder = holder.and_then(|epoch| Some((epoch, here.agents.get(here.leases.get(epoch)?)?)));
+        let local = holder.is_some_and(|(epoch, agent)| epoch >= above.unwrap_or(0) && agent.node == node);
+        let answering = here.socket.filter(|_| local).filter(|agent| here.answers(*agent, node));
+        if let Some(agent) = answering {
+            return self.open_stream(site, agent);
         }
+        let agent = self.start_agent(site, node, above.unwrap_or(0));
+        self.sites[site].call = Some((life, agent));
+        self.clock.after(50, 500, What::Reached(life, site, agent, 0));
+    }
+
+    /// Is the agent that was started ready?
+    pub(super) fn reached(&mut self, life: u64, site: usize, agent: u64, tries: u32) {
+        if self.sites[site].call != Some((life, agent)) {
+            return;
+        }
+        let here = &mut self.sites[site];
+        let node = here.agents.get(&agent).map(|agent| agent.node);
+        let alive = self.master.as_ref().is_some_and(|m| m.life == life);
+        if alive && here.reachable && here.socket == Some(agent) && node.is_some_and(|node| here.answers(agent, node)) {
+            here.call = None;
+            return self.open_stream(site, agent);
+        }
+        if !alive || !here.reachable || node.is_none() || tries > 60 {
+            here.call = None;
+            if let Some(master) = &self.master {
+                self.clock.after(500, 10_000, What::Dial(master.life, site));
+            }
+            return;
+        }
+        self.clock.after(500, 501, What::Reached(life, site, agent, tries + 1));
+    }
+
+    fn open_stream(&mut self, site: usize, agent: u64) {
         let link = self.link();
-        self.sites[site].stream = Some((link, Lane::default(), Lane::default()));
+        self.sites[site].stream = Some(Stream { link, agent, to_agent: Lane::default(), to_master: Lane::default() });
         self.say_to_agent(site, ToAgent::Configure);
-        self.say_to_agent(site, if self.ending { ToAgent::Shutdown } else { ToAgent::Target(target) });
+        self.clock.after(200_000, 300_000, What::NoHello(site, link));
+    }
+
+    pub(super) fn no_hello(&mut self, site: usize, link: u64) {
+        let heard = self.master.as_ref().is_some_and(|master| master.heard.contains(&link));
+        if !heard && self.sites[site].stream.is_some_and(|stream| stream.link == link) {
+            self.cut_stream(site);
+        }
     }
 
     pub(super) fn at_master(&mut self, site: usize, link: u64, message: ToMaster) {
-        let now = self.clock.now;
-        if !self.whole.contains(&link) || self.sites[site].stream.is_none_or(|(current, ..)| current != link) {
+        if !self.carries(link) || self.sites[site].stream.is_none_or(|stream| stream.link != link) {
             return;
         }
         let Some(master) = &mut self.master else { return };
+        let now = master.time(self.clock.now);
+        let of_site = |pool: &pool::Pool, key| pool.proxy_of(key).is_some_and(|(of, _)| usize::from(of.0) == site);
         let pool = &mut master.pool;
         match message {
+            ToMaster::Hello(epoch) => {
+                let known = master.epochs.entry(site).or_default();
+                if epoch < *known {
+                    return self.cut_stream(site);
+                }
+                *known = epoch;
+                master.heard.insert(link);
+                let target = if master.wanting { self.sites[site].proxies } else { 0 };
+                let order = if self.ending { ToAgent::Shutdown } else { ToAgent::Target(target) };
+                self.say_to_agent(site, order);
+            }
+            ToMaster::Proxies(proxies) => {
+                let first = master.reported.insert(link);
+                let mut gone = Vec::new();
+                for key in pool.starters_of(SiteId(site as u16), None) {
+                    let proxy = pool.proxy_of(key).map(|(_, proxy)| proxy);
+                    match proxies.iter().find(|(id, ..)| Some(*id) == proxy) {
+                        Some((_, true, why)) => gone.push((key, why.clone())),
+                        None if first => gone.push((key, "its proxy ended".into())),
+                        _ => {}
+                    }
+                }
+                for (key, why) in gone {
+                    pool.handle(now, Event::StarterGone { key, why });
+                }
+            }
             ToMaster::Up(key, offer, left) => {
                 pool.handle(now, Event::StarterJoined { key, offer, time_left: Some(left) });
             }
-            ToMaster::Down(key, true, why) => pool.handle(now, Event::StarterGone { key, why }),
-            ToMaster::Down(key, false, why) => pool.handle(now, Event::StarterSilent { key, why }),
-            ToMaster::Relay(key, FromStarter::Inventory(number, queued, running, finished)) => {
-                pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
+            ToMaster::Down(key, gone, why) if of_site(pool, key) => {
+                pool.handle(
+                    now,
+                    if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key, why } },
+                );
             }
-            ToMaster::Relay(key, FromStarter::Report(started, results, returned)) => {
-                if !started.is_empty() {
-                    pool.handle(now, Event::AttemptsStarted { key, ids: started });
+            ToMaster::Relay(key, message) if of_site(pool, key) => match message {
+                FromStarter::Inventory(number, queued, running, finished) => {
+                    pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
                 }
-                results.into_iter().for_each(|result| pool.handle(now, Event::AttemptEnded { key, result }));
-                if !returned.is_empty() {
-                    pool.handle(now, Event::AttemptsReturned { key, ids: returned });
+                FromStarter::Report(started, results, returned) => {
+                    if !started.is_empty() {
+                        pool.handle(now, Event::AttemptsStarted { key, ids: started });
+                    }
+                    results.into_iter().for_each(|result| pool.handle(now, Event::AttemptEnded { key, result }));
+                    if !returned.is_empty() {
+                        pool.handle(now, Event::AttemptsReturned { key, ids: returned });
+                    }
                 }
-            }
-            ToMaster::Relay(_, FromStarter::Leaving(_)) => {}
+                FromStarter::Leaving(_) => {}
+            },
+            ToMaster::Down(..) | ToMaster::Relay(..) => {}
             ToMaster::Done => {
                 self.done.insert(site);
             }
@@ -250,28 +315,26 @@ impl World<'_> {
     }
 
     pub(super) fn cut_stream(&mut self, site: usize) {
-        let Some((link, ..)) = self.sites[site].stream else {
+        let Some(Stream { link, agent, .. }) = self.sites[site].stream else {
             return;
         };
-        self.whole.remove(&link);
+        self.sever(link);
         if self.master.is_none() {
             self.sites[site].stream = None;
         } else {
             self.clock.after(0, 20_000, What::StreamLostAtMaster(site, link));
         }
-        if let Some(agent) = &self.sites[site].agent {
-            let life = agent.life;
-            self.clock.after(0, 20_000, What::StreamLostAtAgent(site, life, link));
-        }
+        self.clock.after(0, 20_000, What::Agent(site, agent, OfAgent::StreamLost(link)));
     }
 
     pub(super) fn stream_lost_at_master(&mut self, site: usize, link: u64) {
-        let now = self.clock.now;
-        if self.sites[site].stream.is_none_or(|(current, ..)| current != link) {
+        if self.sites[site].stream.is_none_or(|stream| stream.link != link) {
             return;
         }
+        self.sever(link);
         self.sites[site].stream = None;
         let Some(master) = &mut self.master else { return };
+        let now = master.time(self.clock.now);
         master.pool.handle(now, Event::SiteLost { site: SiteId(site as u16), why: "cut".into() });
         let life = master.life;
         self.clock.after(500, 10_000, What::Dial(life, site));

@@ -2,6 +2,9 @@
 
 mod agent;
 mod batch;
+mod check;
+mod faults;
+mod lines;
 mod master;
 mod nodes;
 
@@ -11,15 +14,21 @@ use std::time::Duration;
 
 use vo_core::ids::AttemptId;
 use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program, Usage};
+use vo_core::lease::{Claim, Seen, Step};
 use vo_core::pool::{self, Action, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared};
-use vo_core::proxy::{self, Link, Proxies, Row, RowStatus, SubmitAnswer};
+use vo_core::proxy::{self, Link, Proxies, Row, RowStatus, State, SubmitAnswer};
 use vo_core::starter::{Demand, Limits, Offer as NodeOffer, Starter, Task};
 use vo_core::{JobId, ProxyId, SiteId, StarterKey, Time};
 use vo_store::memdisk::{Loss, MemDisk};
 
 use crate::clock::{Clock, Lane};
 use crate::master::Master;
-use crate::site::{Agent, Batch, BatchJob, BatchState, Line, Node, Site, StarterAction, StarterEvent, ToStarter};
+use crate::shared::{Directory, Raced};
+use crate::site::{
+    Agent, Batch, BatchJob, BatchState, Line, Node, Site, Stage, StarterAction, StarterEvent, Stream, Table, ToStarter,
+    Work,
+};
+use check::Checker;
 
 const LEASE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(300);
@@ -27,11 +36,15 @@ const DRAIN: Duration = Duration::from_secs(60);
 const STATUS: Duration = Duration::from_secs(60);
 const WALLTIME: Duration = Duration::from_secs(3600);
 
-/// Faults come until then.
+/// Faults come until then; in some worlds for days.
 const FAULTS: Duration = Duration::from_secs(2 * 3600);
+const LONG_FAULTS: Duration = Duration::from_secs(4 * 86_400);
 
-/// All must be done by then.
+/// All must be done so long after the last fault.
 const PATIENCE: Duration = Duration::from_secs(48 * 3600);
+
+/// What a world may do; more is a storm that feeds itself.
+const STEPS: u64 = 20_000_000;
 
 /// Something that must hold did not.
 #[derive(Debug, thiserror::Error)]
@@ -47,15 +60,34 @@ pub struct Failure {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Jobs that completed.
-    pub completed: u32,
+    pub completed: u64,
     /// Attempts that were started.
-    pub starts: u32,
+    pub starts: u64,
     /// Faults, by kind.
-    pub faults: BTreeMap<&'static str, u32>,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Agents that were started.
+    pub agents: u64,
+    /// Batch jobs that were accepted.
+    pub batch_jobs: u64,
     /// Things that happened.
     pub steps: u64,
     /// Virtual time that passed.
     pub took: Duration,
+}
+
+impl Summary {
+    /// Adds what another world went through.
+    pub fn add(&mut self, other: &Summary) {
+        self.completed += other.completed;
+        self.starts += other.starts;
+        self.agents += other.agents;
+        self.batch_jobs += other.batch_jobs;
+        self.steps += other.steps;
+        self.took += other.took;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
 }
 
 /// Runs the world of a seed to its end; `log`, if any, gets a line for each thing that happens.
@@ -84,6 +116,8 @@ enum FromStarter {
 
 #[derive(Clone, Debug)]
 enum ToMaster {
+    Hello(u64),
+    Proxies(Vec<(ProxyId, bool, String)>),
     Up(StarterKey, Offer, Duration),
     Down(StarterKey, bool, String),
     Relay(StarterKey, FromStarter),
@@ -100,10 +134,39 @@ enum ToAgent {
 
 #[derive(Clone, Debug)]
 enum AtStarter {
-    Welcome(bool),
+    Welcome(bool, u64),
     Master(bool),
     End(String),
     Relay(ToStarter),
+}
+
+/// What happens to an agent. While it is stopped, all of it waits.
+#[derive(Clone, Debug)]
+enum OfAgent {
+    /// The next step on the way to its lease.
+    Claim,
+    /// It opens its table.
+    Open,
+    /// Its table is open: it begins to work.
+    Begin(u64),
+    KeepLease,
+    WriteAddress,
+    Sync,
+    Tick,
+    /// It was its turn when it last asked its lease: now it does it.
+    Do(proxy::Action),
+    /// The files of a proxy are there: its submit command comes next.
+    Submit(ProxyId, u32, String),
+    /// It asked its lease once more, and runs the command.
+    RunSubmit(ProxyId, u32, String),
+    Heard(proxy::Event),
+    Listed(Vec<Row>),
+    FromMaster(u64, ToAgent),
+    StreamLost(u64),
+    Called(StarterKey, u64),
+    FromStarter(StarterKey, u64, FromStarter),
+    LineLost(StarterKey, u64),
+    Quit,
 }
 
 #[derive(Clone, Debug)]
@@ -113,34 +176,35 @@ enum What {
     Fault,
     Calm,
     Ending,
+    Look,
     MasterStarts,
     Commit(u64),
     MasterTick(u64),
     Collected(u64, u64),
     Dial(u64, usize),
+    Reached(u64, usize, u64, u32),
+    NoHello(usize, u64),
     ReachableAgain(usize),
     ToMaster(usize, u64, ToMaster),
-    ToAgent(usize, u64, ToAgent),
     StreamLostAtMaster(usize, u64),
-    StreamLostAtAgent(usize, u64, u64),
-    Sync(usize, u64),
-    AgentTick(usize, u64),
-    Answer(usize, u64, proxy::Event),
+    Agent(usize, u64, OfAgent),
+    GoesOn(usize, u64),
     Call(usize, StarterKey),
+    CallFailed(usize, StarterKey, u64),
     Beat(usize, StarterKey, u64),
-    AtAgent(usize, StarterKey, u64, FromStarter),
     AtStarter(usize, StarterKey, u64, AtStarter),
-    LineLostAtAgent(usize, StarterKey, u64),
     LineLostAtStarter(usize, StarterKey, u64),
     StarterTick(usize, StarterKey),
     Started(usize, StarterKey, AttemptId),
     Ended(usize, StarterKey, AttemptId, u64, Outcome),
     TreeDead(usize, StarterKey),
-    Accept(usize, ProxyId, String),
+    Accept(usize, ProxyId, String, Option<String>),
     Launch(usize, String),
+    Cancel(usize, String),
     Terminate(usize, String, u32),
     NodesLost(usize, String, u32),
-    HangOver(usize),
+    BatchWell(usize),
+    HomeWell(usize),
 }
 
 struct World<'a> {
@@ -151,20 +215,27 @@ struct World<'a> {
     masters: u64,
     sites: Vec<Site>,
     links: u64,
-    whole: BTreeSet<u64>,
-    heard: BTreeMap<u64, Time>,
+    /// Links that were cut: what is under way arrives until then, and nothing is sent any more.
+    cut: BTreeMap<u64, Time>,
+    /// Lines on which the agent hears nothing.
+    deaf: BTreeSet<u64>,
+    /// What waits for agents that are stopped.
+    postponed: BTreeMap<(usize, u64), Vec<OfAgent>>,
     next_key: u64,
     runs: u64,
+    /// Faults go on for days.
+    long: bool,
+    /// Many jobs.
+    large: bool,
     calm: bool,
     ending: bool,
+    /// Submissions still to come.
+    submissions: u64,
     done: BTreeSet<usize>,
     kinds: Vec<&'static str>,
-    // What the checker believes.
-    journal: Vec<Record>,
-    over: BTreeMap<JobId, usize>,
-    acknowledged: BTreeMap<u32, u32>,
-    removed: BTreeSet<JobId>,
-    truth: BTreeMap<AttemptId, Outcome>,
+    /// A site that no fault touches.
+    quiet: Option<usize>,
+    checker: Checker,
     summary: Summary,
     wrong: Option<String>,
 }
@@ -172,34 +243,11 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(seed: u64, log: Option<&'a mut dyn FnMut(&str)>) -> Self {
         let mut clock = Clock::new(seed);
-        let sites = (0..clock.between(1, 4)).map(|_| Site {
-            agent: None,
-            lives: 0,
-            table: Vec::new(),
-            tags: BTreeSet::new(),
-            exits: BTreeMap::new(),
-            batch: Batch::default(),
-            starters: BTreeMap::new(),
-            shape: (clock.between(1, 3) as u32, clock.between(1, 5) as u32),
-            stream: None,
-            reachable: true,
-        });
-        let sites = sites.collect();
-        let all = [
-            "master killed",
-            "agent killed",
-            "stream cut",
-            "site unreachable",
-            "line cut",
-            "starter killed",
-            "node down",
-            "batch hangs",
-            "requeued",
-        ];
-        let mut kinds: Vec<_> = all.into_iter().filter(|_| clock.one_in(2)).collect();
-        if kinds.is_empty() && clock.one_in(2) {
-            kinds = all.to_vec();
-        }
+        let large = clock.one_in(60);
+        let long = !large && clock.one_in(12);
+        let kinds = faults::kinds(&mut clock);
+        let sites: Vec<Site> = (0..clock.between(1, 4)).map(|_| batch::site(&mut clock, large)).collect();
+        let quiet = (sites.len() > 1 && clock.one_in(2)).then(|| clock.between(0, sites.len() as u64) as usize);
         World {
             log,
             clock,
@@ -208,19 +256,20 @@ impl<'a> World<'a> {
             masters: 0,
             sites,
             links: 0,
-            whole: BTreeSet::new(),
-            heard: BTreeMap::new(),
+            cut: BTreeMap::new(),
+            deaf: BTreeSet::new(),
+            postponed: BTreeMap::new(),
             next_key: 0,
             runs: 0,
+            long,
+            large,
             calm: false,
             ending: false,
+            submissions: 0,
             done: BTreeSet::new(),
             kinds,
-            journal: Vec::new(),
-            over: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
-            removed: BTreeSet::new(),
-            truth: BTreeMap::new(),
+            quiet,
+            checker: Checker::default(),
             summary: Summary::default(),
             wrong: None,
         }
@@ -234,20 +283,26 @@ impl<'a> World<'a> {
 
     fn play(&mut self) -> Checked {
         let begin = self.clock.now;
+        let faults = if self.long { LONG_FAULTS } else { FAULTS };
+        let span = u64::try_from(faults.as_millis()).unwrap_or(u64::MAX);
         self.clock.after(0, 1, What::MasterStarts);
-        for _ in 0..self.clock.between(1, 6) {
-            self.clock.after(0, 3_600_000, What::Submit);
+        self.submissions = self.clock.between(1, 6);
+        for _ in 0..self.submissions {
+            self.clock.after(0, span / 2, What::Submit);
         }
         for _ in 0..self.clock.between(0, 4) {
-            self.clock.after(0, 5_400_000, What::Remove);
+            self.clock.after(0, span / 4 * 3, What::Remove);
         }
         self.clock.after(1000, 100_000, What::Fault);
-        self.clock.at(begin + FAULTS, What::Calm);
+        self.clock.after(60_000, 60_001, What::Look);
+        self.clock.at(begin + faults, What::Calm);
         while self.done.len() < self.sites.len() {
             let what = self.clock.advance().ok_or("nothing more happens")?;
             self.summary.steps += 1;
-            self.say(format_args!("{what:?}"));
-            if self.clock.now > begin + PATIENCE || self.summary.steps > 3_000_000 {
+            if self.log.is_some() {
+                self.say(format_args!("{what:?}"));
+            }
+            if self.clock.now > begin + faults + PATIENCE || self.summary.steps > STEPS {
                 return Err(format!("not done in time: {}", self.state()));
             }
             self.happen(what)?;
@@ -265,13 +320,18 @@ impl<'a> World<'a> {
             let _ = write!(out, "{:?}", master.pool.counts(&Select::default()));
         }
         for (index, site) in self.sites.iter().enumerate() {
-            let agent = site.agent.as_ref();
-            let proxies: Vec<String> = agent.map_or_else(Vec::new, |a| {
-                a.machine.views().map(|v| format!("{} {} {}", v.id, v.state, v.why)).collect()
-            });
+            let agents: Vec<String> = site
+                .agents
+                .iter()
+                .map(|(life, agent)| {
+                    let views = agent.work.iter().flat_map(|work| work.machine.views());
+                    let views: Vec<String> = views.map(|v| format!("{} {} {}", v.id, v.state, v.why)).collect();
+                    format!("agent {life} of epoch {} with {views:?}", agent.epoch)
+                })
+                .collect();
             let alive = site.starters.values().filter(|node| node.alive).count();
             let jobs = site.batch.jobs.values().filter(|j| j.state != BatchState::Ended).count();
-            let _ = write!(out, "; site {index}: {proxies:?}, {alive} starters alive, {jobs} batch jobs");
+            let _ = write!(out, "; site {index}: {agents:?}, {alive} starters alive, {jobs} batch jobs");
         }
         out
     }
@@ -284,8 +344,23 @@ impl<'a> World<'a> {
 
     fn link(&mut self) -> u64 {
         self.links += 1;
-        self.whole.insert(self.links);
         self.links
+    }
+
+    /// Does something that was sent earlier still arrive over a link?
+    fn carries(&self, link: u64) -> bool {
+        self.cut.get(&link).is_none_or(|until| self.clock.now <= *until)
+    }
+
+    fn is_whole(&self, link: u64) -> bool {
+        !self.cut.contains_key(&link)
+    }
+
+    /// Nothing more goes into a link; what is in it may still come out, for a while.
+    fn sever(&mut self, link: u64) {
+        let rest = if self.clock.one_in(2) { self.clock.span(0, 5000) } else { Duration::ZERO };
+        let until = self.clock.now + rest;
+        self.cut.entry(link).or_insert(until);
     }
 
     fn happen(&mut self, what: What) -> Checked {
@@ -295,34 +370,27 @@ impl<'a> World<'a> {
             What::Fault => self.fault()?,
             What::Calm => self.calm(),
             What::Ending => self.end(),
+            What::Look => self.look(),
             What::MasterStarts => self.start_master()?,
             What::Commit(life) => self.commit(life)?,
             What::MasterTick(life) => self.master_tick(life),
             What::Collected(life, number) => self.collected(life, number),
             What::Dial(life, site) => self.dial(life, site),
+            What::Reached(life, site, agent, tries) => self.reached(life, site, agent, tries),
+            What::NoHello(site, link) => self.no_hello(site, link),
             What::ReachableAgain(site) => self.sites[site].reachable = true,
             What::ToMaster(site, link, message) => self.at_master(site, link, message),
-            What::ToAgent(site, link, message) => self.at_agent(site, link, message),
             What::StreamLostAtMaster(site, link) => self.stream_lost_at_master(site, link),
-            What::StreamLostAtAgent(site, life, link) => self.stream_lost_at_agent(site, life, link),
-            What::Sync(site, life) => self.sync(site, life),
-            What::AgentTick(site, life) => {
-                let now = self.clock.now;
-                if let Some(agent) = self.agent(site, life).filter(|agent| agent.tick == Some(now)) {
-                    agent.tick = None;
-                    self.tell_proxies(site, proxy::Event::DeadlinePassed);
-                }
-            }
-            What::Answer(site, life, event) => {
-                if self.agent(site, life).is_some() {
-                    self.tell_proxies(site, event);
-                }
-            }
+            What::Agent(site, life, what) => match self.sites[site].agents.get(&life) {
+                Some(agent) if agent.stopped => self.postponed.entry((site, life)).or_default().push(what),
+                Some(_) => self.of_agent(site, life, what)?,
+                None => {}
+            },
+            What::GoesOn(site, life) => self.goes_on(site, life)?,
             What::Call(site, key) => self.call(site, key),
+            What::CallFailed(site, key, link) => self.call_failed(site, key, link),
             What::Beat(site, key, link) => self.beat(site, key, link),
-            What::AtAgent(site, key, link, message) => self.agent_hears(site, key, link, message),
             What::AtStarter(site, key, link, message) => self.starter_hears(site, key, link, message),
-            What::LineLostAtAgent(site, key, link) => self.line_lost_at_agent(site, key, link, None),
             What::LineLostAtStarter(site, key, link) => self.line_lost_at_starter(site, key, link),
             What::StarterTick(site, key) => {
                 let now = self.clock.now;
@@ -338,29 +406,42 @@ impl<'a> World<'a> {
             }
             What::Ended(site, key, id, run, outcome) => self.process_ended(site, key, id, run, outcome),
             What::TreeDead(site, key) => self.tree_dead(site, key),
-            What::Accept(site, proxy, name) => self.accept(site, proxy, name),
+            What::Accept(site, proxy, name, id) => self.accept(site, proxy, name, id),
             What::Launch(site, id) => self.launch(site, &id),
+            What::Cancel(site, id) => self.cancel(site, &id),
             What::Terminate(site, id, restarts) => self.batch_kill(site, &id, restarts),
             What::NodesLost(site, id, restarts) => self.nodes_lost(site, &id, restarts),
-            What::HangOver(site) => self.sites[site].batch.hangs = false,
+            What::BatchWell(site) => {
+                self.sites[site].batch.hangs = false;
+                self.sites[site].batch.lies = false;
+            }
+            What::HomeWell(site) => self.sites[site].hangs = false,
         }
         Ok(())
+    }
+
+    /// Does this come to pass? Never once the faults have stopped, and never at a site that no fault touches.
+    fn mishap(&mut self, site: usize, one_in: u64) -> bool {
+        !self.calm && self.quiet != Some(site) && self.clock.one_in(one_in)
     }
 
     fn submit(&mut self) {
         let Some(master) = &mut self.master else {
             return self.clock.after(1000, 60_000, What::Submit);
         };
+        self.submissions -= 1;
         let widest = self.sites.iter().map(|site| site.shape.1).max().unwrap_or(1);
+        let most = if self.large { 1500 } else { 40 };
         let groups: Vec<GroupRecord> = (0..self.clock.between(1, 4))
             .map(|_| GroupRecord {
-                count: self.clock.between(1, 40) as u32,
+                count: self.clock.between(1, most) as u32,
                 program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
                 log: None,
             })
             .collect();
         let jobs = groups.iter().map(|g| g.count).sum();
-        let cluster = master.pool.submit(self.clock.now, "simulated".into(), groups);
+        let now = master.time(self.clock.now);
+        let cluster = master.pool.submit(now, "simulated".into(), groups);
         master.submitted.push((master.pool.sequence(), cluster, jobs));
         self.turn();
     }
@@ -376,74 +457,17 @@ impl<'a> World<'a> {
             select.jobs.insert(job);
         }
         let jobs = master.pool.views(&select, None).map(|view| view.id).collect();
-        master.pool.handle(self.clock.now, Event::RemovalAsked { select });
+        let now = master.time(self.clock.now);
+        master.pool.handle(now, Event::RemovalAsked { select });
         master.removals.push((master.pool.sequence(), jobs));
         self.turn();
-    }
-
-    fn fault(&mut self) -> Checked {
-        if self.calm {
-            return Ok(());
-        }
-        self.clock.after(1000, 240_000, What::Fault);
-        let Some(kind) = self.clock.pick(&self.kinds) else {
-            return Ok(());
-        };
-        let site = self.clock.between(0, self.sites.len() as u64) as usize;
-        let keys: Vec<StarterKey> =
-            self.sites[site].starters.iter().filter(|(_, node)| node.alive).map(|(key, _)| *key).collect();
-        let key = self.clock.pick(&keys);
-        let running =
-            self.sites[site].batch.jobs.iter().filter(|(_, job)| job.state == BatchState::Running && !job.cancelled);
-        let running: Vec<String> = running.map(|(id, _)| id.clone()).collect();
-        let batch_id = self.clock.pick(&running);
-        *self.summary.faults.entry(kind).or_default() += 1;
-        self.say(format_args!("FAULT {kind} at site {site}"));
-        match kind {
-            "master killed" => self.kill_master(),
-            "agent killed" => self.kill_agent(site),
-            "stream cut" => self.cut_stream(site),
-            "site unreachable" => {
-                self.sites[site].reachable = false;
-                self.clock.after(1000, 1_500_000, What::ReachableAgain(site));
-                self.cut_stream(site);
-            }
-            "line cut" => key.into_iter().for_each(|key| self.cut_line(site, key)),
-            "starter killed" => key.into_iter().for_each(|key| self.kill_starter(site, key, true)),
-            "node down" => {
-                if let Some(key) = key {
-                    let (id, restarts) = self.batch_job_of(site, key);
-                    self.kill_starter(site, key, false);
-                    self.clock.after(10_000, 300_000, What::NodesLost(site, id, restarts));
-                }
-            }
-            "batch hangs" => {
-                self.sites[site].batch.hangs = true;
-                self.clock.after(1000, 600_000, What::HangOver(site));
-            }
-            _ => {
-                if let Some(id) = batch_id {
-                    self.requeue(site, &id);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn calm(&mut self) {
-        self.calm = true;
-        for site in 0..self.sites.len() {
-            self.sites[site].reachable = true;
-            self.sites[site].batch.hangs = false;
-        }
-        self.clock.after(1000, 60_000, What::Ending);
     }
 
     /// When all jobs are over, the session ends.
     fn end(&mut self) {
         let over = self.master.as_ref().is_some_and(|master| {
             let counts = master.pool.counts(&Select::default());
-            counts.unfinished() == counts.held && master.submitted.is_empty()
+            self.submissions == 0 && counts.unfinished() == counts.held && master.submitted.is_empty()
         });
         if !over {
             return self.clock.after(10_000, 20_000, What::Ending);
@@ -452,42 +476,5 @@ impl<'a> World<'a> {
         for site in 0..self.sites.len() {
             self.say_to_agent(site, ToAgent::Shutdown);
         }
-    }
-
-    fn check_end(&mut self) -> Checked {
-        let master = self.master.as_ref().ok_or("no master at the end")?;
-        for (cluster, jobs) in &self.acknowledged {
-            for proc in 0..*jobs {
-                let job = JobId { cluster: *cluster, proc };
-                let view = master.pool.view(job).ok_or_else(|| format!("{job} was acknowledged and lost"))?;
-                let counted = self.over.contains_key(&job);
-                let fine = match view.state {
-                    JobState::Completed => counted,
-                    JobState::Removed => !counted && self.removed.contains(&job),
-                    JobState::Held => view.reason.is_some_and(|why| why.contains("sites or nodes failed it")),
-                    _ => false,
-                };
-                if !fine || (self.removed.contains(&job) && view.state == JobState::Held) {
-                    return Err(format!("{job} is {:?} at the end; counted: {counted}", view.state));
-                }
-                self.summary.completed += u32::from(counted);
-            }
-        }
-        let mut folded = pool::Pool::new();
-        self.journal.iter().for_each(|record| folded.apply(record));
-        if folded.counts(&Select::default()) != master.pool.counts(&Select::default()) {
-            return Err("the journal does not lead to the state".into());
-        }
-        for (index, site) in self.sites.iter().enumerate() {
-            let running = site.starters.values().any(|node| !node.running.is_empty());
-            let alive = site.starters.iter().find(|(_, node)| node.alive);
-            if running || alive.is_some() {
-                return Err(format!(
-                    "left behind at site {index}: jobs {running}, starter {:?}",
-                    alive.map(|(key, _)| key)
-                ));
-            }
-        }
-        Ok(())
     }
 }

@@ -25,7 +25,9 @@ impl World<'_> {
     }
 
     pub(super) fn do_starter(&mut self, site: usize, key: StarterKey, action: StarterAction) {
-        self.say(format_args!("starter {key}: {action:?}"));
+        if self.log.is_some() {
+            self.say(format_args!("starter {key}: {action:?}"));
+        }
         match action {
             StarterAction::Start { task, program } => self.start_process(site, key, task.id, &program),
             StarterAction::Terminate(id) => {
@@ -42,7 +44,7 @@ impl World<'_> {
             }
             // The model has no files at the site: what is not told is lost, and run again.
             StarterAction::Spool(_) => self.tell_starter(site, key, StarterEvent::Spooled { kept: vec![], over: true }),
-            StarterAction::Forget(_) => {}
+            StarterAction::Forget(ids) => self.check_forgotten(key, &ids),
             StarterAction::Leave { why } => {
                 self.say_to_line(site, key, FromStarter::Leaving(why));
                 self.kill_starter(site, key, true);
@@ -50,28 +52,21 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn say_to_line(&mut self, site: usize, key: StarterKey, message: FromStarter) {
-        let link = self.sites[site].starters.get(&key).and_then(|node| node.link);
-        let Some(agent) = &mut self.sites[site].agent else {
-            return;
-        };
-        if let Some(line) = agent.lines.get_mut(&key).filter(|line| Some(line.link) == link) {
+    fn say_to_line(&mut self, site: usize, key: StarterKey, message: FromStarter) {
+        let here = &mut self.sites[site];
+        let Some((link, agent)) = here.starters.get(&key).and_then(|node| node.link) else { return };
+        let line = here.agents.get_mut(&agent).and_then(|agent| agent.lines.get_mut(&key));
+        if let Some(line) = line.filter(|line| line.link == link)
+            && !self.cut.contains_key(&link)
+        {
             let at = line.to_agent.arrival(&mut self.clock, 0, 20);
-            self.clock.at(at, What::AtAgent(site, key, line.link, message));
+            self.clock.at(at, What::Agent(site, agent, OfAgent::FromStarter(key, link, message)));
         }
     }
 
     pub(super) fn start_process(&mut self, site: usize, key: StarterKey, id: AttemptId, program: &Program) {
         self.summary.starts += 1;
-        for (index, other) in self.sites.iter().enumerate() {
-            for (other_key, node) in &other.starters {
-                if let Some(second) = node.running.keys().find(|running| running.job == id.job) {
-                    self.wrong = Some(format!(
-                        "{id} starts at {key} of site {site} while {second} runs at {other_key} of site {index}"
-                    ));
-                }
-            }
-        }
+        self.check_start(site, key, id);
         self.runs += 1;
         let run = self.runs;
         let Some(node) = self.sites[site].starters.get_mut(&key) else {
@@ -106,8 +101,9 @@ impl World<'_> {
             return;
         }
         node.running.remove(&id);
+        node.idle = self.clock.now;
         if outcome.is_final() {
-            self.truth.insert(id, outcome.clone());
+            self.checker.truth.insert(id, outcome.clone());
         }
         let mut outputs = Vec::new();
         if outcome.is_final() && self.clock.one_in(2) {
@@ -129,10 +125,10 @@ impl World<'_> {
         } else {
             node.running.clear();
         }
-        if let Some(link) = link {
+        if let Some((link, agent)) = link {
             // Its last words may still be on the way.
             let (low, high) = if guardian { (20, 1000) } else { (10_000, 60_000) };
-            self.clock.after(low, high, What::LineLostAtAgent(site, key, link));
+            self.of(site, agent, low, high, OfAgent::LineLost(key, link));
         }
     }
 
@@ -149,7 +145,9 @@ impl World<'_> {
             return;
         };
         here.tags.remove(&(proxy, index));
-        let others = here.starters.values().any(|n| n.alive && n.batch_id == id && n.restarts == restarts);
+        here.unsynced.remove(&(proxy, index));
+        let works = |n: &Node| n.alive || !n.running.is_empty();
+        let others = here.starters.values().any(|n| works(n) && n.batch_id == id && n.restarts == restarts);
         if !others {
             here.exits.insert(proxy, "0".into());
             job.state = BatchState::Ended;

@@ -1,0 +1,314 @@
+//! What must hold. The checker believes the journal, the processes that really ran and the batch systems, and folds what it needs by
+//! itself.
+
+use super::*;
+
+/// How long a slot of a site without faults may be empty while a job waits.
+const EMPTY_SLOT: Duration = Duration::from_secs(120);
+
+/// What the records of the journal say of the jobs.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// CPUs of each job, by cluster.
+    clusters: BTreeMap<u32, Vec<(u32, u32)>>,
+    given: BTreeMap<JobId, (u32, StarterKey)>,
+    over: BTreeMap<JobId, AttemptId>,
+    removed: BTreeSet<JobId>,
+    held: BTreeSet<JobId>,
+}
+
+impl Told {
+    fn take(&mut self, job: JobId, attempt: u32) {
+        if self.given.get(&job).is_some_and(|(given, _)| *given == attempt) {
+            self.given.remove(&job);
+        }
+    }
+
+    fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Submitted { cluster, groups, .. } => {
+                let groups = groups.iter().map(|group| (group.count, group.program.cpus.max(1)));
+                self.clusters.insert(*cluster, groups.collect());
+            }
+            Record::Dispatched { key, ids, .. } => {
+                self.given.extend(ids.iter().map(|id| (id.job, (id.attempt, *key))));
+            }
+            Record::Claimed { key, id, .. } => drop(self.given.insert(id.job, (id.attempt, *key))),
+            Record::Returned { ids, .. } => ids.iter().for_each(|id| self.take(id.job, id.attempt)),
+            Record::SiteFailed { id, .. } => self.take(id.job, id.attempt),
+            Record::Ended { ends, .. } => {
+                for end in ends {
+                    self.given.remove(&end.id.job);
+                    self.over.insert(end.id.job, end.id);
+                }
+            }
+            Record::Held { job, .. } => {
+                self.given.remove(job);
+                self.held.insert(*job);
+            }
+            Record::Removed { ranges, .. } => {
+                for (cluster, first, last) in ranges {
+                    for proc in *first..=*last {
+                        let job = JobId { cluster: *cluster, proc };
+                        if !self.over.contains_key(&job) {
+                            self.given.remove(&job);
+                            self.removed.insert(job);
+                        }
+                    }
+                }
+            }
+            Record::StarterJoined { .. }
+            | Record::StarterGone { .. }
+            | Record::NodeExcluded { .. }
+            | Record::Silent { .. }
+            | Record::Answers { .. } => {}
+        }
+    }
+
+    /// CPUs that each job needs which waits and is nowhere; as many as are asked for.
+    fn waiting(&self, most: u32) -> u32 {
+        let mut waiting = 0;
+        for (cluster, groups) in &self.clusters {
+            let mut proc = 0;
+            for (count, cpus) in groups {
+                for job in (proc..proc + count).map(|proc| JobId { cluster: *cluster, proc }) {
+                    let elsewhere = self.given.contains_key(&job) || self.over.contains_key(&job);
+                    if *cpus == 1 && !elsewhere && !self.removed.contains(&job) && !self.held.contains(&job) {
+                        waiting += 1;
+                        if waiting >= most {
+                            return waiting;
+                        }
+                    }
+                }
+                proc += count;
+            }
+        }
+        waiting
+    }
+}
+
+/// What is known of a submission.
+#[derive(Debug)]
+pub(super) struct Submission {
+    attempt: u32,
+    /// Did the answer leave open what became of it?
+    unclear: bool,
+    /// Good listings since the answer.
+    listings: u32,
+    /// It was in one of them.
+    shown: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    /// All records that were made, and how many of them are durable.
+    pub(super) journal: Vec<Record>,
+    settled: usize,
+    told: Told,
+    /// Ends by place in the journal: also those that are not durable.
+    over: BTreeMap<JobId, usize>,
+    pub(super) acknowledged: BTreeMap<u32, u32>,
+    pub(super) removed: BTreeSet<JobId>,
+    /// How attempts really ended.
+    pub(super) truth: BTreeMap<AttemptId, Outcome>,
+    started: BTreeSet<AttemptId>,
+    /// The last submission of each proxy, as an agent knows it.
+    submissions: BTreeMap<(usize, u64, ProxyId), Submission>,
+    /// Since when a slot of the quiet site is empty while jobs wait.
+    empty: Option<Time>,
+}
+
+impl Checker {
+    /// The master begins anew, with the first `kept` records.
+    pub(super) fn master_begins(&mut self, kept: usize) -> Checked {
+        if kept > self.journal.len() {
+            return Err("the store holds more than was ever appended".into());
+        }
+        if kept < self.settled {
+            return Err(format!("{} records were durable, and {kept} are left", self.settled));
+        }
+        self.journal.truncate(kept);
+        self.over.retain(|_, at| *at < kept);
+        self.settle(kept);
+        Ok(())
+    }
+
+    /// So many records are durable.
+    pub(super) fn settle(&mut self, durable: usize) {
+        while self.settled < durable
+            && let Some(record) = self.journal.get(self.settled)
+        {
+            self.told.apply(record);
+            self.settled += 1;
+        }
+    }
+
+    pub(super) fn recorded(&mut self, record: Record) -> Checked {
+        match &record {
+            Record::Ended { ends, .. } => {
+                for end in ends {
+                    if self.over.insert(end.id.job, self.journal.len()).is_some() {
+                        return Err(format!("{} counts, and its job had ended before", end.id));
+                    }
+                    let expected = match end.end {
+                        End::Exited(code) => Outcome::Exited(code),
+                        End::Signaled(signal) => Outcome::Signaled(signal),
+                    };
+                    if self.truth.get(&end.id) != Some(&expected) {
+                        return Err(format!("{} never ended so: {:?}", end.id, self.truth.get(&end.id)));
+                    }
+                }
+            }
+            Record::Dispatched { ids, .. } => {
+                if let Some(id) = ids.iter().find(|id| self.over.contains_key(&id.job)) {
+                    return Err(format!("{id} was dispatched after its job's success"));
+                }
+            }
+            _ => {}
+        }
+        self.journal.push(record);
+        Ok(())
+    }
+
+    /// A submit command runs.
+    fn submits(&mut self, site: usize, life: u64, proxy: ProxyId, attempt: u32) -> Checked {
+        let Some(before) = self.submissions.get(&(site, life, proxy)).filter(|s| s.attempt < attempt) else {
+            return Ok(());
+        };
+        if before.shown {
+            return Err(format!("proxy {proxy} of site {site} is submitted again, though a listing showed it"));
+        }
+        if before.unclear && before.listings < 2 {
+            return Err(format!("proxy {proxy} of site {site} is submitted again after {} listings", before.listings));
+        }
+        Ok(())
+    }
+}
+
+impl World<'_> {
+    /// An agent, or the one before it, meant to submit a proxy.
+    pub(super) fn note_submission(&mut self, site: usize, life: u64, proxy: ProxyId, attempt: u32, unclear: bool) {
+        let submission = Submission { attempt, unclear, listings: 0, shown: false };
+        self.checker.submissions.insert((site, life, proxy), submission);
+    }
+
+    /// An agent hears a good listing that began at some time.
+    pub(super) fn note_listing(&mut self, site: usize, life: u64, rows: &[Row]) {
+        let base = self.sites[site].agents.get(&life).and_then(|agent| agent.work.as_ref()).map(|work| work.table.base);
+        let prefix = prefix(site, base.unwrap_or_default());
+        for (key, submission) in
+            self.checker.submissions.range_mut((site, life, ProxyId(0))..=(site, life, ProxyId(u64::MAX)))
+        {
+            submission.listings += 1;
+            let token = format!("{prefix}{}-{}", key.2, submission.attempt);
+            submission.shown |= rows.iter().any(|row| row.token == token);
+        }
+    }
+
+    pub(super) fn check_submission(&mut self, site: usize, life: u64, proxy: ProxyId, attempt: u32) {
+        if let Err(why) = self.checker.submits(site, life, proxy, attempt) {
+            self.wrong.get_or_insert(why);
+        }
+    }
+
+    /// A process begins.
+    pub(super) fn check_start(&mut self, site: usize, key: StarterKey, id: AttemptId) {
+        if !self.checker.started.insert(id) {
+            self.wrong = Some(format!("{id} was started twice"));
+        }
+        // Where a node was cut off and its batch job has ended or begun anew, nobody can know that it still works.
+        if self.sites[site].starters.get(&key).is_some_and(|node| node.zombie) {
+            return;
+        }
+        for (index, other) in self.sites.iter().enumerate() {
+            for (other_key, node) in other.starters.iter().filter(|(_, node)| !node.running.is_empty() && !node.zombie)
+            {
+                if let Some(second) = node.running.keys().find(|running| running.job == id.job) {
+                    self.wrong.get_or_insert(format!(
+                        "{id} starts at {key} of site {site} while {second} runs at {other_key} of site {index}"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// A starter removes what it holds of attempts.
+    pub(super) fn check_forgotten(&mut self, key: StarterKey, ids: &[AttemptId]) {
+        let told = &self.checker.told;
+        let lost = ids
+            .iter()
+            .find(|id| self.checker.truth.contains_key(id) && told.given.get(&id.job) == Some(&(id.attempt, key)));
+        if let Some(id) = lost {
+            self.wrong.get_or_insert(format!("{id} was acknowledged, and its end is not durable"));
+        }
+    }
+
+    /// Is a site that no fault touches disturbed?
+    pub(super) fn look(&mut self) {
+        let now = self.clock.now;
+        let Some(quiet) = self.quiet.filter(|_| !self.ending) else { return };
+        self.clock.after(60_000, 60_001, What::Look);
+        let Some(master) = &self.master else {
+            return self.checker.empty = None;
+        };
+        let excluded = master.pool.excluded_nodes().any(|node| usize::from(node.site.0) == quiet);
+        let here = &self.sites[quiet];
+        let up = here.stream.is_some_and(|stream| master.heard.contains(&stream.link));
+        let empty = here.starters.values().filter(|node| node.welcomed && node.alive && node.running.is_empty());
+        let empty = empty.filter(|node| node.ends.since(now) > DRAIN * 3).map(|node| node.idle).min();
+        let Some(idle) = empty.filter(|_| up && !excluded && self.checker.told.waiting(1) > 0) else {
+            return self.checker.empty = None;
+        };
+        let since = *self.checker.empty.get_or_insert(now);
+        let idle = now.since(since.max(idle));
+        self.require(idle < EMPTY_SLOT, || {
+            format!("a slot of the quiet site {quiet} is empty for {idle:?}, and jobs wait")
+        });
+    }
+
+    pub(super) fn check_end(&mut self) -> Checked {
+        let master = self.master.as_ref().ok_or("no master at the end")?;
+        for (cluster, jobs) in &self.checker.acknowledged {
+            for proc in 0..*jobs {
+                let job = JobId { cluster: *cluster, proc };
+                let view = master.pool.view(job).ok_or_else(|| format!("{job} was acknowledged and lost"))?;
+                let counted = self.checker.over.contains_key(&job);
+                let removed = self.checker.removed.contains(&job);
+                let fine = match view.state {
+                    JobState::Completed => counted,
+                    JobState::Removed => !counted && removed,
+                    JobState::Held => {
+                        !removed && view.reason.is_some_and(|why| why.contains("sites or nodes failed it"))
+                    }
+                    _ => false,
+                };
+                if !fine {
+                    return Err(format!("{job} is {:?} at the end; counted: {counted}", view.state));
+                }
+                self.summary.completed += u64::from(counted);
+            }
+        }
+        let mut folded = pool::Pool::new();
+        self.checker.journal.iter().for_each(|record| folded.apply(record));
+        if folded.counts(&Select::default()) != master.pool.counts(&Select::default()) {
+            return Err("the journal does not lead to the state".into());
+        }
+        for (index, site) in self.sites.iter().enumerate() {
+            let running = site.starters.values().any(|node| !node.running.is_empty());
+            if let Some((key, _)) = site.starters.iter().find(|(_, node)| node.alive || running) {
+                return Err(format!("left behind at site {index}: starter {key}; do jobs run? {running}"));
+            }
+            let files =
+                site.tags.len() + site.exits.len() + site.tables.values().count() + site.leases.values().count();
+            if files > 0 {
+                return Err(format!("{files} files are left behind at site {index}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the names of a session's batch jobs at a site begin with.
+pub(super) fn prefix(site: usize, base: u64) -> String {
+    format!("vo-{site}-{base}-")
+}

@@ -111,6 +111,9 @@ impl Pool {
         let live = ids.iter().any(|id| self.is_current(*id, key));
         let mut why = Return::Recalled;
         if let Some(starter) = self.starters.get_mut(&key) {
+            if starter.excluded {
+                why = Return::Excluded;
+            }
             if !starter.known {
                 why = Return::Unsent;
             }
@@ -144,12 +147,14 @@ impl Pool {
             return;
         };
         if starter.advance(id, Phase::Finished) {
-            if result.outcome.is_final() {
+            let speaks = self.judge(now, key, &result);
+            let Some(starter) = self.starters.get_mut(&key) else { return };
+            // A node that fails jobs at once must not look like one whose jobs are short: it would get ever more of them.
+            if result.outcome.is_final() && !speaks {
                 let ran = u128::from(result.usage.wall_ms);
                 let mean = starter.mean_ms.map_or(ran, |mean| (u128::from(mean) * 7 + ran) / 8);
                 starter.mean_ms = u64::try_from(mean).ok();
             }
-            self.judge(now, key, &result);
         }
         if self.is_current(id, key) || (result.outcome.is_final() && self.claim(now, key, id)) {
             self.conclude(now, key, result);

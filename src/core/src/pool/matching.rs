@@ -204,14 +204,27 @@ impl Pool {
                 victims.pop();
             }
         }
-        for (key, count) in recalls {
-            if let Some(victim) = self.starters.get_mut(&key) {
-                let lost = victim.recalled.is_some_and(|at| at + RECALL_LOST <= now);
-                victim.recalls = if lost { 1 } else { victim.recalls + 1 };
-                victim.recalled = Some(now);
-                let inventory = victim.inventory;
-                self.act(Action::Recall { key, inventory, count });
-            }
+        recalls.into_iter().for_each(|(key, count)| self.recall_from(now, key, count));
+    }
+
+    /// Takes all that can't have started from a starter whose node may be at fault: it would be failed before others have shown how
+    /// they do. It gets little until its jobs do better.
+    pub(super) fn recall_all(&mut self, now: Time, key: StarterKey) {
+        let Some(starter) = self.starters.get_mut(&key) else { return };
+        starter.mean_ms = None;
+        if starter.connected && starter.known && starter.queued > 0 {
+            let count = starter.queued;
+            self.recall_from(now, key, count);
+        }
+    }
+
+    fn recall_from(&mut self, now: Time, key: StarterKey, count: u32) {
+        if let Some(victim) = self.starters.get_mut(&key) {
+            let lost = victim.recalled.is_some_and(|at| at + RECALL_LOST <= now);
+            victim.recalls = if lost { 1 } else { victim.recalls + 1 };
+            victim.recalled = Some(now);
+            let inventory = victim.inventory;
+            self.act(Action::Recall { key, inventory, count });
         }
     }
 }

@@ -226,6 +226,11 @@ impl Node {
         }
         suspect && self.excluded.is_none()
     }
+
+    /// Was it compared with others for how the program fails there, and found to be no worse?
+    fn acquitted(&self, program: u64) -> bool {
+        self.times == 0 && self.tallies.get(&program).is_some_and(|tally| tally.row >= FAILURES_IN_A_ROW)
+    }
 }
 
 impl Pool {
@@ -234,35 +239,39 @@ impl Pool {
         self.nodes.views()
     }
 
-    /// An attempt ended at a starter: does that speak against its node?
-    pub(super) fn judge(&mut self, now: Time, key: StarterKey, result: &AttemptResult) {
-        let Some(verdict) = Verdict::of(result) else { return };
-        let Some(program) = self.group(result.id.job).map(|group| group.program) else { return };
-        let Some(starter) = self.starters.get(&key) else { return };
-        let (site, host) = (starter.offer.site, &starter.offer.host);
-        if !self.nodes.node(site, host).is_some_and(|node| node.count(program, &verdict)) {
-            return;
+    /// An attempt ended at a starter: does that speak against its node? It does until others were found to fare no better.
+    pub(super) fn judge(&mut self, now: Time, key: StarterKey, result: &AttemptResult) -> bool {
+        let Some(verdict) = Verdict::of(result) else { return false };
+        let Some(program) = self.group(result.id.job).map(|group| group.program) else { return false };
+        let Some(starter) = self.starters.get(&key) else { return false };
+        let (site, host) = (starter.offer.site, starter.offer.host.clone());
+        if self.nodes.node(site, &host).is_some_and(|node| node.count(program, &verdict)) {
+            self.compare(now, program, site, &host, &verdict, &result.outcome);
         }
-        let host = host.clone();
-        let (good, bad) = self.nodes.elsewhere(program, site, &host);
+        !matches!(verdict, Verdict::Good) && self.nodes.find(site, &host).is_some_and(|node| !node.acquitted(program))
+    }
+
+    /// Compares a node where many failed in a row with the others.
+    fn compare(&mut self, now: Time, program: u64, site: SiteId, host: &str, verdict: &Verdict, outcome: &Outcome) {
+        let (good, bad) = self.nodes.elsewhere(program, site, host);
         let unknown = good == 0 && bad == 0;
-        let good = good.saturating_add(self.working_elsewhere(now, program, site, &host, FAST));
+        let good = good.saturating_add(self.working_elsewhere(now, program, site, host, FAST));
         let better = good > 0 && good / 3 >= bad;
         let others = self
             .starters
             .values()
-            .any(|s| s.connected && !s.excluded && (s.offer.site, &s.offer.host) != (site, &host));
+            .any(|s| s.connected && !s.excluded && (s.offer.site, s.offer.host.as_str()) != (site, host));
         let mut suspicion = false;
-        let (blamed, what) = match (verdict, &result.outcome) {
+        let (blamed, what) = match (verdict, outcome) {
             (Verdict::FailedBySite, Outcome::SiteFailed(why)) => (better, format!("failed there, the last: {why}")),
             _ if good >= BETTER_ELSEWHERE && better => {
                 (true, format!("failed there within {} s, and {good} did better elsewhere", FAST.as_secs()))
             }
             _ => {
-                let first = self.nodes.find(site, &host).is_some_and(|node| node.times == 0);
-                let run = self.working_elsewhere(now, program, site, &host, Duration::ZERO) > 0;
+                let first = self.nodes.find(site, host).is_some_and(|node| node.times == 0);
+                let run = self.working_elsewhere(now, program, site, host, Duration::ZERO) > 0;
                 if !(unknown && run && first) {
-                    if let Some(node) = self.nodes.node(site, &host) {
+                    if let Some(node) = self.nodes.node(site, host) {
                         node.times = 0;
                     }
                     return;
@@ -272,7 +281,7 @@ impl Pool {
             }
         };
         let ends = blamed && others;
-        let Some(node) = self.nodes.find(site, &host) else { return };
+        let Some(node) = self.nodes.find(site, host) else { return };
         let row = node.failures.max(node.tallies.get(&program).map_or(0, |tally| tally.row));
         let times = node.times.saturating_add(1);
         let span = if suspicion {
@@ -286,18 +295,20 @@ impl Pool {
         let why = format!("{row} jobs in a row {what}");
         self.write(Record::NodeExcluded {
             site,
-            host: host.clone(),
+            host: host.to_string(),
             since: now,
             until: now + span,
             why: why.clone(),
             times,
         });
+        let there = self.starters.iter().filter(|(_, s)| (s.offer.site, s.offer.host.as_str()) == (site, host));
+        let keys: Vec<StarterKey> = there.map(|(key, _)| *key).collect();
         if ends {
             // One that comes later is left to its own idle limit: it keeps the batch system from giving us the same node over and over.
-            let there = self.starters.iter().filter(|(_, s)| (s.offer.site, &s.offer.host) == (site, &host));
-            let keys: Vec<StarterKey> = there.map(|(key, _)| *key).collect();
             let why = format!("its node is excluded: {why}");
             keys.into_iter().for_each(|key| self.act(Action::Drain { key, why: why.clone() }));
+        } else {
+            keys.into_iter().for_each(|key| self.recall_all(now, key));
         }
     }
 

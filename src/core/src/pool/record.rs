@@ -292,6 +292,9 @@ pub enum Return {
     /// It could not be sent any more: its starter was being asked what it holds.
     #[n(5)]
     Unsent,
+    /// Many failed in a row at its node.
+    #[n(6)]
+    Excluded,
 }
 
 /// Durations as milliseconds.

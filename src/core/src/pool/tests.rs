@@ -664,6 +664,111 @@ fn a_suspect_node_waits_until_others_show_how_they_do() {
     }
 }
 
+/// A node as its starter runs it: what it has queued starts where a slot is free.
+#[derive(Default)]
+struct Slots {
+    queue: VecDeque<AttemptId>,
+    running: Vec<(Time, AttemptId)>,
+    closed: bool,
+}
+
+#[test]
+fn a_node_that_eats_jobs_eats_few_of_a_short_queue() {
+    const SLOTS: u32 = 3;
+    const HALF_TRIP: Duration = Duration::from_millis(50);
+    // How long its failures take, whether short jobs went well there before, and what it may eat of 200: 8 to be looked at, what it
+    // runs before the answer is there, and the same once more when it is tried again.
+    for (fails_ms, warm, most) in [(5, false, 24), (100, false, 24), (500, false, 24), (100, true, 40)] {
+        let mut bench = Bench::new();
+        let ms = Duration::from_millis;
+        for key in 1..=2 {
+            bench.join_as(StarterKey(key), Offer { host: format!("node{key}"), ..offer(SLOTS) });
+        }
+        let submit = |bench: &mut Bench, count| {
+            bench.pool.submit(bench.now, "test".into(), vec![group(count, program(1))]);
+            bench.drain()
+        };
+        let mut actions = if warm { submit(&mut bench, 100) } else { submit(&mut bench, 200) };
+        let (mut bad, mut eaten) = (!warm, 0);
+        let mut nodes = [Slots::default(), Slots::default()];
+        for _ in 0..20_000 {
+            // What was said half a round trip ago arrives.
+            let arrived = core::mem::take(&mut actions);
+            let mut said = Vec::new();
+            for action in arrived {
+                match action {
+                    Action::Assign { key, attempts, .. } => {
+                        let node = &mut nodes[key.0 as usize - 1];
+                        assert!(!node.closed, "work for one that is told to end");
+                        node.queue.extend(attempts.iter().map(|(id, ..)| *id));
+                    }
+                    Action::Recall { key, count, .. } => {
+                        let queue = &mut nodes[key.0 as usize - 1].queue;
+                        let ids = queue.drain(queue.len().saturating_sub(count as usize)..).collect();
+                        said.push((bench.now, Event::AttemptsReturned { key, ids }));
+                    }
+                    Action::Drain { key, .. } => {
+                        let node = &mut nodes[key.0 as usize - 1];
+                        node.closed = true;
+                        said.push((bench.now, Event::AttemptsReturned { key, ids: node.queue.drain(..).collect() }));
+                    }
+                    _ => {}
+                }
+            }
+            // The nodes run on meanwhile.
+            let until = bench.now + HALF_TRIP;
+            for (key, node) in (1..).map(StarterKey).zip(&mut nodes) {
+                let eats = bad && key == StarterKey(1);
+                let takes = if eats {
+                    fails_ms
+                } else if bad {
+                    3000
+                } else {
+                    5
+                };
+                let mut at = bench.now;
+                loop {
+                    while node.running.len() < SLOTS as usize
+                        && let Some(id) = node.queue.pop_front()
+                    {
+                        node.running.push((at + ms(takes), id));
+                        said.push((at, Event::AttemptsStarted { key, ids: vec![id] }));
+                    }
+                    let Some(first) = (0..node.running.len()).min_by_key(|n| node.running[*n].0) else { break };
+                    if node.running[first].0 > until {
+                        break;
+                    }
+                    let (end, id) = node.running.remove(first);
+                    at = end;
+                    let usage = Usage { wall_ms: takes, ..Usage::default() };
+                    let outcome = Outcome::Exited(u8::from(eats));
+                    eaten += u32::from(eats);
+                    said.push((
+                        end,
+                        Event::AttemptEnded { key, result: AttemptResult { usage, ..result(id, outcome) } },
+                    ));
+                }
+            }
+            said.sort_by_key(|(at, _)| *at);
+            bench.now = until;
+            for (_, event) in said {
+                actions.extend(bench.tell(event));
+            }
+            actions.extend(bench.tell(Event::TimePassed));
+            let over = bench.pool.clusters.values().all(|cluster| cluster.jobs.iter().all(Job::is_over));
+            if over && bad {
+                break;
+            } else if over {
+                bad = true;
+                actions.extend(submit(&mut bench, 200));
+            }
+        }
+        assert!(bench.pool.clusters.values().all(|cluster| cluster.jobs.iter().all(Job::is_over)));
+        assert!(bench.excluded().contains("did better elsewhere"), "{}", bench.excluded());
+        assert!((8..=most).contains(&eaten), "{eaten} of 200 eaten, failures of {fails_ms} ms, warm: {warm}");
+    }
+}
+
 #[test]
 fn jobs_that_fail_everywhere_are_no_nodes_fault() {
     for (outcome, rests) in [(Outcome::Exited(1), false), (full(), true)] {

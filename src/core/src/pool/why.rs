@@ -137,6 +137,7 @@ impl Trail {
                 if let Some(attempt) = self.ours(ids) {
                     let why = match why {
                         Some(Return::Recalled) => "asked back for a starter that was idle",
+                        Some(Return::Excluded) => "taken back: many jobs failed in a row at its node",
                         Some(Return::Closing) => "given back by its starter, which is about to end",
                         Some(Return::Lost) => "never arrived: its starter's inventory doesn't have it",
                         Some(Return::Gone) => "had not started there",

@@ -18,8 +18,8 @@ use vo_net::frames::send;
 use vo_net::tls::{Identity, SiteAuthority};
 use vo_wire::frame::Message;
 use vo_wire::link::{
-    AgentHello, AgentRefused, BlobAck, BlobChunk, BlobMissing, Configure, NeedBlob, ProxyState, SetTarget, Shutdown,
-    ShutdownDone, StarterDown, StarterUp,
+    AgentHello, AgentRefused, BlobAck, BlobChunk, BlobMissing, Configure, NeedBlob, Ping, Pong, ProxyState, SetTarget,
+    Shutdown, ShutdownDone, StarterDown, StarterUp,
 };
 use vo_wire::node::{Leaving, MasterLink, Welcome};
 use vo_wire::work::{Recall, Report};
@@ -152,6 +152,45 @@ async fn relays_and_serves_files_to_starters_of_its_own_only() {
     assert!(!root.exists());
 }
 
+#[tokio::test]
+async fn a_starter_that_falls_silent_is_told_before_its_lease_ends_and_comes_back() {
+    const LEASE: Duration = Duration::from_secs(8);
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("vo");
+    let mut bridge = Bridge::open(&root);
+    let mut configure = configure(&authority());
+    configure.limits.lease_ms = u64::try_from(LEASE.as_millis()).unwrap();
+    bridge.say(&configure).await;
+    bridge.say(&SetTarget { proxies: 1 }).await;
+    let proxy = bridge.until(ProxyState::Run).await.id;
+    let launch: Launch = launch::read(&SiteDir(root.join(SESSION)).launch(proxy)).unwrap();
+    let identity = Identity::from_pem(&launch.identity).unwrap();
+
+    // It answers once, then no more, and its connection stays open.
+    let mut starter = Starter::call(&root, &identity, proxy, 77).await.unwrap();
+    starter.next::<Welcome>().await;
+    while bridge.next::<StarterUp>().await.key != starter.key {}
+    starter.next::<Ping>().await;
+    let heard = tokio::time::Instant::now();
+    starter.say(&Pong { nonce: 0 }).await;
+    starter.next::<Ping>().await;
+    let mut down: StarterDown = bridge.next().await;
+    while down.key != starter.key {
+        down = bridge.next().await;
+    }
+    assert!(!down.gone && down.why.starts_with("silent for"), "{down:?}");
+    assert!(heard.elapsed() < LEASE, "told after {:?}", heard.elapsed());
+    // It wakes before its lease ends, finds its connection closed, and calls again: it is the same starter.
+    let mut again = Starter::call(&root, &identity, proxy, 77).await.unwrap();
+    assert!(again.next::<Welcome>().await.master);
+    while bridge.next::<StarterUp>().await.key != again.key {}
+    drop(starter);
+    bridge.say(&Shutdown { patience_ms: 30_000 }).await;
+    drop(again);
+    assert_eq!(bridge.next::<ShutdownDone>().await.left, Vec::<String>::new());
+    none_left(&root).await;
+}
+
 /// Heartbeats of half a second, two of which may be missed; starters that rest for `idle`.
 fn impatient(authority: &str, on_missed: bool, idle: Duration) -> Configure {
     let mut configure = configure(authority);
@@ -219,8 +258,8 @@ async fn an_agent_that_is_to_keep_its_proxies_keeps_them() {
     bridge.say(&SetTarget { proxies: 1 }).await;
     let up: StarterUp = bridge.next().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    bridge.say(&vo_wire::link::Ping { nonce: 1 }).await;
-    bridge.next::<vo_wire::link::Pong>().await;
+    bridge.say(&Ping { nonce: 1 }).await;
+    bridge.next::<Pong>().await;
     drop(bridge);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut bridge = Bridge::open(&root);

@@ -47,6 +47,10 @@ const GUESTS: usize = 4096;
 /// For a handshake and the first word, once it is a connection's turn.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// A starter's connection is closed after so many quarters of a lease without a word, the last of them after a question: what becomes of
+/// its jobs shows as unknown before they are given up, and one that wakes in time calls again.
+const SILENCE: u32 = 3;
+
 /// A starter that is told to end goes by itself within this, or its connection is closed.
 const GOING: Duration = Duration::from_secs(10);
 
@@ -250,7 +254,8 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
     let current = || agent.starters.borrow().get(&key).is_some_and(|line| line.serial == serial);
     let why = loop {
         let lease = agent.lease_time();
-        let patience = if asked { lease } else { lease / 2 };
+        let silence = lease * SILENCE / 4;
+        let patience = if asked { silence } else { lease / 2 };
         let welcomed = agent.starters.borrow().get(&key).is_some_and(|line| line.welcomed);
         tokio::select! {
             frame = frames.next() => match frame {
@@ -276,7 +281,7 @@ async fn serve(agent: &Rc<Agent>, mut frames: Reader, write: Writer, hello: Star
             },
             () = tokio::time::sleep(patience.saturating_sub(heard.elapsed())) => {
                 if asked {
-                    break format!("silent for {lease:?}");
+                    break format!("silent for {silence:?}");
                 }
                 asked = true;
                 conversation.say(&Ping { nonce: 0 });

@@ -4,6 +4,7 @@
 mod endure;
 mod faults;
 mod network;
+mod nodes;
 mod readme;
 mod security;
 mod shared;

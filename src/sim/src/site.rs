@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     pub(crate) stage: Stage,
     /// Of its lease; 0 before it has one.
     pub(crate) epoch: u64,
+    /// When it began to work.
+    pub(crate) began: Time,
     /// It knows that another one has taken over.
     pub(crate) fenced: bool,
     /// Set up by its first master.
@@ -65,6 +67,8 @@ pub(crate) struct Work {
     pub(crate) table: Table,
     pub(crate) syncing: bool,
     pub(crate) waiting: VecDeque<(u64, proxy::Action)>,
+    /// Whose submission is under way.
+    pub(crate) submitting: Option<ProxyId>,
     pub(crate) tick: Option<Time>,
     /// Its clock is ahead by this.
     pub(crate) ahead: u64,
@@ -141,6 +145,7 @@ pub(crate) struct Line {
 pub(crate) struct Stream {
     pub(crate) link: u64,
     pub(crate) agent: u64,
+    pub(crate) opened: Time,
     pub(crate) to_agent: Lane,
     pub(crate) to_master: Lane,
 }
@@ -247,6 +252,8 @@ pub(crate) struct Node {
     pub(crate) heard: Time,
     /// Nothing has run there since.
     pub(crate) idle: Time,
+    /// Ends that were not acknowledged, and since when.
+    pub(crate) results: BTreeMap<AttemptId, Time>,
     /// What runs there, with a number that tells two runs apart.
     pub(crate) running: BTreeMap<AttemptId, (u64, u32)>,
 }

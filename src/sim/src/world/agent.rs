@@ -22,6 +22,7 @@ impl World<'_> {
                 stopped: false,
                 stage: Stage::Claiming(claim, step),
                 epoch: 0,
+                began: Time(0),
                 fenced: false,
                 work: None,
                 lines: BTreeMap::new(),
@@ -78,6 +79,9 @@ impl World<'_> {
                 if let proxy::Event::SubmitAnswered { proxy, attempt, answer } = &event {
                     let unclear = matches!(answer, SubmitAnswer::Unclear(_));
                     self.note_submission(site, life, *proxy, *attempt, unclear);
+                    if let Some(work) = self.agent(site, life).and_then(|agent| agent.work.as_mut()) {
+                        work.submitting = None;
+                    }
                 }
                 self.tell_proxies(site, life, event);
             }
@@ -137,6 +141,9 @@ impl World<'_> {
         *step = claim.next(seen);
         let long = self.mishap(site, 10);
         self.of(site, life, 1, if long { 5000 } else { 100 }, OfAgent::Claim);
+        if self.has("agent stopped") && self.mishap(site, 15) {
+            self.stop_agent(site, life);
+        }
     }
 
     /// Asks the lease, as before everything that matters.
@@ -222,7 +229,7 @@ impl World<'_> {
         let latest = machine.views().map(|view| view.since.0).max().unwrap_or(0);
         let ahead = wall.saturating_sub(table.base).max(latest);
         let waiting = VecDeque::new();
-        agent.work = Some(Work { machine, table, syncing: false, waiting, tick: None, ahead: 0 });
+        agent.work = Some(Work { machine, table, syncing: false, waiting, submitting: None, tick: None, ahead: 0 });
         agents.insert(life, agent);
         self.of(site, life, 0, 100, OfAgent::Begin(ahead));
         Ok(())
@@ -239,6 +246,7 @@ impl World<'_> {
         let now = self.clock.now;
         let Some(agent) = self.agent(site, life) else { return };
         agent.stage = Stage::Working;
+        agent.began = now;
         let (epoch, master) = (agent.epoch, agent.master.take());
         if let Some(work) = &mut agent.work {
             // Times of its machine count from the table's beginning.
@@ -252,9 +260,17 @@ impl World<'_> {
     }
 
     pub(super) fn kill_agent(&mut self, site: usize, life: u64) {
-        let Some(agent) = self.sites[site].agents.remove(&life) else {
+        let Some(mut agent) = self.sites[site].agents.remove(&life) else {
             return;
         };
+        // In the midst of a commit: what is written is seen, and is not durable.
+        if let Some((work, disk)) = agent.work.as_mut().zip(self.sites[site].tables.get(agent.epoch))
+            && self.clock.one_in(2)
+        {
+            disk.crash_at(disk.steps() + self.clock.between(0, 4));
+            let _ = work.table.commit();
+            disk.restart();
+        }
         self.postponed.remove(&(site, life));
         let stream = self.sites[site].stream;
         if stream.is_some_and(|stream| stream.agent == life) {
@@ -304,7 +320,8 @@ impl World<'_> {
         for life in self.sites[site].agents.keys().copied().collect::<Vec<_>>() {
             self.kill_agent(site, life);
         }
-        let loss = self.clock.pick(&[Loss::All, Loss::Tail, Loss::Scattered(64)]).unwrap_or(Loss::All);
+        let loss =
+            self.clock.pick(&[Loss::All, Loss::Tail, Loss::Scattered(64), Loss::Scattered(16)]).unwrap_or(Loss::All);
         let tables: Vec<MemDisk> = self.sites[site].tables.values().cloned().collect();
         tables.iter().for_each(|disk| disk.crash(loss, self.clock.choices()));
         for tag in std::mem::take(&mut self.sites[site].unsynced) {
@@ -324,7 +341,12 @@ impl World<'_> {
         };
         let at = Time(now.0.wrapping_add(work.ahead));
         work.machine.handle(at, event);
+        let mut ended = Vec::new();
         while let Some(record) = work.machine.poll_record() {
+            if let proxy::Record::Ended(id, why, _) = &record {
+                let batch_id = work.machine.view(*id).and_then(|view| view.batch_id.map(str::to_owned));
+                ended.extend(batch_id.map(|batch_id| (*id, batch_id, why.clone())));
+            }
             work.table.append(record);
         }
         work.waiting.extend(std::iter::from_fn(|| work.machine.poll_action()));
@@ -339,11 +361,16 @@ impl World<'_> {
             let slow = self.mishap(site, 20);
             self.of(site, life, 1, if slow { 3000 } else { 30 }, OfAgent::Sync);
         }
+        ended.into_iter().for_each(|(id, batch_id, why)| self.check_ended(site, id, &batch_id, &why));
         self.do_proxies(site, life);
     }
 
     fn sync(&mut self, site: usize, life: u64) -> Checked {
         let snapshot = self.clock.one_in(30);
+        if self.has("gateway crashed") && self.mishap(site, 100) {
+            self.crash_gateway(site);
+            return Ok(());
+        }
         let Some(work) = self.agent(site, life).and_then(|agent| agent.work.as_mut()) else {
             return Ok(());
         };
@@ -377,6 +404,11 @@ impl World<'_> {
         if self.log.is_some() {
             self.say(format_args!("agent {life} of site {site}: {action:?}"));
         }
+        if let Do::SubmitProxy { proxy, .. } = action
+            && let Some(work) = self.agent(site, life).and_then(|agent| agent.work.as_mut())
+        {
+            work.submitting = Some(proxy);
+        }
         match action {
             Do::MakeTags(_)
             | Do::CleanProxy(_)
@@ -394,7 +426,10 @@ impl World<'_> {
             Do::ReadTags => {
                 let here = &self.sites[site];
                 let (tags, exits) = (here.tags.keys().copied().collect(), here.exits.clone());
-                self.of(site, life, 1, 200, OfAgent::Heard(Heard::TagsListed { tags, exits }));
+                // A file server may be slow: they are what was there then.
+                let slow = self.mishap(site, 10);
+                let most = if slow { 20_000 } else { 200 };
+                self.of(site, life, 1, most, OfAgent::Heard(Heard::TagsListed { tags, exits }));
             }
             Do::Welcome(key) => self.welcome(site, life, key),
             Do::EndStarter(key, why) => self.say_on_line(site, life, key, AtStarter::End(why)),

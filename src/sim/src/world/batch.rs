@@ -235,6 +235,7 @@ impl World<'_> {
                 called: now,
                 heard: now,
                 idle: now,
+                results: BTreeMap::new(),
                 running: BTreeMap::new(),
             };
             self.sites[site].starters.insert(key, node);
@@ -295,6 +296,11 @@ impl World<'_> {
                 node.running.clear();
             }
         }
+        self.script_ended(site, id, restarts);
+    }
+
+    pub(super) fn script_ended(&mut self, site: usize, id: &str, restarts: u32) {
+        let now = self.clock.now;
         if let Some(job) = self.sites[site].batch.jobs.get_mut(id)
             && job.restarts == restarts
             && job.state == BatchState::Running

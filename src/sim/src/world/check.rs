@@ -6,6 +6,12 @@ use super::*;
 /// How long a slot of a site without faults may be empty while a job waits.
 const EMPTY_SLOT: Duration = Duration::from_secs(120);
 
+/// How long a result may wait at a starter that is connected, at a site without faults.
+const UNTAKEN: Duration = Duration::from_secs(600);
+
+/// How long an agent may take to find a batch job that is nobody's: twice its rarest question, and some that come to nothing.
+const OWNED: Duration = Duration::from_secs(2400);
+
 /// What the records of the journal say of the jobs.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -109,6 +115,8 @@ pub(super) struct Checker {
     over: BTreeMap<JobId, usize>,
     pub(super) acknowledged: BTreeMap<u32, u32>,
     pub(super) removed: BTreeSet<JobId>,
+    /// Also those whose removal was durable and, for a crash, not acknowledged.
+    pub(super) to_remove: BTreeSet<JobId>,
     /// How attempts really ended.
     pub(super) truth: BTreeMap<AttemptId, Outcome>,
     started: BTreeSet<AttemptId>,
@@ -192,16 +200,22 @@ impl World<'_> {
         self.checker.submissions.insert((site, life, proxy), submission);
     }
 
-    /// An agent hears a good listing that began at some time.
+    /// An agent hears a good listing. What it had decided before stays decided.
     pub(super) fn note_listing(&mut self, site: usize, life: u64, rows: &[Row]) {
-        let base = self.sites[site].agents.get(&life).and_then(|agent| agent.work.as_ref()).map(|work| work.table.base);
-        let prefix = prefix(site, base.unwrap_or_default());
-        for (key, submission) in
-            self.checker.submissions.range_mut((site, life, ProxyId(0))..=(site, life, ProxyId(u64::MAX)))
-        {
+        let Some(work) = self.sites[site].agents.get(&life).and_then(|agent| agent.work.as_ref()) else {
+            return;
+        };
+        let prefix = prefix(site, work.table.base);
+        let decided = work.waiting.iter().filter_map(|(_, action)| match action {
+            proxy::Action::SubmitProxy { proxy, .. } => Some(*proxy),
+            _ => None,
+        });
+        let decided: BTreeSet<ProxyId> = decided.chain(work.submitting).collect();
+        let all = (site, life, ProxyId(0))..=(site, life, ProxyId(u64::MAX));
+        for ((.., proxy), submission) in self.checker.submissions.range_mut(all) {
             submission.listings += 1;
-            let token = format!("{prefix}{}-{}", key.2, submission.attempt);
-            submission.shown |= rows.iter().any(|row| row.token == token);
+            let token = format!("{prefix}{proxy}-{}", submission.attempt);
+            submission.shown |= !decided.contains(proxy) && rows.iter().any(|row| row.token == token);
         }
     }
 
@@ -243,11 +257,58 @@ impl World<'_> {
         }
     }
 
-    /// Is a site that no fault touches disturbed?
+    /// An agent takes a proxy for ended.
+    pub(super) fn check_ended(&mut self, site: usize, id: ProxyId, batch_id: &str, why: &str) {
+        let waits = |job: &BatchJob| job.state == BatchState::Pending && job.restarts == 0 && !job.cancelled;
+        let waits = self.sites[site].batch.jobs.get(batch_id).is_some_and(waits);
+        // Rule: what nothing shows for long enough is lost.
+        let lied = self.has("batch lies") || why.starts_with("lost:");
+        self.require(!waits || lied, || format!("proxy {id} of site {site} counts as ended and is queued: {why}"));
+    }
+
+    /// Is a batch job left to itself that no proxy owns, though the batch system tells of it?
+    fn stray(&self) -> Option<String> {
+        let now = self.clock.now;
+        let blind = ["batch lies", "batch hangs", "agent stopped", "home hangs"];
+        if blind.iter().any(|kind| self.has(kind)) {
+            return None;
+        }
+        let long = |since: Time| now.since(since) > OWNED;
+        self.sites.iter().enumerate().find_map(|(index, site)| {
+            let works = |agent: &&Agent| matches!(agent.stage, Stage::Working) && long(agent.began);
+            let work = site.agents.values().find(works)?.work.as_ref()?;
+            let owned: BTreeSet<&str> = work.machine.views().filter_map(|view| view.batch_id).collect();
+            let jobs = site.batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended && !job.cancelled);
+            let (id, job) = jobs.into_iter().find(|(id, job)| long(job.shows) && !owned.contains(id.as_str()))?;
+            Some(format!("batch job {id} of site {index}, {}, is nobody's and is left to itself", job.name))
+        })
+    }
+
+    /// Where no fault is, is anything disturbed?
     pub(super) fn look(&mut self) {
         let now = self.clock.now;
-        let Some(quiet) = self.quiet.filter(|_| !self.ending) else { return };
+        if self.ending {
+            return;
+        }
         self.clock.after(60_000, 60_001, What::Look);
+        if let Some(stray) = self.stray() {
+            self.wrong.get_or_insert(stray);
+        }
+        let long = |since: Time| now.since(since) > UNTAKEN;
+        for (index, site) in self.sites.iter().enumerate() {
+            if self.quiet != Some(index) && !self.calm {
+                continue;
+            }
+            let up = site.stream.filter(|stream| long(stream.opened) && !self.cut.contains_key(&stream.link));
+            let mut nodes = site.starters.iter().filter(|(_, node)| node.alive && node.welcomed && long(node.called));
+            let held = nodes.find_map(|(key, node)| Some((key, node.results.iter().find(|(_, since)| long(**since))?)));
+            if let (Some(_), Some((key, (id, since)))) = (up, held) {
+                let why =
+                    format!("starter {key} of site {index} waits with the end of {id} since {:?}", now.since(*since));
+                self.wrong.get_or_insert(why);
+            }
+        }
+        let Some(quiet) = self.quiet else { return };
         let Some(master) = &self.master else {
             return self.checker.empty = None;
         };
@@ -276,7 +337,7 @@ impl World<'_> {
                 let removed = self.checker.removed.contains(&job);
                 let fine = match view.state {
                     JobState::Completed => counted,
-                    JobState::Removed => !counted && removed,
+                    JobState::Removed => !counted && self.checker.to_remove.contains(&job),
                     JobState::Held => {
                         !removed && view.reason.is_some_and(|why| why.contains("sites or nodes failed it"))
                     }

@@ -137,8 +137,14 @@ impl World<'_> {
 
     pub(super) fn calm(&mut self) {
         self.calm = true;
-        self.deaf.clear();
         let now = self.clock.now;
+        // A stream that lost something in its midst carries nothing any more.
+        let deaf = std::mem::take(&mut self.deaf);
+        for site in 0..self.sites.len() {
+            let lines = self.sites[site].agents.values().flat_map(|agent| agent.lines.iter());
+            let lines = lines.filter(|(_, line)| deaf.contains(&line.link)).map(|(key, _)| *key);
+            lines.collect::<Vec<_>>().into_iter().for_each(|key| self.cut_line(site, key));
+        }
         for site in 0..self.sites.len() {
             self.sites[site].reachable = true;
             self.sites[site].hangs = false;

@@ -117,17 +117,16 @@ impl World<'_> {
         let (whole, deaf) = (self.is_whole(link), self.deaf.contains(&link));
         let here = &mut self.sites[site];
         let address = here.address;
-        let Some(node) = here.starters.get_mut(&key).filter(|node| node.alive) else {
-            return;
-        };
-        let near = node.link.filter(|(current, _)| *current == link).map(|(_, agent)| agent);
+        let Some(node) = here.starters.get_mut(&key) else { return };
+        let near = node.alive && node.link.is_some_and(|(current, _)| current == link);
         let holder = here.agents.iter_mut().find(|(_, a)| a.lines.get(&key).is_some_and(|line| line.link == link));
+        let far = holder.is_some();
         let (mut heard, mut answered) = (false, false);
         let mut silent = None;
         if let Some((life, agent)) = holder
             && let Some(line) = agent.lines.get_mut(&key)
         {
-            if whole && !agent.stopped {
+            if near && whole && !agent.stopped {
                 heard = line.to_starter.is_open(now);
                 if !deaf && line.to_agent.is_open(now) {
                     line.heard = now;
@@ -138,7 +137,7 @@ impl World<'_> {
                 silent = Some(*life);
             }
         }
-        if near.is_some() {
+        if near {
             if heard && whole {
                 node.heard = now;
             }
@@ -152,7 +151,7 @@ impl World<'_> {
         }
         if let Some(life) = silent {
             self.line_lost_at_agent(site, life, key, link);
-        } else {
+        } else if near || far {
             self.clock.after(10_000, 20_000, What::Beat(site, key, link));
         }
     }

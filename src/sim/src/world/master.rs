@@ -30,10 +30,20 @@ impl World<'_> {
     }
 
     pub(super) fn kill_master(&mut self, away: u64) {
-        if self.master.take().is_none() {
-            return;
+        let Some(mut master) = self.master.take() else { return };
+        // In the midst of a commit, or of a snapshot: so many of its steps were done.
+        if self.clock.one_in(2) {
+            self.disk.crash_at(self.disk.steps() + self.clock.between(0, 4));
+            let _ = master.commit();
+        } else if self.clock.one_in(4) {
+            self.disk.crash_at(self.disk.steps() + self.clock.between(0, 14));
+            let _ = master.snapshot();
         }
-        let loss = self.clock.pick(&[Loss::None, Loss::All, Loss::Tail, Loss::Scattered(512)]).unwrap_or(Loss::All);
+        drop(master);
+        let loss = self
+            .clock
+            .pick(&[Loss::None, Loss::All, Loss::Tail, Loss::Scattered(512), Loss::Scattered(16)])
+            .unwrap_or(Loss::All);
         self.disk.crash(loss, self.clock.choices());
         for site in 0..self.sites.len() {
             self.cut_stream(site);
@@ -146,6 +156,11 @@ impl World<'_> {
         let Some(master) = self.master.as_mut().filter(|m| m.life == life) else {
             return Ok(());
         };
+        // A crash in the midst of it is rare; here it is not.
+        if !self.calm && self.kinds.contains(&"master killed") && self.clock.one_in(100) {
+            self.kill_master(900_000);
+            return Ok(());
+        }
         master.committing = false;
         master.commit().map_err(|e| format!("commit: {e}"))?;
         self.turn();
@@ -235,7 +250,9 @@ impl World<'_> {
 
     fn open_stream(&mut self, site: usize, agent: u64) {
         let link = self.link();
-        self.sites[site].stream = Some(Stream { link, agent, to_agent: Lane::default(), to_master: Lane::default() });
+        let opened = self.clock.now;
+        self.sites[site].stream =
+            Some(Stream { link, agent, opened, to_agent: Lane::default(), to_master: Lane::default() });
         self.say_to_agent(site, ToAgent::Configure);
         self.clock.after(200_000, 300_000, What::NoHello(site, link));
     }

@@ -202,6 +202,7 @@ enum What {
     Launch(usize, String),
     Cancel(usize, String),
     Terminate(usize, String, u32),
+    ScriptEnded(usize, String, u32),
     NodesLost(usize, String, u32),
     BatchWell(usize),
     HomeWell(usize),
@@ -410,6 +411,7 @@ impl<'a> World<'a> {
             What::Launch(site, id) => self.launch(site, &id),
             What::Cancel(site, id) => self.cancel(site, &id),
             What::Terminate(site, id, restarts) => self.batch_kill(site, &id, restarts),
+            What::ScriptEnded(site, id, restarts) => self.script_ended(site, &id, restarts),
             What::NodesLost(site, id, restarts) => self.nodes_lost(site, &id, restarts),
             What::BatchWell(site) => {
                 self.sites[site].batch.hangs = false;
@@ -456,7 +458,8 @@ impl<'a> World<'a> {
         } else {
             select.jobs.insert(job);
         }
-        let jobs = master.pool.views(&select, None).map(|view| view.id).collect();
+        let jobs: Vec<JobId> = master.pool.views(&select, None).map(|view| view.id).collect();
+        self.checker.to_remove.extend(&jobs);
         let now = master.time(self.clock.now);
         master.pool.handle(now, Event::RemovalAsked { select });
         master.removals.push((master.pool.sequence(), jobs));

@@ -44,7 +44,12 @@ impl World<'_> {
             }
             // The model has no files at the site: what is not told is lost, and run again.
             StarterAction::Spool(_) => self.tell_starter(site, key, StarterEvent::Spooled { kept: vec![], over: true }),
-            StarterAction::Forget(ids) => self.check_forgotten(key, &ids),
+            StarterAction::Forget(ids) => {
+                if let Some(node) = self.sites[site].starters.get_mut(&key) {
+                    node.results.retain(|id, _| !ids.contains(id));
+                }
+                self.check_forgotten(key, &ids);
+            }
             StarterAction::Leave { why } => {
                 self.say_to_line(site, key, FromStarter::Leaving(why));
                 self.kill_starter(site, key, true);
@@ -103,6 +108,9 @@ impl World<'_> {
         node.running.remove(&id);
         node.idle = self.clock.now;
         if outcome.is_final() {
+            node.results.insert(id, self.clock.now);
+        }
+        if outcome.is_final() {
             self.checker.truth.insert(id, outcome.clone());
         }
         let mut outputs = Vec::new();
@@ -139,19 +147,18 @@ impl World<'_> {
         };
         node.running.clear();
         let (proxy, index, id, restarts) = (node.proxy, node.index, node.batch_id.clone(), node.restarts);
-        let Some(job) =
-            here.batch.jobs.get_mut(&id).filter(|job| job.restarts == restarts && job.state == BatchState::Running)
-        else {
+        let runs = |job: &BatchJob| job.restarts == restarts && job.state == BatchState::Running;
+        if !here.batch.jobs.get(&id).is_some_and(runs) {
             return;
-        };
+        }
         here.tags.remove(&(proxy, index));
         here.unsynced.remove(&(proxy, index));
         let works = |n: &Node| n.alive || !n.running.is_empty();
         let others = here.starters.values().any(|n| works(n) && n.batch_id == id && n.restarts == restarts);
         if !others {
             here.exits.insert(proxy, "0".into());
-            job.state = BatchState::Ended;
-            job.ended = Some(self.clock.now);
+            // The batch system sees it some time after.
+            self.clock.after(0, 15_000, What::ScriptEnded(site, id, restarts));
         }
     }
 }

@@ -146,14 +146,19 @@ impl Site {
 /// session's, which is in the name of every batch job, directory and command line of it.
 pub fn sweep(id: &str) {
     for site in [TUNDRA, MESA, GRID, BARE] {
+        // An agent that lives would submit what is cancelled anew.
+        let kill = || {
+            for host in site.hosts() {
+                root(&host, &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user));
+            }
+        };
+        kill();
         match site.batch {
             "slurm" => drop(site.sh(&format!("squeue -h -o '%i %j' | grep {id} | cut -d' ' -f1 | xargs -r scancel"))),
             "sge" => drop(site.sh(&format!("qdel 'vo-{id}*' >/dev/null 2>&1; true"))),
             _ => {}
         }
-        for host in site.hosts() {
-            root(&host, &format!("pgrep -u {} -f '[-]{id}' | xargs -r kill -KILL", site.user));
-        }
+        kill();
         site.sh(&format!("rm -rf .vo-login/*-{id}; ls -d .vo-login/*-* >/dev/null 2>&1 || rm -rf .vo-login"));
     }
 }

@@ -14,7 +14,7 @@ use crate::ssh::{home_with, known};
 use crate::{Undo, conf, leave, log_in, nothing_left};
 
 /// What an answer from a master that waits for nothing takes, on a busy machine.
-const AT_ONCE: Duration = seconds(3);
+const AT_ONCE: Duration = seconds(10);
 
 /// What `sites` says of a site.
 fn site(home: &Home, session: &str, name: &str) -> Value {

@@ -109,8 +109,10 @@ fn another_user_at_a_site_reads_and_reaches_nothing() {
         }
         let launch = site.sh("find .vo-login -name launch | head -1");
         assert!(site.sh(&format!("cat {}", launch.trim())).contains(SECRET), "the key is where it should be");
-        let elsewhere = site.sh(&format!("grep -rl '{SECRET}' .vo-login/sec-* | grep -v /launch$ || true"));
-        assert_eq!(elsewhere.trim(), "", "and nowhere else");
+        // The site's own authority, for an agent that is brought back without its master.
+        let elsewhere =
+            site.sh(&format!("grep -rl '{SECRET}' .vo-login/sec-* | grep -v /launch$ | xargs -r stat -c '%a %n'"));
+        assert_eq!(elsewhere.trim(), format!("600 .vo-login/sec-{id}/revival"), "and nowhere else");
 
         // Sockets: the agent's own directory hides its one Unix socket, and there is no abstract one.
         let stream =

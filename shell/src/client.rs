@@ -22,6 +22,21 @@ pub(crate) struct Master {
     pub(crate) welcome: Welcome,
 }
 
+/// How long a killed process may take to close its files.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Does the socket have no listener any more, or soon?
+fn closes(path: &Path) -> bool {
+    let until = Instant::now() + CLOSING;
+    while UnixStream::connect(path).is_ok() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
 impl Master {
     /// Connects to the master of the session in `dir`; none if no master listens there. With a limit, no answer may take longer.
     pub(crate) fn connect(dir: &Path, limit: Option<Duration>) -> Result<Option<Master>> {
@@ -45,8 +60,14 @@ impl Master {
             reader: FrameReader::new(),
             welcome: Welcome { protocol: 0, session: String::new(), pid: 0, started_ms: 0 },
         };
-        master.send(&Hello { protocol: PROTOCOL })?;
-        let frame = master.frame()?;
+        let called = Instant::now();
+        let greeting = master.send(&Hello { protocol: PROTOCOL }).and_then(|()| master.frame());
+        let frame = match greeting {
+            Ok(frame) => frame,
+            // A master that was just killed may have taken the call before the system closed its socket.
+            Err(_) if limit.is_none_or(|limit| called.elapsed() < limit) && closes(path.path()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         master.welcome = read(&frame)?;
         if !vo_wire::compatible(PROTOCOL, master.welcome.protocol) {
             let message = format!(

@@ -115,11 +115,12 @@ fn bytes_that_are_no_text_pass_through() {
 fn a_program_that_vanishes_after_submission_holds_its_jobs_and_says_why() {
     let home = Home::new();
     home.script("job", "#!/bin/sh\n");
-    home.write("slow.sub", "executable = /bin/sh\narguments = \"-c 'rm job; mv job2 job'\"\ninitialdir = .\nqueue\n");
+    home.write("slow.sub", "executable = /bin/sh\narguments = \"-c 'until test -e go; do sleep 0.05; done; mv job2 job'\"\ninitialdir = .\nqueue\n");
     // One slot at a time: the second cluster starts when the first has removed its program.
     home.write("job2", "no program");
     home.write("t.sub", "executable = job\nqueue 2\n");
-    let run = home.vo(["-s", "t", "--keep", "-n", "1:1", "-c", "submit slow.sub; submit t.sub; wait"]).code(7);
+    let run =
+        home.vo(["-s", "t", "--keep", "-n", "1:1", "-c", "submit slow.sub; submit t.sub; touch go; wait"]).code(7);
     assert!(run.stderr.contains("held") || run.stderr.contains("failed"), "{run:?}");
     let jobs = home.vo(["-s", "t", "-c", "q --all --json 2"]).ok().json();
     for job in jobs.as_array().unwrap() {

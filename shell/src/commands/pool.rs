@@ -9,7 +9,6 @@ use vo_wire::control::{
     ExcludedNode, ListPool, ListProxies, ListSites, ProxyRow, ProxyRows, SiteRow, SiteRows, SiteState, StarterRow,
     StarterRows, StarterState,
 };
-use vo_wire::link::ProxyState;
 
 use super::{Asking, json_list};
 use crate::client::Master;
@@ -367,7 +366,7 @@ fn site_detail(row: &SiteRow, proxies: &[ProxyRow], now: u64) -> String {
     }
     for proxy in proxies.iter().filter(|proxy| proxy.site == row.name) {
         let id = proxy.info.batch_id.as_deref().unwrap_or("-");
-        let state = proxy_state(proxy.info.state);
+        let state = proxy.info.state.name();
         say(&format!("proxy {}", proxy.info.id), &format!("{state} (batch job {id}): {}", proxy.info.why));
     }
     text
@@ -389,7 +388,7 @@ fn proxy_table(rows: &[ProxyRow]) -> Table {
             site.clone(),
             info.id.to_string(),
             info.batch_id.clone().unwrap_or_else(|| "-".into()),
-            proxy_state(info.state).into(),
+            info.state.name().into(),
             clock(info.age_ms),
             format!("{}/{}", info.starters, info.nodes),
             info.why.clone(),
@@ -419,17 +418,6 @@ fn site_state(state: SiteState) -> &'static str {
         SiteState::Ending => "ending",
         SiteState::Ended => "ended",
         SiteState::Blocked => "blocked",
-    }
-}
-
-fn proxy_state(state: ProxyState) -> &'static str {
-    match state {
-        ProxyState::Wanted => "WANTED",
-        ProxyState::Submitting => "SUBMITTING",
-        ProxyState::Pend => "PEND",
-        ProxyState::Run => "RUN",
-        ProxyState::Exit => "EXIT",
-        ProxyState::Unknown => "UNKNOWN",
     }
 }
 
@@ -569,7 +557,7 @@ impl<'a> ProxyJson<'a> {
             site,
             proxy: info.id.0,
             batch_id: info.batch_id.as_deref(),
-            state: proxy_state(info.state),
+            state: info.state.name(),
             state_ms: info.age_ms,
             starters: info.starters,
             nodes: info.nodes,
@@ -583,7 +571,7 @@ impl<'a> ProxyJson<'a> {
 mod tests {
     use super::*;
     use vo_core::{ProxyId, StarterKey};
-    use vo_wire::link::ProxyInfo;
+    use vo_wire::link::{ProxyInfo, ProxyState};
 
     fn starter(site: &str, host: &str, proxy: u64, state: StarterState, running: u32) -> StarterRow {
         StarterRow {

@@ -206,6 +206,20 @@ pub enum ProxyState {
     Unknown,
 }
 
+impl ProxyState {
+    /// As listings show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyState::Wanted => "WANTED",
+            ProxyState::Submitting => "SUBMITTING",
+            ProxyState::Pend => "PEND",
+            ProxyState::Run => "RUN",
+            ProxyState::Exit => "EXIT",
+            ProxyState::Unknown => "UNKNOWN",
+        }
+    }
+}
+
 /// What the agent knows of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ProxyInfo {

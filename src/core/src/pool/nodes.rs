@@ -243,12 +243,16 @@ impl Pool {
     pub(super) fn judge(&mut self, now: Time, key: StarterKey, result: &AttemptResult) -> bool {
         let Some(verdict) = Verdict::of(result) else { return false };
         let Some(program) = self.group(result.id.job).map(|group| group.program) else { return false };
-        let Some(starter) = self.starters.get(&key) else { return false };
-        let (site, host) = (starter.offer.site, starter.offer.host.clone());
-        if self.nodes.node(site, &host).is_some_and(|node| node.count(program, &verdict)) {
+        let Some(Starter { offer: Offer { site, host, .. }, .. }) = self.starters.get(&key) else { return false };
+        let suspect = self.nodes.node(*site, host).is_some_and(|node| node.count(program, &verdict));
+        if matches!(verdict, Verdict::Good) {
+            return false;
+        }
+        let (site, host) = (*site, host.clone());
+        if suspect {
             self.compare(now, program, site, &host, &verdict, &result.outcome);
         }
-        !matches!(verdict, Verdict::Good) && self.nodes.find(site, &host).is_some_and(|node| !node.acquitted(program))
+        self.nodes.find(site, &host).is_some_and(|node| !node.acquitted(program))
     }
 
     /// Compares a node where many failed in a row with the others.

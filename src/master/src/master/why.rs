@@ -408,15 +408,8 @@ impl Master {
         if let Some((info, told)) = known {
             let age = span(self.now().since(*told) + Duration::from_millis(info.age_ms));
             let batch = info.batch_id.as_ref().map_or_else(String::new, |id| format!(", batch job {id}"));
-            let state_word = match info.state {
-                ProxyState::Wanted => "WANTED",
-                ProxyState::Submitting => "SUBMITTING",
-                ProxyState::Pend => "PEND",
-                ProxyState::Run => "RUN",
-                ProxyState::Exit => "EXIT",
-                ProxyState::Unknown => "UNKNOWN",
-            };
-            state = format!("{state_word} for {age}{batch}, {} of {} starters connected", info.starters, info.nodes);
+            let word = info.state.name();
+            state = format!("{word} for {age}{batch}, {} of {} starters connected", info.starters, info.nodes);
             steps.push(ctl::WhyStep {
                 at_ms: Some(told.0.saturating_sub(info.age_ms)),
                 by: format!("agent of {}", self.name_of(id)),

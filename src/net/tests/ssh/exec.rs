@@ -160,7 +160,7 @@ async fn no_ssh_program_no_configuration() {
     needs_openssh!();
     let site = Site::new();
     let mut query = site.query("127.0.0.1");
-    query.program = Some("/nonexistent/ssh".into());
+    query.program = Some(site.path("no-ssh"));
     query.port = Some(site.address.port());
     let mut target = vo_net::ssh::Target::resolve(&query).await.unwrap();
     assert!(target.needs_system().is_none());

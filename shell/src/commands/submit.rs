@@ -186,8 +186,9 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         transfer_executable: ad.transfer_executable,
         cpus: ad.request_cpus,
         memory_mb: ad.request_memory_mb,
+        gpus: 0,
     };
-    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)? })
+    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)?, terms: Default::default() })
 }
 
 /// The description's variables, after those that `getenv` takes from here.

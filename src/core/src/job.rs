@@ -65,6 +65,9 @@ pub struct Program {
     /// Memory that it occupies; none is a share of the node's by its CPUs.
     #[n(12)]
     pub memory_mb: Option<u64>,
+    /// GPUs that it occupies.
+    #[cbor(n(13), default)]
+    pub gpus: u32,
 }
 
 /// How a try ended.

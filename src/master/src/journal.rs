@@ -89,7 +89,7 @@ impl Journal {
         let opened = Log::open(dir, Options { keep: EVIDENCE_BYTES, ..Options::default() }, |replay| {
             match replay {
                 Replay::Snapshot(bytes, covers) => {
-                    pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?);
+                    pool = Pool::new().restore(minicbor::decode::<Snapshot>(bytes)?);
                     number = covers;
                 }
                 Replay::Record(bytes) => {
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     fn submit(pool: &mut Pool) {
-        let group = GroupRecord { count: 1, program: Program::default(), log: None };
+        let group = GroupRecord { count: 1, program: Program::default(), log: None, terms: Default::default() };
         pool.submit(Time(1), "test".into(), vec![group]);
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let (mut restored, mut replayed) = (Pool::new(), 0);
         let opened = Log::open(&dir, Options { create: false, ..Options::default() }, |replay| {
             match replay {
-                Replay::Snapshot(bytes, _) => restored = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Snapshot(bytes, _) => restored = Pool::new().restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(_) => replayed += 1,
             }
             Ok::<(), minicbor::decode::Error>(())

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let state = minicbor::to_vec(bench.pool.snapshot())?;
     report("snapshot", began.elapsed(), jobs, &format!("{} bytes a job", state.len() as f64 / f64::from(jobs)));
     let began = Instant::now();
-    let restored = Pool::restore(minicbor::decode::<Snapshot>(&state)?);
+    let restored = Pool::new().restore(minicbor::decode::<Snapshot>(&state)?);
     report("restore", began.elapsed(), jobs, "");
     assert_eq!(restored.counts(&Select::default()), bench.pool.counts(&Select::default()));
 
@@ -105,7 +105,7 @@ fn report(what: &str, took: Duration, jobs: u32, more: &str) {
 
 fn group(count: u32) -> GroupRecord {
     let program = Program { cpus: 1, ..Program::default() };
-    GroupRecord { count, program, log: None }
+    GroupRecord { count, program, log: None, terms: Default::default() }
 }
 
 fn offer(key: StarterKey) -> Offer {
@@ -120,5 +120,6 @@ fn offer(key: StarterKey) -> Offer {
         drain: Duration::from_secs(60),
         arch: "x86_64".into(),
         system: "Linux".into(),
+        attributes: Vec::new(),
     }
 }

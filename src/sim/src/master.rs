@@ -40,7 +40,7 @@ impl Master {
         let mut pool = Pool::new();
         let opened = Log::open_on(disk.clone(), Options::default(), |replay| {
             match replay {
-                Replay::Snapshot(bytes, _) => pool = Pool::restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Snapshot(bytes, _) => pool = Pool::new().restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(bytes) => pool.apply(&minicbor::decode::<Record>(bytes)?),
             }
             Ok::<(), minicbor::decode::Error>(())

@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 use vo_core::ids::{JobId, StarterKey};
 use vo_core::job::{Program, Usage};
+use vo_core::pool::Terms;
 use vo_core::template::Template;
 
 use crate::frame::kinds;
@@ -258,6 +259,9 @@ pub struct SubmitGroup {
     /// Job event log.
     #[n(2)]
     pub log: Option<Template>,
+    /// What the matcher goes by.
+    #[cbor(n(3), default)]
+    pub terms: Terms,
 }
 
 /// Submit a cluster. Answered by [`Submitted`] once it is durable.

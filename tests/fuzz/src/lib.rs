@@ -196,7 +196,12 @@ pub fn pool(data: &[u8]) {
                 }
             }
             1 => {
-                let group = GroupRecord { count: 1 + u32::from(what >> 4), program: Default::default(), log: None };
+                let group = GroupRecord {
+                    count: 1 + u32::from(what >> 4),
+                    program: Default::default(),
+                    log: None,
+                    terms: Default::default(),
+                };
                 pool.submit(now, "n".to_owned(), vec![group]);
             }
             2 => {
@@ -213,6 +218,7 @@ pub fn pool(data: &[u8]) {
                         drain: Duration::from_secs(60),
                         arch: facts.arch,
                         system: facts.system,
+                        attributes: Vec::new(),
                     };
                     let time_left = facts.time_left_ms.map(Duration::from_millis);
                     pool.handle(now, pool::Event::StarterJoined { key, offer, time_left });
@@ -242,7 +248,7 @@ pub fn pool(data: &[u8]) {
                 pool.take_records();
                 let bytes = minicbor::to_vec(pool.snapshot()).expect("a snapshot can be written");
                 let snapshot: Snapshot = minicbor::decode(&bytes).expect("a snapshot can be read");
-                pool = Pool::restore(snapshot);
+                pool = Pool::new().restore(snapshot);
             }
             11 => {
                 if let Ok(snapshot) = minicbor::decode::<Snapshot>(field) {

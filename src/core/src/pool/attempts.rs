@@ -11,6 +11,7 @@ impl Pool {
         }
         if let Some(starter) = self.starters.get_mut(&key) {
             starter.excluded = self.nodes.is_excluded(offer.site, &offer.host);
+            starter.kind = self.classes.kind(&offer);
             starter.offer = offer;
             starter.connected = true;
             starter.known = false;

@@ -1,8 +1,13 @@
 //! Which idle job goes to which starter.
 
+use core::cmp::Reverse;
 use core::ops::Bound::{Excluded, Unbounded};
 
+use super::queue::Place;
 use super::*;
+
+/// Of one class, no further than a place; none means everything.
+type Only = Option<(u32, Option<Place>)>;
 
 impl Starter {
     /// May it be given anything now?
@@ -38,20 +43,30 @@ impl Starter {
         u64::from(self.backlog()).saturating_mul(mean) / u64::from(self.offer.cpus.max(1))
     }
 
-    /// CPUs that a job of the program leaves to nobody else; none if it is too large.
+    /// CPUs that a job of the program leaves to nobody else; none if it is too large. What needs more than its share of the memory or the
+    /// GPUs takes the CPUs that go with them.
     pub(super) fn load_of(&self, program: &Program) -> Option<u32> {
-        let (cpus, memory) = (u128::from(self.offer.cpus), u128::from(self.offer.memory_mb));
+        let share =
+            |needed: u64, of: u64| (u128::from(needed) * u128::from(self.offer.cpus)).div_ceil(of.max(1).into());
         // A node of unknown memory is held for large enough.
-        let needed = program.memory_mb.filter(|_| memory > 0).map_or(0, u128::from);
-        let by_memory = (needed * cpus).div_ceil(memory.max(1));
-        let load = by_memory.max(u128::from(program.cpus));
+        let memory = program.memory_mb.filter(|_| self.offer.memory_mb > 0).unwrap_or(0);
+        let by_memory = share(memory, self.offer.memory_mb);
+        let by_gpus = share(program.gpus.into(), self.offer.gpus.into());
+        if program.gpus > self.offer.gpus {
+            return None;
+        }
+        let load = by_memory.max(by_gpus).max(program.cpus.into());
         u32::try_from(load).ok().filter(|load| *load <= self.offer.cpus)
     }
 
-    /// The load of a job of a program that can run here.
+    /// The load of a job of a program that can run here, as far as its terms allow.
     pub(super) fn suits(&self, number: u64, program: &Program) -> Option<u32> {
         let sees = self.offer.shared != Shared::Nothing && !self.unshared.contains(&number);
         self.load_of(program).filter(|_| program.transfer != Transfer::No || sees)
+    }
+
+    pub(super) fn time_left(&self, now: Time) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.since(now))
     }
 }
 
@@ -62,16 +77,20 @@ impl Pool {
         let wanting = core::mem::take(&mut self.wanting);
         // Slots first, backlogs after: a short queue spreads over all sites.
         for backlog in [false, true] {
-            if wanting {
+            if (wanting || touched.len() > 1) && self.classes.any_rank() {
+                self.fill_by_rank(now, backlog);
+            } else if wanting {
                 let mut last = None;
-                while !self.open.is_empty()
+                while !self.queue.is_empty()
                     && let Some(key) = self.hungry.range((last.map_or(Unbounded, Excluded), Unbounded)).next().copied()
                 {
                     last = Some(key);
-                    self.fill_up(now, key, backlog);
+                    self.fill_up(now, key, backlog, None);
                 }
             } else {
-                touched.iter().for_each(|key| self.fill_up(now, *key, backlog));
+                for key in &touched {
+                    self.fill_up(now, *key, backlog, None);
+                }
             }
         }
         self.recall(now, &touched);
@@ -82,64 +101,125 @@ impl Pool {
         }
     }
 
-    fn fill_up(&mut self, now: Time, key: StarterKey, backlog: bool) {
-        while !self.open.is_empty() && self.fill_batch(now, key, backlog) {}
+    /// Where several starters have room, jobs go first to those that they prefer: class by class, as far as the order of the queue goes.
+    fn fill_by_rank(&mut self, now: Time, backlog: bool) {
+        let mut stuck: BTreeSet<u32> = BTreeSet::new();
+        loop {
+            let mut heads = self.queue.heads().filter(|(class, _)| !stuck.contains(class));
+            let Some((class, _)) = heads.next() else { return };
+            let until = heads.next().map(|(_, place)| place);
+            drop(heads);
+            let Some(judged) = self.classes.get_mut(class) else { return };
+            let hungry = self.hungry.iter().filter_map(|key| Some((*key, self.starters.get(key)?)));
+            let mut ranked: Vec<(f64, StarterKey)> =
+                hungry.filter_map(|(key, starter)| Some((judged.judge(starter, now)?, key))).collect();
+            ranked.sort_by(|(a, x), (b, y)| b.total_cmp(a).then(x.cmp(y)));
+            let mut given = false;
+            for (_, key) in ranked {
+                let open = self.queue.of_class(class).next();
+                if open.is_none_or(|place| until.is_some_and(|until| place > until)) {
+                    break;
+                }
+                given |= self.fill_up(now, key, backlog, Some((class, until)));
+            }
+            if !given {
+                stuck.insert(class);
+            }
+        }
     }
 
-    /// Gives a starter one message's worth; might there be more?
-    fn fill_batch(&mut self, now: Time, key: StarterKey, backlog: bool) -> bool {
+    /// Gives a starter what it has room for; was there anything?
+    fn fill_up(&mut self, now: Time, key: StarterKey, backlog: bool, only: Only) -> bool {
+        let mut any = false;
+        while !self.queue.is_empty() {
+            let (given, more) = self.fill_batch(now, key, backlog, only);
+            any |= given > 0;
+            if !more {
+                break;
+            }
+        }
+        any
+    }
+
+    /// The group whose turn it is at a starter, and the load of a job of it there.
+    fn next_group(&mut self, now: Time, key: StarterKey, only: Only) -> Option<(u32, Place, u32)> {
+        let Pool { queue, classes, clusters, starters, .. } = self;
+        let starter = starters.get(&key)?;
+        let allowed = |(class, place): &(u32, Place)| match only {
+            Some((wanted, until)) => *class == wanted && until.is_none_or(|until| *place <= until),
+            None => true,
+        };
+        for (class, head) in queue.heads().filter(allowed) {
+            let Some(judged) = classes.get_mut(class) else { continue };
+            if judged.judge(starter, now).is_none() {
+                continue;
+            }
+            // Only a group that was found not to share its directory stands aside for the next of its class.
+            let group = |place: &Place| clusters.get(&place.1)?.groups.get(place.2 as usize);
+            let load =
+                |place: Place| group(&place).and_then(|g| Some((class, place, starter.suits(g.program, &g.body)?)));
+            let found = match judged.stays && !starter.unshared.is_empty() {
+                true => queue.of_class(class).find_map(load),
+                false => load(head),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Gives a starter one message's worth: how many jobs, and whether there might be more.
+    fn fill_batch(&mut self, now: Time, key: StarterKey, backlog: bool, only: Only) -> (usize, bool) {
         let Some(starter) = self.starters.get(&key).filter(|s| s.takes_work(now)) else {
             self.hungry.remove(&key);
-            return false;
+            return (0, false);
         };
         let ceiling = starter.ceiling(backlog);
         let mut load = starter.load;
         let mut chosen: Vec<(AttemptId, u64, Arc<Program>)> = Vec::new();
         let mut full = load >= ceiling;
-        let mut cluster_after = Unbounded;
-        while !full
-            && let Some(number) = self.open.range((cluster_after, Unbounded)).next().copied()
-            && let Some(cluster) = self.clusters.get_mut(&number)
-        {
-            cluster_after = Excluded(number);
-            let mut group_after = Unbounded;
-            while !full
-                && let Some(place) = cluster.open.range((group_after, Unbounded)).next().copied()
-                && let Some(group) = cluster.groups.get_mut(place as usize)
-            {
-                group_after = Excluded(place);
-                let Some(each) = starter.suits(group.program, &group.body) else {
-                    continue;
+        // With several accounts, whose turn it is changes with every job.
+        let shared = self.queue.is_shared();
+        let mut drawn: Vec<(usize, u32)> = Vec::new();
+        while !full && let Some((class, place, each)) = self.next_group(now, key, only) {
+            let (_, number, index) = place;
+            let Some(cluster) = self.clusters.get_mut(&number) else { break };
+            let Some(group) = cluster.groups.get_mut(index as usize) else { break };
+            let account = group.account;
+            loop {
+                let Some(proc) = group.next_idle(&cluster.jobs) else {
+                    self.queue.remove(account, class, place);
+                    break;
                 };
-                loop {
-                    let Some(proc) = group.next_idle(&cluster.jobs) else {
-                        cluster.open.remove(&place);
-                        break;
-                    };
-                    // What comes later must not overtake a job that waits for more room.
-                    full = chosen.len() >= ASSIGN_BATCH || each > ceiling.saturating_sub(load);
-                    if full {
-                        break;
-                    }
-                    group.take(proc);
-                    load += each;
-                    let attempt = cluster.jobs[proc as usize].attempt + 1;
-                    let job = JobId { cluster: number, proc };
-                    chosen.push((AttemptId { job, attempt }, group.program, group.body.clone()));
+                // What comes later must not overtake a job that waits for more room.
+                full = chosen.len() >= ASSIGN_BATCH || each > ceiling.saturating_sub(load);
+                if full {
+                    break;
+                }
+                group.take(proc);
+                load += each;
+                let attempt = cluster.jobs[proc as usize].attempt + 1;
+                let job = JobId { cluster: number, proc };
+                chosen.push((AttemptId { job, attempt }, group.program, group.body.clone()));
+                if shared {
+                    drawn.push((account, group.body.cpus));
+                    self.queue.load(account, group.body.cpus, true);
+                    break;
                 }
             }
-            if cluster.open.is_empty() {
-                self.open.remove(&number);
-            }
         }
+        // From here on the assignment itself counts.
+        drawn.into_iter().for_each(|(account, cpus)| self.queue.load(account, cpus, false));
         let more = chosen.len() >= ASSIGN_BATCH;
         if full && backlog && !more {
             self.hungry.remove(&key);
         }
-        if !chosen.is_empty() {
+        let count = chosen.len();
+        if count > 0 {
             self.assign(now, key, chosen);
         }
-        more
+        (count, more)
     }
 
     fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
@@ -198,7 +278,11 @@ impl Pool {
         for (starter, free) in idle {
             let Some((_, key, victim)) = victims.last() else { break };
             let last = victim.held.iter().rev().find(|(_, held)| held.phase == Phase::Queued);
-            let suits = |group: &Group| starter.suits(group.program, &group.body).is_some();
+            let suits = |group: &Group| {
+                let class = self.classes.get(group.class);
+                class.is_some_and(|class| class.rank(starter, now).is_some())
+                    && starter.suits(group.program, &group.body).is_some()
+            };
             if last.is_some_and(|(id, _)| self.is_current(*id, *key) && self.group(id.job).is_some_and(suits)) {
                 recalls.push((*key, free.min(victim.backlog())));
                 victims.pop();
@@ -230,6 +314,16 @@ impl Pool {
 }
 
 impl Group {
+    /// The places of its jobs in the cluster.
+    pub(super) fn range(&self) -> core::ops::Range<usize> {
+        self.first as usize..(self.first + self.count) as usize
+    }
+
+    /// Where it stands in its account.
+    pub(super) fn place(&self, cluster: u32, index: usize) -> Place {
+        (Reverse(self.terms.priority), cluster, index as u32)
+    }
+
     /// The next idle job. The cursor passes over jobs that were removed before they started.
     pub(super) fn next_idle(&mut self, jobs: &[Job]) -> Option<u32> {
         if let Some(proc) = self.again.first() {

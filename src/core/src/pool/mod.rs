@@ -13,6 +13,7 @@ mod event;
 mod listing;
 mod matching;
 mod nodes;
+mod queue;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use crate::template::Template;
 pub use event::{Action, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
+pub use queue::{Judge, Match, Terms};
 pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
 pub use why::{Present, SiteFacts, Step, Trail};
 
@@ -154,6 +156,10 @@ struct Group {
     program: u64,
     body: Arc<Program>,
     log: Option<Template>,
+    terms: Arc<Terms>,
+    /// Its class and account; see [`queue`].
+    class: u32,
+    account: usize,
     /// Jobs from here on, counted within the group, never left the queue.
     fresh: u32,
     /// Jobs before `fresh` that are idle again.
@@ -165,8 +171,6 @@ struct Cluster {
     name: String,
     submitted: Time,
     groups: Vec<Group>,
-    /// Groups, by place, that may have idle jobs.
-    open: BTreeSet<u32>,
     jobs: Vec<Job>,
     counts: Counts,
     reasons: BTreeMap<u32, String>,
@@ -203,6 +207,8 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Starter {
     offer: Offer,
+    /// Which kind of starters it is of, to the matcher.
+    kind: u32,
     /// It answers: its agent has it, and we have the agent.
     connected: bool,
     /// What became of its connection, while it doesn't answer.
@@ -241,6 +247,7 @@ impl Starter {
     fn new(offer: Offer) -> Self {
         Starter {
             offer,
+            kind: 0,
             connected: false,
             silence: String::new(),
             known: false,
@@ -320,8 +327,10 @@ pub struct Pool {
     clusters: BTreeMap<u32, Cluster>,
     last_cluster: u32,
     last_program: u64,
-    /// Clusters with idle jobs.
-    open: BTreeSet<u32>,
+    /// Groups that may have idle jobs.
+    queue: queue::Queue,
+    classes: queue::Classes,
+    judge: queue::Bench,
     starters: BTreeMap<StarterKey, Starter>,
     /// Starters that may have room.
     hungry: BTreeSet<StarterKey>,
@@ -354,9 +363,19 @@ struct Pending {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool, in which no expressions are understood.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty pool with a judge of expressions.
+    pub fn with_judge(judge: Arc<dyn Judge>) -> Self {
+        Pool { judge: queue::Bench(judge), ..Self::default() }
+    }
+
+    /// Accounting groups' weights: each gets CPUs in proportion to its own, while others want them. One that isn't named has 1.
+    pub fn set_weights(&mut self, weights: BTreeMap<String, u32>) {
+        self.queue.set_weights(weights);
     }
 
     /// Takes a submission in; the cluster's number. It is acknowledged to the user once its record, number [`Pool::sequence`] right
@@ -460,6 +479,37 @@ impl Pool {
     /// Is this the attempt that counts, at this starter?
     fn is_current(&self, id: AttemptId, key: StarterKey) -> bool {
         self.live.get(&id.job) == Some(&(id.attempt, key))
+    }
+
+    /// The attempt is out.
+    fn set_live(&mut self, id: AttemptId, key: StarterKey) {
+        if self.live.insert(id.job, (id.attempt, key)).is_none() {
+            self.load(id.job, true);
+        }
+    }
+
+    /// None of the job's is out any more; which was.
+    fn end_live(&mut self, job: JobId) -> Option<(u32, StarterKey)> {
+        let was = self.live.remove(&job);
+        if was.is_some() {
+            self.load(job, false);
+        }
+        was
+    }
+
+    fn load(&mut self, job: JobId, goes: bool) {
+        if let Some((account, cpus)) = self.group(job).map(|group| (group.account, group.body.cpus)) {
+            self.queue.load(account, cpus, goes);
+        }
+    }
+
+    /// A group of a cluster may have idle jobs.
+    fn open(&mut self, number: u32, index: usize) {
+        let group = self.clusters.get(&number).and_then(|cluster| cluster.groups.get(index));
+        if let Some((account, class, place)) = group.map(|g| (g.account, g.class, g.place(number, index))) {
+            self.queue.add(account, class, place);
+            self.wanting = true;
+        }
     }
 
     fn job(&self, id: JobId) -> Option<&Job> {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a starter offers, as the matcher sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Offer {
     /// Its site.
     #[n(0)]
@@ -35,10 +35,13 @@ pub struct Offer {
     /// Operating system.
     #[n(9)]
     pub system: String,
+    /// More attributes of its slots, with the text of their values: its site's, as the user set them.
+    #[cbor(n(10), default)]
+    pub attributes: Vec<(String, String)>,
 }
 
 /// Which files a node shares with the workstation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Shared {
     /// None: files travel.
@@ -65,6 +68,9 @@ pub struct GroupRecord {
     /// Job event log.
     #[n(2)]
     pub log: Option<Template>,
+    /// What the matcher goes by.
+    #[cbor(n(3), default)]
+    pub terms: Terms,
 }
 
 /// A job's end.
@@ -344,7 +350,8 @@ impl Pool {
             Record::Submitted { cluster, at, name, groups } => self.apply_submitted(*cluster, *at, name, groups),
             Record::StarterJoined { key, offer, .. } => {
                 let excluded = self.nodes.is_excluded(offer.site, &offer.host);
-                self.starters.entry(*key).or_insert_with(|| Starter { excluded, ..Starter::new(offer.clone()) });
+                let kind = self.classes.kind(offer);
+                self.starters.entry(*key).or_insert_with(|| Starter { excluded, kind, ..Starter::new(offer.clone()) });
             }
             Record::StarterGone { key, .. } => drop(self.starters.remove(key)),
             Record::Dispatched { key, ids, .. } => {
@@ -376,7 +383,7 @@ impl Pool {
                 }
             }
             Record::Held { at, job, why } => {
-                if let Some((attempt, key)) = self.live.remove(job) {
+                if let Some((attempt, key)) = self.end_live(*job) {
                     self.forget(key, AttemptId { job: *job, attempt });
                     self.change(*job, |j| {
                         j.state = JobState::Held;
@@ -417,8 +424,11 @@ impl Pool {
                 first,
                 count,
                 program: self.last_program,
+                class: self.classes.of(&*self.judge.0, &body, &group.terms),
+                account: self.queue.account(group.terms.accounting_group.as_deref()),
                 body: Arc::new(body),
                 log: group.log.clone(),
+                terms: Arc::new(group.terms.clone()),
                 fresh: 0,
                 again: BTreeSet::new(),
             });
@@ -426,19 +436,13 @@ impl Pool {
         }
         let jobs = vec![Job::default(); first as usize];
         let counts = Counts { idle: first, ..Counts::default() };
-        let built = Cluster {
-            name: name.to_string(),
-            submitted: at,
-            open: (0..).zip(&built).filter(|(_, g)| g.count > 0).map(|(place, _)| place).collect(),
-            groups: built,
-            jobs,
-            counts,
-            reasons: BTreeMap::new(),
-        };
+        let built =
+            Cluster { name: name.to_string(), submitted: at, groups: built, jobs, counts, reasons: BTreeMap::new() };
         self.clusters.insert(cluster, built);
         self.last_cluster = self.last_cluster.max(cluster);
-        self.open.insert(cluster);
-        self.wanting = true;
+        for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
+            self.open(cluster, index);
+        }
     }
 
     fn apply_dispatched(&mut self, key: StarterKey, id: AttemptId) {
@@ -467,7 +471,7 @@ impl Pool {
             job.attempt = job.attempt.max(id.attempt);
             job.sites |= site;
         });
-        self.live.insert(id.job, (id.attempt, key));
+        self.set_live(id, key);
         if let Some(starter) = self.starters.get_mut(&key) {
             let held = Held {
                 phase,
@@ -493,15 +497,13 @@ impl Pool {
         if self.live.get(&id.job).is_none_or(|(attempt, _)| *attempt != id.attempt) {
             return;
         }
-        self.live.remove(&id.job);
+        self.end_live(id.job);
         self.change(id.job, |job| job.state = JobState::Idle);
         if let Some(cluster) = self.clusters.get_mut(&id.job.cluster)
             && let Some(group) = cluster.group_of(id.job.proc)
         {
             cluster.groups[group].again.insert(id.job.proc);
-            cluster.open.insert(group as u32);
-            self.open.insert(id.job.cluster);
-            self.wanting = true;
+            self.open(id.job.cluster, group);
         }
     }
 
@@ -510,7 +512,7 @@ impl Pool {
         if self.job(job).is_none_or(Job::is_over) {
             return;
         }
-        if let Some((attempt, key)) = self.live.remove(&job)
+        if let Some((attempt, key)) = self.end_live(job)
             && attempt == ended.id.attempt
             && let Some(starter) = self.starters.get_mut(&key)
         {
@@ -537,7 +539,7 @@ impl Pool {
             return;
         }
         // What its starter still holds of it occupies the starter until it says that it is gone.
-        self.live.remove(&id);
+        self.end_live(id);
         self.unqueue(id);
         self.change(id, |job| {
             job.state = JobState::Removed;
@@ -607,7 +609,12 @@ impl Pool {
             groups: c
                 .groups
                 .iter()
-                .map(|g| GroupRecord { count: g.count, program: (*g.body).clone(), log: g.log.clone() })
+                .map(|g| GroupRecord {
+                    count: g.count,
+                    program: (*g.body).clone(),
+                    log: g.log.clone(),
+                    terms: (*g.terms).clone(),
+                })
                 .collect(),
             jobs: c.jobs.clone(),
             reasons: c.reasons.iter().map(|(proc, why)| (*proc, why.clone())).collect(),
@@ -627,9 +634,10 @@ impl Pool {
         }
     }
 
-    /// The pool of a snapshot.
-    pub fn restore(snapshot: Snapshot) -> Pool {
-        let mut pool = Pool::new();
+    /// The pool of a snapshot, in place of this empty one.
+    #[must_use]
+    pub fn restore(mut self, snapshot: Snapshot) -> Pool {
+        let pool = &mut self;
         snapshot.nodes.iter().for_each(|record| pool.apply(record));
         for (key, offer, completed) in snapshot.starters {
             pool.apply(&Record::StarterJoined { key, offer, at: None });
@@ -640,6 +648,7 @@ impl Pool {
         for c in snapshot.clusters {
             pool.apply_submitted(c.cluster, c.submitted, &c.name, &c.groups);
             let mut done = Vec::new();
+            let mut shut = Vec::new();
             if let Some(cluster) = pool.clusters.get_mut(&c.cluster) {
                 for (group, program) in cluster.groups.iter_mut().zip(c.programs) {
                     group.program = program;
@@ -654,7 +663,7 @@ impl Pool {
                         done.push(job.site);
                     }
                 }
-                for (place, group) in (0..).zip(&mut cluster.groups) {
+                for (index, group) in cluster.groups.iter_mut().enumerate() {
                     let jobs = &cluster.jobs[group.first as usize..(group.first + group.count) as usize];
                     // The cursor stands behind the last job that ever left the queue.
                     let left = jobs.iter().rposition(|job| job.attempt > 0);
@@ -665,14 +674,12 @@ impl Pool {
                         .map(|(i, _)| group.first + i as u32)
                         .collect();
                     if group.next_idle(&cluster.jobs).is_none() {
-                        cluster.open.remove(&place);
+                        shut.push((group.account, group.class, group.place(c.cluster, index)));
                     }
-                }
-                if cluster.open.is_empty() {
-                    pool.open.remove(&c.cluster);
                 }
                 cluster.reasons = c.reasons.into_iter().collect();
             }
+            shut.into_iter().for_each(|(account, class, place)| pool.queue.remove(account, class, place));
             for site in done {
                 *pool.done_by_site.entry(site).or_default() += 1;
             }
@@ -683,6 +690,6 @@ impl Pool {
         }
         pool.last_cluster = snapshot.last_cluster;
         pool.last_program = snapshot.last_program;
-        pool
+        self
     }
 }

@@ -12,7 +12,7 @@ fn program(cpus: u32) -> Program {
 }
 
 fn group(count: u32, program: Program) -> GroupRecord {
-    GroupRecord { count, program, log: None }
+    GroupRecord { count, program, log: None, terms: Default::default() }
 }
 
 fn offer(cpus: u32) -> Offer {
@@ -27,6 +27,7 @@ fn offer(cpus: u32) -> Offer {
         drain: Duration::from_secs(60),
         arch: "x86_64".into(),
         system: "Linux".into(),
+        attributes: Vec::new(),
     }
 }
 
@@ -115,7 +116,7 @@ impl Bench {
         self.log.iter().for_each(|record| pool.apply(record));
         pool.recount();
         assert_eq!(durable(&pool), durable(&self.pool));
-        let restored = Pool::restore(pool.snapshot());
+        let restored = Pool::new().restore(pool.snapshot());
         restored.recount();
         assert_eq!(durable(&restored), durable(&pool));
         self.pool = pool;
@@ -156,14 +157,14 @@ impl Pool {
             cluster.jobs.iter().for_each(|job| counts.add(job));
             assert_eq!(counts, cluster.counts, "counts of cluster {number}");
             let mut queued = BTreeSet::new();
-            for (place, group) in (0..).zip(&cluster.groups) {
+            for (index, group) in cluster.groups.iter().enumerate() {
                 let fresh = (group.first + group.fresh)..(group.first + group.count);
                 let fresh = fresh.filter(|proc| cluster.jobs[*proc as usize].state == JobState::Idle);
                 let here: BTreeSet<u32> = group.again.iter().copied().chain(fresh).collect();
-                assert!(here.is_empty() || cluster.open.contains(&place), "group {place} of {number} is open");
+                let place = group.place(*number, index);
+                assert!(here.is_empty() || self.queue.all().any(|p| p == place), "group {index} of {number} is open");
                 queued.extend(here);
             }
-            assert!(queued.is_empty() || self.open.contains(number), "cluster {number} is open");
             for (proc, job) in (0..).zip(&cluster.jobs) {
                 let id = JobId { cluster: *number, proc };
                 assert_eq!(job.state == JobState::Idle, queued.contains(&proc), "{id} is queued if idle");
@@ -176,6 +177,7 @@ impl Pool {
                 }
             }
         }
+        self.queue.recount(self.live.keys().filter_map(|id| self.group(*id)).map(|g| (g.account, g.body.cpus)));
         for (key, starter) in &self.starters {
             let unfinished = starter.held.values().filter(|held| held.phase != Phase::Finished);
             assert_eq!(starter.load, unfinished.map(|held| held.load).sum::<u32>(), "load of {key}");
@@ -950,10 +952,10 @@ fn removed_jobs_leave_the_queue() {
     let select = Select { jobs: jobs.into(), ..Select::default() };
     bench.tell(Event::RemovalAsked { select });
     assert_eq!(told(&bench.join(4)), "7: run 1.2#1");
-    assert!(bench.pool.open.is_empty());
+    assert!(bench.pool.queue.is_empty());
     bench.refold();
     assert_eq!(bench.pool.counts(&Select::default()), Counts { idle: 1, removed: 3, ..Counts::default() });
-    assert!(Pool::restore(bench.pool.snapshot()).open.is_empty());
+    assert!(Pool::new().restore(bench.pool.snapshot()).queue.is_empty());
 }
 
 #[test]
@@ -977,4 +979,5 @@ fn records_folded_twice_change_nothing() {
 }
 
 mod model;
+mod terms;
 mod why;

@@ -234,10 +234,11 @@ pub struct Present {
 }
 
 /// What keeps a starter from taking a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Hurdle {
     Small,
     Unshared,
+    Unwanted(String),
     Silent,
     Asked,
     Ending,
@@ -247,12 +248,17 @@ enum Hurdle {
 }
 
 impl Starter {
-    fn hurdle(&self, now: Time, group: &Group) -> Hurdle {
+    fn hurdle(&self, now: Time, group: &Group, class: Option<&queue::Class>) -> Hurdle {
         let Some(load) = self.load_of(&group.body) else {
             return Hurdle::Small;
         };
         if self.suits(group.program, &group.body).is_none() {
             return Hurdle::Unshared;
+        }
+        if let Some(terms) = class.and_then(|class| class.terms.as_ref())
+            && let Some(clause) = terms.refusal(&self.offer, self.time_left(now))
+        {
+            return Hurdle::Unwanted(clause);
         }
         match () {
             () if !self.connected => Hurdle::Silent,
@@ -379,16 +385,25 @@ impl Pool {
     /// Idle jobs that are matched earlier, as far as starters suit them.
     fn before(&self, id: JobId, cluster: &Cluster) -> u64 {
         let idle = |jobs: &[Job]| jobs.iter().filter(|job| job.state == JobState::Idle).count() as u64;
-        let earlier = self.open.range(..id.cluster).filter_map(|number| self.clusters.get(number));
-        let earlier: u64 = earlier.map(|cluster| idle(&cluster.jobs)).sum();
-        earlier + idle(cluster.jobs.get(..id.proc as usize).unwrap_or_default())
+        let Some((index, group)) = cluster.group_of(id.proc).and_then(|at| Some((at, cluster.groups.get(at)?))) else {
+            return 0;
+        };
+        let own = group.place(id.cluster, index);
+        let earlier = self.queue.all().filter(|place| *place < own);
+        let earlier = earlier.filter_map(|(_, number, index)| {
+            let cluster = self.clusters.get(&number)?;
+            cluster.jobs.get(cluster.groups.get(index as usize)?.range())
+        });
+        let among = cluster.jobs.get(group.first as usize..id.proc as usize).unwrap_or_default();
+        earlier.map(idle).sum::<u64>() + idle(among)
     }
 
     /// Why no starter has taken a job of a group.
     fn hurdles(&self, now: Time, group: &Group) -> Vec<String> {
         let mut found: BTreeMap<Hurdle, (u32, u64)> = BTreeMap::new();
+        let class = self.classes.get(group.class);
         for starter in self.starters.values() {
-            let (count, cpus) = found.entry(starter.hurdle(now, group)).or_default();
+            let (count, cpus) = found.entry(starter.hurdle(now, group, class)).or_default();
             *count += 1;
             *cpus += u64::from(starter.offer.cpus);
         }
@@ -407,6 +422,7 @@ impl Pool {
                         self.starters.values().map(|s| (s.offer.cpus, s.offer.memory_mb)).max().unwrap_or_default();
                     format!("too small: it needs {needs}, the largest has {} CPU(s) and {} MB", largest.0, largest.1)
                 }
+                Hurdle::Unwanted(clause) => format!("refused by its requirements: {clause}"),
                 Hurdle::Unshared => "can't see its directory, and it may not transfer its files".into(),
                 Hurdle::Silent => "silent".into(),
                 Hurdle::Asked => "being asked what they hold".into(),

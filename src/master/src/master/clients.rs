@@ -202,7 +202,8 @@ impl Master {
             }
             return;
         }
-        let group = |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log };
+        let group =
+            |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log, terms: g.terms };
         let now = self.now();
         let cluster = self.pool.submit(now, submit.name, submit.groups.into_iter().map(group).collect());
         self.busy_at = Instant::now();

@@ -438,6 +438,7 @@ impl Master {
                     drain: Duration::from_millis(site.limits.drain_ms),
                     arch: facts.arch,
                     system: facts.system,
+                    attributes: Vec::new(),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });

@@ -92,7 +92,7 @@ impl Bench {
 
     fn submit(&mut self, count: u32) {
         let program = Program { cpus: 1, ..Program::default() };
-        let group = ctl::SubmitGroup { count, program, log: None };
+        let group = ctl::SubmitGroup { count, program, log: None, terms: Default::default() };
         let name = "test".into();
         let groups = vec![group];
         self.ask(&ctl::Submit { groups, name });
@@ -176,7 +176,10 @@ fn a_site_gets_the_files_of_its_own_jobs_only() {
         ..Program::default()
     };
     let mut client = bench.client();
-    bench.ask(&ctl::Submit { groups: vec![ctl::SubmitGroup { count: 1, program, log: None }], name: "n".into() });
+    bench.ask(&ctl::Submit {
+        groups: vec![ctl::SubmitGroup { count: 1, program, log: None, terms: Default::default() }],
+        name: "n".into(),
+    });
     bench.until(|master| !master.sites[0].promised.is_empty());
     let assign = frames(&mut said).into_iter().find(|frame| frame.kind == work::Assign::KIND).unwrap();
     let assign: work::Assign = assign.read().unwrap();
@@ -296,6 +299,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
         drain: Duration::ZERO,
         arch: String::new(),
         system: String::new(),
+        attributes: Vec::new(),
     };
     let now = bench.master.now();
     let joined = Event::StarterJoined { key, offer, time_left: None };

@@ -36,6 +36,7 @@ impl World<'_> {
                 drain: DRAIN,
                 arch: "x86_64".into(),
                 system: "Linux".into(),
+                attributes: Vec::new(),
             };
             let left = node.ends.since(now);
             self.say_to_master(site, life, ToMaster::Up(key, offer, left));

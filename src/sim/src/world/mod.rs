@@ -15,7 +15,7 @@ use std::time::Duration;
 use vo_core::ids::AttemptId;
 use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program, Usage};
 use vo_core::lease::{Claim, Seen, Step};
-use vo_core::pool::{self, Action, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared};
+use vo_core::pool::{self, Action, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared, Terms};
 use vo_core::proxy::{self, Link, Proxies, Row, RowStatus, State, SubmitAnswer};
 use vo_core::starter::{Demand, Limits, Offer as NodeOffer, Starter, Task};
 use vo_core::{JobId, ProxyId, SiteId, StarterKey, Time};
@@ -439,6 +439,7 @@ impl<'a> World<'a> {
                 count: self.clock.between(1, most) as u32,
                 program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
                 log: None,
+                terms: Terms { priority: self.clock.between(0, 3) as i32, ..Terms::default() },
             })
             .collect();
         let jobs = groups.iter().map(|g| g.count).sum();

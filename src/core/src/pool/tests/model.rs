@@ -1,7 +1,12 @@
 //! A random world around a pool: starters that come, go silent, come back and die, users who submit and remove, masters that crash.
 //! The checker believes only the journal, what the nodes did, and what was acknowledged.
 
+use super::terms::Words;
 use super::*;
+
+fn empty() -> Pool {
+    Pool::with_judge(Arc::new(Words::default()))
+}
 
 struct Dice(u64);
 
@@ -71,7 +76,7 @@ impl World {
         World {
             dice,
             now: Time(1),
-            pool: Pool::new(),
+            pool: empty(),
             log: Vec::new(),
             base: 0,
             durable: 0,
@@ -94,11 +99,11 @@ impl World {
         self.dice.pick(&keys)
     }
 
-    fn add_node(&mut self, cpus: u32, memory_mb: u64) {
+    fn add_node(&mut self, site: u64, cpus: u32, memory_mb: u64) {
         let key = StarterKey(self.next_key.wrapping_mul(0x9e37_79b9) % 1009);
         self.next_key += 1;
         let shared = self.dice.pick(&[Shared::Everything, Shared::MarkerFs, Shared::Nothing]).unwrap();
-        let offer = Offer { site: SiteId(self.dice.below(3) as u16), memory_mb, shared, ..offer(cpus) };
+        let offer = Offer { site: SiteId(site as u16), memory_mb, shared, ..offer(cpus) };
         let node = Node {
             offer,
             alive: true,
@@ -171,6 +176,9 @@ impl World {
         match action {
             Action::Assign { attempts, .. } => {
                 for (id, ..) in attempts {
+                    let wanted = self.pool.group(id.job).and_then(|group| group.terms.requirements.as_deref());
+                    let site = node.offer.site.0.to_string();
+                    assert!(wanted.is_none_or(|sites| sites.split(' ').any(|s| s == site)), "{id} is sent to {site}");
                     let known = node.queued.contains(&id)
                         || node.running.contains(&id)
                         || node.finished.contains_key(&id)
@@ -329,7 +337,16 @@ impl World {
             let memory_mb = self.dice.one_in(3).then(|| 1 + self.dice.below(4000));
             let transfer = self.dice.pick(&[Transfer::IfNeeded, Transfer::Yes, Transfer::No]).unwrap();
             let cpus = 1 + self.dice.below(3) as u32;
-            group(self.dice.below(12) as u32, Program { memory_mb, transfer, ..program(cpus) })
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            let terms = Terms {
+                requirements: text(self.dice.pick(&[None, None, Some("0"), Some("1 2"), Some("2 0")]).unwrap()),
+                rank: self.dice.one_in(4).then(|| "cpus".to_owned()),
+                priority: self.dice.below(3) as i32,
+                accounting_group: text(self.dice.pick(&[None, None, Some("a"), Some("b")]).unwrap()),
+                attributes: Vec::new(),
+            };
+            let program = Program { memory_mb, transfer, ..program(cpus) };
+            GroupRecord { terms, ..group(self.dice.below(12) as u32, program) }
         });
         let groups = groups.collect();
         let cluster = self.pool.submit(self.now, "model".into(), groups);
@@ -351,7 +368,7 @@ impl World {
     }
 
     fn fold(&self, records: usize) -> Pool {
-        let mut pool = Pool::new();
+        let mut pool = empty();
         self.log[..records].iter().for_each(|record| pool.apply(record));
         pool
     }
@@ -366,14 +383,14 @@ impl World {
         let folded = self.fold(self.log.len());
         let pool = match self.snapshot.take().filter(|(at, _)| *at <= self.log.len()) {
             Some((at, bytes)) => {
-                let mut pool = Pool::restore(minicbor::decode(&bytes).unwrap());
+                let mut pool = empty().restore(minicbor::decode(&bytes).unwrap());
                 self.log[at..].iter().for_each(|record| pool.apply(record));
                 pool
             }
             None => self.fold(self.log.len()),
         };
         assert_eq!(durable(&folded), durable(&pool), "a snapshot and what follows differs from the whole");
-        let restored = Pool::restore(pool.snapshot());
+        let restored = empty().restore(pool.snapshot());
         restored.recount();
         assert_eq!(durable(&restored), durable(&pool), "a snapshot differs from its pool");
         self.pool = pool;
@@ -454,7 +471,8 @@ impl World {
             91 if self.dice.one_in(3) => self.key(false).into_iter().for_each(|key| self.die(key)),
             92 if self.nodes.len() < 30 => {
                 let (cpus, memory) = (1 + self.dice.below(4) as u32, self.dice.below(3) * 2000);
-                self.add_node(cpus, memory);
+                let site = self.dice.below(3);
+                self.add_node(site, cpus, memory);
             }
             93 => self.submit(),
             94 if self.dice.one_in(2) => self.remove(),
@@ -524,8 +542,8 @@ impl World {
 
     fn finish_all(&mut self) {
         self.nodes.values_mut().for_each(|node| node.offer.shared = Shared::Everything);
-        for _ in 0..3 {
-            self.add_node(4, 8000);
+        for site in 0..3 {
+            self.add_node(site, 4, 8000);
         }
         for _ in 0..200_000 {
             self.step(false);

@@ -81,7 +81,7 @@ fn a_lost_starter_is_evidence_for_the_second_attempt() {
     assert_eq!(present(&bench, 0), "completed with exit code 0\nnext: \n");
     // A snapshot says the same of the present.
     let snapshot = minicbor::to_vec(bench.pool.snapshot()).unwrap();
-    bench.pool = Pool::restore(minicbor::decode(&snapshot).unwrap());
+    bench.pool = Pool::new().restore(minicbor::decode(&snapshot).unwrap());
     assert_eq!(present(&bench, 0), "completed with exit code 0\nnext: \n");
     assert_eq!(told(&bench, 0), expected);
 }

@@ -1,0 +1,171 @@
+//! Priorities, requirements, ranks and shares.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+/// Understands two small expressions: requirements are the numbers of sites that suit, a rank is `cpus`.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    asked: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Sites {
+    suit: Option<Vec<u16>>,
+    ranked: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Judge for Words {
+    fn terms(&self, terms: &Terms, _: &Program) -> Option<(String, Arc<dyn Match>)> {
+        let suit: Option<Vec<u16>> =
+            terms.requirements.as_ref().map(|text| text.split(' ').map(|n| n.parse().unwrap()).collect());
+        let ranked = terms.rank.is_some();
+        let text = format!("{suit:?} {ranked}");
+        (suit.is_some() || ranked)
+            .then(|| (text, Arc::new(Sites { suit, ranked, asked: Arc::clone(&self.asked) }) as Arc<dyn Match>))
+    }
+}
+
+impl Match for Sites {
+    fn rank(&self, offer: &Offer, _: Option<Duration>) -> Option<f64> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let suits = self.suit.as_ref().is_none_or(|sites| sites.contains(&offer.site.0));
+        suits.then_some(if self.ranked { f64::from(offer.cpus) } else { 0.0 })
+    }
+
+    fn is_lasting(&self) -> bool {
+        true
+    }
+
+    fn has_rank(&self) -> bool {
+        self.ranked
+    }
+
+    fn refusal(&self, offer: &Offer, left: Option<Duration>) -> Option<String> {
+        self.rank(offer, left).is_none().then(|| format!("site is one of {:?}", self.suit))
+    }
+}
+
+pub(super) fn wanting(count: u32, sites: &str) -> GroupRecord {
+    let terms = Terms { requirements: Some(sites.into()), ..Terms::default() };
+    GroupRecord { terms, ..group(count, program(1)) }
+}
+
+fn bench() -> (Bench, Arc<AtomicUsize>) {
+    let words = Words::default();
+    let asked = Arc::clone(&words.asked);
+    (Bench { pool: Pool::with_judge(Arc::new(words)), ..Bench::default() }, asked)
+}
+
+impl Bench {
+    fn submit(&mut self, group: GroupRecord) -> Vec<Action> {
+        self.pool.submit(self.now, "test".into(), vec![group]);
+        self.drain()
+    }
+}
+
+fn at_site(site: u16, cpus: u32) -> Offer {
+    Offer { site: SiteId(site), ..offer(cpus) }
+}
+
+#[test]
+fn a_higher_priority_goes_first_and_age_decides_among_equals() {
+    let (mut bench, _) = bench();
+    let with = |priority| GroupRecord { terms: Terms { priority, ..Terms::default() }, ..group(1, program(1)) };
+    for priority in [0, -5, 5, 0, 5] {
+        bench.submit(with(priority));
+    }
+    assert_eq!(told(&bench.join(8)), "7: run 3.0#1 5.0#1 1.0#1 4.0#1 2.0#1");
+    bench.refold();
+}
+
+#[test]
+fn requirements_are_asked_once_for_each_class_and_kind() {
+    let (mut bench, asked) = bench();
+    for round in 0..50 {
+        bench.submit(wanting(100, if round % 2 == 0 { "1" } else { "1 2" }));
+    }
+    for key in 0..200 {
+        let site = if key % 2 == 0 { 2 } else { 3 };
+        bench.join_as(StarterKey(key), at_site(site, 4));
+    }
+    let at = |bench: &Bench, site: u16| {
+        let starters = bench.pool.starters.values().filter(|s| s.offer.site == SiteId(site));
+        starters.map(|s| s.held.len()).sum::<usize>()
+    };
+    // Slots and a backlog of as many at each.
+    assert_eq!((at(&bench, 2), at(&bench, 3)), (100 * 8, 0));
+    assert!(bench.pool.live.keys().all(|id| id.cluster % 2 == 0));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "two classes, two kinds");
+}
+
+#[test]
+fn what_suits_nothing_keeps_nothing_else_back() {
+    let (mut bench, _) = bench();
+    bench.submit(wanting(3, "9"));
+    bench.submit(group(2, program(1)));
+    assert_eq!(told(&bench.join_as(KEY, at_site(3, 2))), "7: run 2.0#1 2.1#1");
+    let id = JobId { cluster: 1, proc: 0 };
+    let present = bench.pool.explain(bench.now, id, &[]).unwrap();
+    assert!(
+        present.next.iter().any(|line| line.contains("refused by its requirements: site is one of")),
+        "{present:?}"
+    );
+    assert_eq!(told(&bench.join_as(StarterKey(8), at_site(9, 2))), "8: run 1.0#1 1.1#1; 8: run 1.2#1");
+}
+
+#[test]
+fn without_a_judge_what_has_requirements_waits() {
+    let mut bench = Bench::with_jobs(vec![wanting(1, "3"), group(1, program(1))]);
+    assert_eq!(told(&bench.join(4)), "7: run 1.1#1");
+}
+
+#[test]
+fn jobs_go_to_the_starters_that_they_prefer() {
+    let (mut bench, _) = bench();
+    for (key, cpus) in [(1, 2), (2, 4), (3, 3)] {
+        bench.join_as(StarterKey(key), at_site(1, cpus));
+    }
+    let ranked = |count, priority| {
+        let terms = Terms { rank: Some("cpus".into()), priority, ..Terms::default() };
+        GroupRecord { terms, ..group(count, program(1)) }
+    };
+    assert_eq!(told(&bench.submit(ranked(5, 0))), "2: run 1.0#1 1.1#1 1.2#1 1.3#1; 3: run 1.4#1");
+    // A higher priority chooses before an older job does.
+    let (mut bench, _) = self::bench();
+    bench.submit(ranked(2, 0));
+    bench.submit(ranked(2, 9));
+    bench.submit(group(2, program(1)));
+    for (key, cpus) in [(1, 2), (2, 4)] {
+        let offer = at_site(1, cpus);
+        bench.pool.handle(bench.now, Event::StarterJoined { key: StarterKey(key), offer, time_left: None });
+        let number = 1;
+        let (queued, running, finished) = (Vec::new(), Vec::new(), Vec::new());
+        bench.pool.handle(bench.now, Event::InventoryTold { key: StarterKey(key), number, queued, running, finished });
+    }
+    assert_eq!(told(&bench.drain()), "2: run 2.0#1 2.1#1 1.0#1 1.1#1; 1: run 3.0#1 3.1#1");
+}
+
+#[test]
+fn accounts_share_by_their_weights() {
+    let (mut bench, _) = bench();
+    bench.pool.set_weights([("a".to_owned(), 2), ("b".to_owned(), 1)].into());
+    let of = |account: Option<&str>| {
+        let terms = Terms { accounting_group: account.map(str::to_owned), ..Terms::default() };
+        GroupRecord { terms, ..group(1000, program(1)) }
+    };
+    for account in [Some("a"), Some("b"), None] {
+        bench.submit(of(account));
+    }
+    // 200 CPUs and a backlog as large.
+    bench.join(200);
+    let out = |bench: &Bench, cluster| bench.pool.live.keys().filter(|id| id.cluster == cluster).count();
+    assert_eq!([1, 2, 3].map(|cluster| out(&bench, cluster)), [200, 100, 100]);
+    // What one has no use for is the others'.
+    bench.tell(Event::RemovalAsked { select: Select { clusters: [1].into(), ..Select::default() } });
+    bench.inventory(KEY, &[], &[], &[]);
+    assert_eq!([2, 3].map(|cluster| out(&bench, cluster)), [200, 200]);
+    bench.refold();
+}

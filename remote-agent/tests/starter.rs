@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use starter_harness::*;
 use vo_agent::launch;
 use vo_core::Template;
+use vo_core::items::Row;
 use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program};
 use vo_core::template::Piece;
 use vo_wire::node::{End, Leaving, MasterLink, Shares};
@@ -184,7 +185,7 @@ async fn a_directory_that_is_not_the_jobs_needs_files() {
         (2, Some(inode), Outcome::NeedsFiles),
     ];
     for (number, (program, directory, expected)) in (0..).zip(cases) {
-        let assignment = Assignment { id: id(number), program, files: None, directory };
+        let assignment = Assignment { id: id(number), program, files: None, directory, row: Row::default() };
         peer.give(vec![assignment]).await;
         assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
     }
@@ -457,7 +458,7 @@ async fn results_are_repeated_until_acknowledged() {
     assert_eq!(peer.inventory().await, held);
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
     // What the master gave before it had this inventory comes too late: it is given elsewhere.
-    let late = Assignment { id: id(6), program: 1, files: None, directory: None };
+    let late = Assignment { id: id(6), program: 1, files: None, directory: None, row: Row::default() };
     peer.send(&Assign { attempts: vec![late], inventory: 1 }).await;
     // What is known is not run again; what is acknowledged is not told again.
     peer.acknowledge(&[id(1)]).await;

@@ -428,6 +428,7 @@ impl Driver {
 
     fn start(&mut self, assignment: Assignment, program: Arc<Prepared>) {
         let id = assignment.id;
+        let program = program.filled(&assignment.row);
         let Some(files) = &assignment.files else {
             let started = self.node.start_in_place(&program, id, assignment.directory);
             return self.started(id, program, None, started);

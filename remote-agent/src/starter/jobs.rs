@@ -10,9 +10,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 use vo_core::ids::{AttemptId, JobId};
+use vo_core::items::Row;
 use vo_core::job::{Outcome, Program};
 use vo_core::template::Template;
 use vo_wire::link::Marker;
@@ -58,14 +60,22 @@ pub(super) struct Node {
 /// A program, with what is the same for all of its jobs worked out.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    pub(super) program: Program,
+    pub(super) program: Arc<Program>,
     threads: OsString,
 }
 
 impl Prepared {
     pub(super) fn new(program: Program) -> Self {
         let threads = program.cpus.max(1).to_string().into();
-        Prepared { program, threads }
+        Prepared { program: Arc::new(program), threads }
+    }
+
+    /// The same for one job: with the cells of its row in their places.
+    pub(super) fn filled(self: Arc<Self>, row: &Row) -> Arc<Self> {
+        if row.is_empty() {
+            return self;
+        }
+        Arc::new(Prepared { program: self.program.filled(row), threads: self.threads.clone() })
     }
 
     /// Where a job that runs in its own directory writes standard output and error.

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use vo_agent::launch::{AgentAddress, Launch, SiteDir};
 use vo_core::Template;
 use vo_core::ids::{AttemptId, JobId, ProxyId};
+use vo_core::items::Row;
 use vo_core::job::{AttemptResult, Outcome, Output, Program};
 use vo_net::frames::FrameSource;
 use vo_net::tls::{self, Identity, SessionCa};
@@ -356,7 +357,10 @@ impl Peer {
     }
 
     pub async fn assign(&mut self, program: u64, ids: &[AttemptId]) {
-        let attempts = ids.iter().map(|id| Assignment { id: *id, program, files: None, directory: None }).collect();
+        let attempts = ids
+            .iter()
+            .map(|id| Assignment { id: *id, program, files: None, directory: None, row: Row::default() })
+            .collect();
         self.give(attempts).await;
     }
 
@@ -370,7 +374,7 @@ impl Peer {
     }
 
     pub async fn assign_files(&mut self, program: u64, id: AttemptId, files: Vec<FileRef>) {
-        let attempts = vec![Assignment { id, program, files: Some(files), directory: None }];
+        let attempts = vec![Assignment { id, program, files: Some(files), directory: None, row: Row::default() }];
         self.give(attempts).await;
     }
 

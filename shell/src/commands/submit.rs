@@ -188,7 +188,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         memory_mb: ad.request_memory_mb,
         gpus: 0,
     };
-    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)?, terms: Default::default() })
+    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)?, ..SubmitGroup::default() })
 }
 
 /// The description's variables, after those that `getenv` takes from here.

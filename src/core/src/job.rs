@@ -1,10 +1,12 @@
 //! What a job is and how a try to run it ended: shared by the master, the starters and the journal.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 use crate::ids::AttemptId;
+use crate::items::Row;
 use crate::template::Template;
 
 /// When files travel.
@@ -68,6 +70,29 @@ pub struct Program {
     /// GPUs that it occupies.
     #[cbor(n(13), default)]
     pub gpus: u32,
+}
+
+impl Program {
+    /// The program of one job: with the cells of its row in their places. The same where there is no row.
+    pub fn filled(self: &Arc<Self>, row: &Row) -> Arc<Program> {
+        if row.is_empty() {
+            return self.clone();
+        }
+        let all = |list: &[Template]| Template::fill_list(list, row);
+        let optional = |template: &Option<Template>| template.as_ref().map(|template| template.fill(row));
+        Arc::new(Program {
+            executable: self.executable.fill(row),
+            arguments: all(&self.arguments),
+            environment: self.environment.iter().map(|(name, value)| (name.fill(row), value.fill(row))).collect(),
+            initialdir: self.initialdir.fill(row),
+            input: optional(&self.input),
+            output: optional(&self.output),
+            error: optional(&self.error),
+            transfer_input: all(&self.transfer_input),
+            transfer_output: self.transfer_output.as_deref().map(all),
+            ..**self
+        })
+    }
 }
 
 /// How a try ended.

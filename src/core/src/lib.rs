@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ids;
+pub mod items;
 pub mod job;
 pub mod lease;
 pub mod pool;

@@ -242,11 +242,18 @@ fn render(entry: &Entry, zone: &TimeZone, take: &mut dyn FnMut(PathBuf, &str)) {
     let mut event = |proc: u32, code: u32, body: &str| {
         let id = JobId { cluster: job.cluster, proc };
         let event = format!("{code:03} ({:03}.{proc:03}.000) {stamp} {body}\n{END}", job.cluster);
-        take(path(log, initialdir, id), &event);
+        let path = match note {
+            Note::Submitted { jobs } if jobs.table().is_some() => {
+                let row = jobs.row(proc);
+                path(&log.fill(&row), &initialdir.fill(&row), id)
+            }
+            _ => path(log, initialdir, id),
+        };
+        take(path, &event);
     };
     match note {
-        Note::Submitted { count } => {
-            (job.proc..job.proc + count).for_each(|proc| event(proc, 0, "Job submitted from host: <127.0.0.1:0>"));
+        Note::Submitted { jobs } => {
+            jobs.iter().for_each(|proc| event(proc, 0, "Job submitted from host: <127.0.0.1:0>"));
         }
         Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{}>", line(host))),
         Note::Evicted { why } => {
@@ -294,6 +301,8 @@ fn usage(used: &Usage) -> String {
 mod tests {
     use super::*;
 
+    use vo_core::items::Members;
+
     #[test]
     fn events_read_as_htcondor_writes_them() {
         let texts = |entry: &Entry| {
@@ -323,7 +332,7 @@ mod tests {
             Note::Executing { host: "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".into() };
         let executing = texts(&entry);
         assert_eq!(executing[Path::new("/d/job.log")].lines().count(), 2, "a host's name makes no event of its own");
-        entry.note = Note::Submitted { count: 2 };
+        entry.note = Note::Submitted { jobs: Members::new(1, 2, None, None) };
         assert!(texts(&entry)[Path::new("/d/job.log")].contains("000 (007.003.000)"));
     }
 
@@ -341,7 +350,12 @@ mod tests {
         };
         let entries = || {
             let held = |proc| entry(proc, Note::Held { why: "no such file".into() });
-            vec![entry(0, Note::Submitted { count: 3 }), held(0), entry(1, Note::Removed), held(2)]
+            vec![
+                entry(0, Note::Submitted { jobs: Members::new(0, 3, None, None) }),
+                held(0),
+                entry(1, Note::Removed),
+                held(2),
+            ]
         };
         let finish = |logs: EventLogs, number: u64| {
             // Its thread ends with it, and marks what it wrote.

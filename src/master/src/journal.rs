@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     fn submit(pool: &mut Pool) {
-        let group = GroupRecord { count: 1, program: Program::default(), log: None, terms: Default::default() };
+        let group = GroupRecord { count: 1, program: Program::default(), ..GroupRecord::default() };
         pool.submit(Time(1), "test".into(), vec![group]);
     }
 

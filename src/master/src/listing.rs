@@ -106,7 +106,8 @@ pub(crate) fn row(view: &JobView<'_>, site: &impl Fn(u16) -> Option<String>) -> 
 
 fn command(view: &JobView<'_>) -> String {
     let mut text = String::new();
-    let words = std::iter::once(&view.program.executable).chain(&view.program.arguments);
+    let program = view.program.filled(&view.row);
+    let words = std::iter::once(&program.executable).chain(&program.arguments);
     for (i, word) in words.enumerate() {
         if i > 0 {
             text.push(' ');

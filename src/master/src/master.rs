@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
-use vo_core::pool::{Action, Event, GroupRecord, Offer, Pool, Select, Shared};
+use vo_core::pool::{Action, Assigned, Event, GroupRecord, Offer, Pool, Select, Shared};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
@@ -211,6 +211,8 @@ struct Client {
     outbox: Outbox,
     greeted: bool,
     request: Option<Request>,
+    /// What came so far of a submission in pieces.
+    pieces: Vec<u8>,
     /// Bytes are on their way to it.
     busy: bool,
 }
@@ -689,18 +691,19 @@ impl Master {
         key: StarterKey,
         inventory: u64,
         define: Vec<(u64, Arc<Program>)>,
-        attempts: Vec<(AttemptId, u64, Arc<Program>)>,
+        attempts: Vec<Assigned>,
         shared: Shared,
     ) {
         for (program, body) in define {
             self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
         }
         if shared == Shared::Everything {
-            let plain = |(id, program, _): &(AttemptId, u64, _)| Assignment {
-                id: *id,
-                program: *program,
+            let plain = |each: &Assigned| Assignment {
+                id: each.id,
+                program: each.program,
                 files: None,
                 directory: None,
+                row: each.row.clone(),
             };
             for piece in attempts.chunks(ASSIGN_PIECE) {
                 self.to_starter(key, &work::Assign { attempts: piece.iter().map(plain).collect(), inventory });
@@ -710,11 +713,12 @@ impl Master {
         let (files, device, inputs) = (self.files.clone(), self.marker_device, self.inputs.clone());
         tokio::task::spawn_blocking(move || {
             let (mut ready, mut failed) = (Vec::new(), Vec::new());
-            for (id, program, body) in attempts {
+            for Assigned { id, program, body, row } in attempts {
+                let body = body.filled(&row);
                 let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
                 let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
                 match brought {
-                    Ok(files) => ready.push(Assignment { id, program, files, directory }),
+                    Ok(files) => ready.push(Assignment { id, program, files, directory, row }),
                     Err(why) => failed.push((id, why)),
                 }
             }

@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let drain = |pool: &mut Pool, out: &mut Vec<_>| {
         while let Some(action) = pool.poll_action(u64::MAX) {
             if let Action::Assign { key, attempts, .. } = action {
-                out.extend(attempts.into_iter().map(|(id, ..)| (key, id)));
+                out.extend(attempts.into_iter().map(|each| (key, each.id)));
             }
         }
     };
@@ -105,7 +105,7 @@ fn report(what: &str, took: Duration, jobs: u32, more: &str) {
 
 fn group(count: u32) -> GroupRecord {
     let program = Program { cpus: 1, ..Program::default() };
-    GroupRecord { count, program, log: None, terms: Default::default() }
+    GroupRecord { count, program, ..GroupRecord::default() }
 }
 
 fn offer(key: StarterKey) -> Offer {

@@ -6,6 +6,7 @@
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::{JobId, StarterKey};
+use vo_core::items::{Procs, Table};
 use vo_core::job::{Program, Usage};
 use vo_core::pool::Terms;
 use vo_core::template::Template;
@@ -248,7 +249,7 @@ pub struct Askpass {
 }
 
 /// One `queue` statement of a submission.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct SubmitGroup {
     /// Jobs.
     #[n(0)]
@@ -262,6 +263,24 @@ pub struct SubmitGroup {
     /// What the matcher goes by.
     #[cbor(n(3), default)]
     pub terms: Terms,
+    /// What their templates take from each job's row, a row for each job in order.
+    #[n(4)]
+    pub table: Option<Table>,
+    /// Their processes, where several groups share the processes of a statement among them.
+    #[n(5)]
+    pub procs: Option<Procs>,
+}
+
+/// A piece of a [`Submit`] that is too long for one frame; those of one connection are put together in order. Only the last is answered,
+/// as the whole is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SubmitPiece {
+    /// The bytes of the encoded message.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+    /// Is it the last?
+    #[n(1)]
+    pub last: bool,
 }
 
 /// Submit a cluster. Answered by [`Submitted`] once it is durable.
@@ -977,4 +996,5 @@ kinds! {
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
     0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login, 0x0422 => Detach, 0x0423 => Detached,
     0x0424 => ShowSession, 0x0425 => SessionDetail, 0x0426 => Why, 0x0427 => Because,
+    0x0430 => SubmitPiece,
 }

@@ -6,6 +6,7 @@
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
+use vo_core::items::Row;
 use vo_core::job::{AttemptResult, OutputKind, Program};
 
 use crate::frame::kinds;
@@ -56,6 +57,9 @@ pub struct Assignment {
     /// A starter that doesn't find it there answers [`vo_core::job::Outcome::NeedsFiles`].
     #[n(3)]
     pub directory: Option<u64>,
+    /// What the program takes from the job's row.
+    #[cbor(n(4), default)]
+    pub row: Row,
 }
 
 /// What a file is to a job.

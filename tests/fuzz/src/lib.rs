@@ -196,12 +196,7 @@ pub fn pool(data: &[u8]) {
                 }
             }
             1 => {
-                let group = GroupRecord {
-                    count: 1 + u32::from(what >> 4),
-                    program: Default::default(),
-                    log: None,
-                    terms: Default::default(),
-                };
+                let group = GroupRecord { count: 1 + u32::from(what >> 4), ..GroupRecord::default() };
                 pool.submit(now, "n".to_owned(), vec![group]);
             }
             2 => {

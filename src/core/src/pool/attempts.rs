@@ -219,9 +219,10 @@ impl Pool {
 
     fn collect(&mut self, key: StarterKey, result: AttemptResult) {
         let id = result.id;
-        let Some(program) = self.group(id.job).map(|group| group.body.clone()) else {
+        let Some(group) = self.group(id.job) else {
             return;
         };
+        let program = group.body.filled(&group.members.row(id.job.proc));
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
         };

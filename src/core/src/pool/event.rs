@@ -125,8 +125,8 @@ pub enum Action {
         inventory: u64,
         /// Programs that it doesn't know yet.
         define: Vec<(u64, Arc<Program>)>,
-        /// The attempts, each with its program.
-        attempts: Vec<(AttemptId, u64, Arc<Program>)>,
+        /// The attempts.
+        attempts: Vec<Assigned>,
         /// Whether they may run in the job's own directory.
         shared: Shared,
     },
@@ -169,7 +169,7 @@ pub enum Action {
         key: StarterKey,
         /// The result.
         result: AttemptResult,
-        /// Its program.
+        /// The job's program, with its row in it.
         program: Arc<Program>,
     },
     /// Keep what an attempt wrote that came to nothing, then tell [`Event::PartialKept`]; asked again when the starter repeats itself.
@@ -194,13 +194,26 @@ pub enum Action {
     },
 }
 
+/// An attempt to send to a starter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Which.
+    pub id: AttemptId,
+    /// The number of its program.
+    pub program: u64,
+    /// The program.
+    pub body: Arc<Program>,
+    /// What the program takes from the job.
+    pub row: Row,
+}
+
 /// An entry of a job event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The cluster was submitted; told once, for its jobs from the first to the last of the group.
+    /// The cluster was submitted; told once for all jobs of a group, whose rows the log's name may need.
     Submitted {
-        /// How many jobs, from the named one on.
-        count: u32,
+        /// Which; the named one is the first.
+        jobs: Members,
     },
     /// An attempt runs.
     Executing {

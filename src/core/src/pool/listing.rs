@@ -115,8 +115,10 @@ pub struct JobView<'a> {
     pub host: Option<&'a str>,
     /// Why it is held, or how a site failed it last.
     pub reason: Option<&'a str>,
-    /// What it runs.
+    /// What it runs, but for its row.
     pub program: &'a Arc<Program>,
+    /// Its row.
+    pub row: Row,
     /// Its event log.
     pub log: Option<&'a Template>,
 }
@@ -180,6 +182,7 @@ impl Pool {
             host: starter.map(|s| s.offer.host.as_str()),
             reason: cluster.reasons.get(&id.proc).map(String::as_str),
             program: &group.body,
+            row: group.members.row(id.proc),
             log: group.log.as_ref(),
         })
     }

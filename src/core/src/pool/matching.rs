@@ -177,7 +177,7 @@ impl Pool {
         };
         let ceiling = starter.ceiling(backlog);
         let mut load = starter.load;
-        let mut chosen: Vec<(AttemptId, u64, Arc<Program>)> = Vec::new();
+        let mut chosen: Vec<Assigned> = Vec::new();
         let mut full = load >= ceiling;
         // With several accounts, whose turn it is changes with every job.
         let shared = self.queue.is_shared();
@@ -201,7 +201,8 @@ impl Pool {
                 load += each;
                 let attempt = cluster.jobs[proc as usize].attempt + 1;
                 let job = JobId { cluster: number, proc };
-                chosen.push((AttemptId { job, attempt }, group.program, group.body.clone()));
+                let (id, row) = (AttemptId { job, attempt }, group.members.row(proc));
+                chosen.push(Assigned { id, program: group.program, body: group.body.clone(), row });
                 if shared {
                     drawn.push((account, group.body.cpus));
                     self.queue.load(account, group.body.cpus, true);
@@ -222,8 +223,8 @@ impl Pool {
         (count, more)
     }
 
-    fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<(AttemptId, u64, Arc<Program>)>) {
-        self.write(Record::Dispatched { key, ids: chosen.iter().map(|(id, ..)| *id).collect(), at: Some(now) });
+    fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<Assigned>) {
+        self.write(Record::Dispatched { key, ids: chosen.iter().map(|each| each.id).collect(), at: Some(now) });
         self.backlogged.insert(key);
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
@@ -231,11 +232,11 @@ impl Pool {
         starter.mark(now);
         // One message for programs that may run in place there, one for the others.
         let host = starter.offer.shared;
-        let (apart, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|(_, program, body)| {
-            host == Shared::Nothing || body.transfer == Transfer::Yes || starter.unshared.contains(program)
+        let (apart, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|each| {
+            host == Shared::Nothing || each.body.transfer == Transfer::Yes || starter.unshared.contains(&each.program)
         });
-        for (id, ..) in &apart {
-            if let Some(held) = starter.held.get_mut(id) {
+        for each in &apart {
+            if let Some(held) = starter.held.get_mut(&each.id) {
                 held.apart = true;
             }
         }
@@ -243,9 +244,9 @@ impl Pool {
         for (attempts, shared) in [(together, host), (apart, Shared::Nothing)] {
             if !attempts.is_empty() {
                 let mut define = Vec::new();
-                for (_, program, body) in &attempts {
-                    if starter.defined.insert(*program) {
-                        define.push((*program, body.clone()));
+                for each in &attempts {
+                    if starter.defined.insert(each.program) {
+                        define.push((each.program, each.body.clone()));
                     }
                 }
                 messages.push(Action::Assign { key, inventory: starter.inventory, define, attempts, shared });
@@ -314,11 +315,6 @@ impl Pool {
 }
 
 impl Group {
-    /// The places of its jobs in the cluster.
-    pub(super) fn range(&self) -> core::ops::Range<usize> {
-        self.first as usize..(self.first + self.count) as usize
-    }
-
     /// Where it stands in its account.
     pub(super) fn place(&self, cluster: u32, index: usize) -> Place {
         (Reverse(self.terms.priority), cluster, index as u32)
@@ -329,8 +325,8 @@ impl Group {
         if let Some(proc) = self.again.first() {
             return Some(*proc);
         }
-        while self.fresh < self.count {
-            let proc = self.first + self.fresh;
+        while self.fresh < self.members.count() {
+            let proc = self.members.proc(self.fresh);
             if jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle) {
                 return Some(proc);
             }
@@ -341,8 +337,10 @@ impl Group {
 
     /// A job leaves the queue; those of the fresh part leave it in order.
     pub(super) fn take(&mut self, proc: u32) {
-        if !self.again.remove(&proc) {
-            self.fresh = self.fresh.max(proc - self.first + 1);
+        if !self.again.remove(&proc)
+            && let Some(index) = self.members.index(proc)
+        {
+            self.fresh = self.fresh.max(index + 1);
         }
     }
 }

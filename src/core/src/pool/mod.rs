@@ -31,10 +31,11 @@ use minicbor::{Decode, Encode};
 
 use crate::Time;
 use crate::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
+use crate::items::{Members, Procs, Row, Table};
 use crate::job::{AttemptResult, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
-pub use event::{Action, Event, Note};
+pub use event::{Action, Assigned, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use queue::{Judge, Match, Terms};
@@ -151,8 +152,7 @@ const _: () = assert!(size_of::<Job>() <= 40, "a job's fixed state has grown");
 /// The jobs of one `queue` statement.
 #[derive(Clone, Debug)]
 struct Group {
-    first: u32,
-    count: u32,
+    members: Members,
     program: u64,
     body: Arc<Program>,
     log: Option<Template>,
@@ -171,6 +171,8 @@ struct Cluster {
     name: String,
     submitted: Time,
     groups: Vec<Group>,
+    /// The place of each job's group, if groups share a row of processes.
+    places: Vec<u32>,
     jobs: Vec<Job>,
     counts: Counts,
     reasons: BTreeMap<u32, String>,
@@ -178,7 +180,14 @@ struct Cluster {
 
 impl Cluster {
     fn group_of(&self, proc: u32) -> Option<usize> {
-        let after = self.groups.partition_point(|g| g.first <= proc);
+        if !self.places.is_empty() {
+            return self
+                .places
+                .get(proc as usize)
+                .map(|place| *place as usize)
+                .filter(|place| *place < self.groups.len());
+        }
+        let after = self.groups.partition_point(|g| g.members.first() <= proc);
         after.checked_sub(1).filter(|_| (proc as usize) < self.jobs.len())
     }
 }
@@ -541,8 +550,10 @@ impl Pool {
         match record {
             Record::Submitted { cluster, at, .. } => {
                 let groups = self.clusters.get(cluster).into_iter().flat_map(|c| &c.groups);
-                notes.extend(groups.filter_map(|g| {
-                    self.note(*at, JobId { cluster: *cluster, proc: g.first }, || Note::Submitted { count: g.count })
+                notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
+                    let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone()?);
+                    let (initialdir, note) = (g.body.initialdir.clone(), Note::Submitted { jobs: g.members.clone() });
+                    Some(Action::Note { job, log, initialdir, at: *at, note })
                 }));
             }
             Record::Ended { at, ends } => notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended))),
@@ -569,8 +580,9 @@ impl Pool {
 
     fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {
         let group = self.group(job)?;
-        let log = group.log.clone()?;
-        Some(Action::Note { job, log, initialdir: group.body.initialdir.clone(), at, note: note() })
+        let row = group.members.row(job.proc);
+        let log = group.log.as_ref()?.fill(&row);
+        Some(Action::Note { job, log, initialdir: group.body.initialdir.fill(&row), at, note: note() })
     }
 
     /// CPUs that unfinished, unheld jobs would occupy at once.

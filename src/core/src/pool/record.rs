@@ -57,7 +57,7 @@ pub enum Shared {
 }
 
 /// A `queue` statement, as submitted.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct GroupRecord {
     /// Jobs.
     #[n(0)]
@@ -71,6 +71,41 @@ pub struct GroupRecord {
     /// What the matcher goes by.
     #[cbor(n(3), default)]
     pub terms: Terms,
+    /// What their templates take from each job's row, a row for each job in order.
+    #[n(4)]
+    pub table: Option<Table>,
+    /// Their processes, where several groups share the processes of a statement among them: all of these in one row.
+    #[n(5)]
+    pub procs: Option<Procs>,
+}
+
+impl GroupRecord {
+    /// Do the groups number their jobs once each and without gaps, and is there a row for each job where there are rows?
+    pub fn are_whole(groups: &[GroupRecord]) -> bool {
+        let (mut next, mut listed) = (0u64, Vec::new());
+        let close = |next: &mut u64, listed: &mut Vec<u32>| {
+            listed.sort_unstable();
+            let whole = (*next..).zip(&*listed).all(|(expected, proc)| expected == u64::from(*proc));
+            *next += listed.len() as u64;
+            listed.clear();
+            whole
+        };
+        let each = |group: &GroupRecord| {
+            let listed_whole = match &group.procs {
+                Some(procs) => {
+                    listed.extend_from_slice(procs.as_slice());
+                    procs.as_slice().len() == group.count as usize
+                }
+                None => {
+                    let whole = close(&mut next, &mut listed);
+                    next += u64::from(group.count);
+                    whole
+                }
+            };
+            listed_whole && group.table.as_ref().is_none_or(|table| table.rows() == group.count)
+        };
+        groups.iter().all(each) && close(&mut next, &mut listed)
+    }
 }
 
 /// A job's end.
@@ -416,13 +451,13 @@ impl Pool {
         let mut first = 0u32;
         let mut built = Vec::with_capacity(groups.len());
         for group in groups {
-            let count = group.count.min(u32::MAX - first);
+            let members = Members::new(first, group.count, group.procs.clone(), group.table.clone());
+            let count = members.count().min(u32::MAX - first);
             self.last_program += 1;
             let mut body = group.program.clone();
             body.cpus = body.cpus.max(1);
             built.push(Group {
-                first,
-                count,
+                members,
                 program: self.last_program,
                 class: self.classes.of(&*self.judge.0, &body, &group.terms),
                 account: self.queue.account(group.terms.accounting_group.as_deref()),
@@ -436,8 +471,17 @@ impl Pool {
         }
         let jobs = vec![Job::default(); first as usize];
         let counts = Counts { idle: first, ..Counts::default() };
-        let built =
-            Cluster { name: name.to_string(), submitted: at, groups: built, jobs, counts, reasons: BTreeMap::new() };
+        let mut places = Vec::new();
+        if built.iter().any(|group| group.members.procs().is_some()) {
+            places = vec![u32::MAX; first as usize];
+            for (place, group) in (0..).zip(&built) {
+                for proc in group.members.iter() {
+                    places.get_mut(proc as usize).into_iter().for_each(|of| *of = place);
+                }
+            }
+        }
+        let (name, reasons) = (name.to_string(), BTreeMap::new());
+        let built = Cluster { name, submitted: at, groups: built, places, jobs, counts, reasons };
         self.clusters.insert(cluster, built);
         self.last_cluster = self.last_cluster.max(cluster);
         for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
@@ -610,10 +654,12 @@ impl Pool {
                 .groups
                 .iter()
                 .map(|g| GroupRecord {
-                    count: g.count,
+                    count: g.members.count(),
                     program: (*g.body).clone(),
                     log: g.log.clone(),
                     terms: (*g.terms).clone(),
+                    table: g.members.table().cloned(),
+                    procs: g.members.procs().cloned(),
                 })
                 .collect(),
             jobs: c.jobs.clone(),
@@ -664,15 +710,14 @@ impl Pool {
                     }
                 }
                 for (index, group) in cluster.groups.iter_mut().enumerate() {
-                    let jobs = &cluster.jobs[group.first as usize..(group.first + group.count) as usize];
+                    let jobs = &cluster.jobs;
+                    let state = |proc: &u32| jobs.get(*proc as usize);
                     // The cursor stands behind the last job that ever left the queue.
-                    let left = jobs.iter().rposition(|job| job.attempt > 0);
+                    let left = group.members.iter().rposition(|proc| state(&proc).is_some_and(|job| job.attempt > 0));
                     group.fresh = left.map_or(0, |last| last as u32 + 1);
-                    let again = jobs.iter().take(group.fresh as usize).enumerate();
-                    group.again = again
-                        .filter(|(_, job)| job.state == JobState::Idle)
-                        .map(|(i, _)| group.first + i as u32)
-                        .collect();
+                    let before = group.members.iter().take(group.fresh as usize);
+                    group.again =
+                        before.filter(|proc| state(proc).is_some_and(|job| job.state == JobState::Idle)).collect();
                     if group.next_idle(&cluster.jobs).is_none() {
                         shut.push((group.account, group.class, group.place(c.cluster, index)));
                     }

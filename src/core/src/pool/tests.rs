@@ -12,7 +12,7 @@ fn program(cpus: u32) -> Program {
 }
 
 fn group(count: u32, program: Program) -> GroupRecord {
-    GroupRecord { count, program, log: None, terms: Default::default() }
+    GroupRecord { count, program, ..GroupRecord::default() }
 }
 
 fn offer(cpus: u32) -> Offer {
@@ -128,7 +128,7 @@ fn told(actions: &[Action]) -> String {
     let list = |ids: Vec<String>| ids.join(" ");
     let show = |action: &Action| match action {
         Action::Assign { key, attempts, shared, .. } => {
-            let ids = attempts.iter().map(|(id, ..)| id.to_string()).collect();
+            let ids = attempts.iter().map(|each| each.id.to_string()).collect();
             let apart = if *shared == Shared::Nothing { " with files" } else { "" };
             Some(format!("{}: run {}{apart}", key.0, list(ids)))
         }
@@ -158,7 +158,7 @@ impl Pool {
             assert_eq!(counts, cluster.counts, "counts of cluster {number}");
             let mut queued = BTreeSet::new();
             for (index, group) in cluster.groups.iter().enumerate() {
-                let fresh = (group.first + group.fresh)..(group.first + group.count);
+                let fresh = group.members.iter().skip(group.fresh as usize);
                 let fresh = fresh.filter(|proc| cluster.jobs[*proc as usize].state == JobState::Idle);
                 let here: BTreeSet<u32> = group.again.iter().copied().chain(fresh).collect();
                 let place = group.place(*number, index);
@@ -205,7 +205,7 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
         job
     };
     let cluster = |(number, c): (&u32, &Cluster)| {
-        let groups: Vec<_> = c.groups.iter().map(|g| (g.first, g.count, g.program, g.body.clone())).collect();
+        let groups: Vec<_> = c.groups.iter().map(|g| (g.members.clone(), g.program, g.body.clone())).collect();
         let jobs: Vec<Job> = c.jobs.iter().map(job).collect();
         (*number, c.name.clone(), c.submitted, groups, jobs, c.reasons.clone())
     };
@@ -380,7 +380,7 @@ fn an_assignment_names_the_inventory_that_it_was_made_on() {
     // A second inventory on the same link, without what still waits for its record.
     bench.pool.handle(Time(2), empty(6));
     let named = |action: &Action| match action {
-        Action::Assign { inventory, attempts, .. } => Some((*inventory, attempts.iter().map(|(id, ..)| *id).collect())),
+        Action::Assign { inventory, attempts, .. } => Some((*inventory, attempts.iter().map(|each| each.id).collect())),
         _ => None,
     };
     let named: Vec<(u64, Vec<AttemptId>)> = bench.drain().iter().filter_map(named).collect();
@@ -702,7 +702,7 @@ fn a_node_that_eats_jobs_eats_few_of_a_short_queue() {
                     Action::Assign { key, attempts, .. } => {
                         let node = &mut nodes[key.0 as usize - 1];
                         assert!(!node.closed, "work for one that is told to end");
-                        node.queue.extend(attempts.iter().map(|(id, ..)| *id));
+                        node.queue.extend(attempts.iter().map(|each| each.id));
                     }
                     Action::Recall { key, count, .. } => {
                         let queue = &mut nodes[key.0 as usize - 1].queue;
@@ -943,6 +943,87 @@ fn selections() {
     check(&[1], &[job(1, 3), job(2, 0)], Some(job(1, 2)), "1.2 1.3 1.4 2.0", None);
     check(&[3], &[job(4, 0)], None, "", Some("3"));
     check(&[], &[job(1, 1), job(1, 3)], Some(job(1, 2)), "1.3", None);
+}
+
+/// Jobs of one row of processes, told apart by a table: each group has some of them.
+fn shared_out(procs: &[&[u32]], program: impl Fn(usize) -> Program) -> Vec<GroupRecord> {
+    let each = |(place, procs): (usize, &&[u32])| {
+        let cells: String = procs.iter().map(|proc| format!("p{proc}\0")).collect();
+        let executable = Template(vec![crate::template::Piece::Column(0)]);
+        GroupRecord {
+            count: procs.len() as u32,
+            program: Program { executable, ..program(place) },
+            log: Some(Template(vec![crate::template::Piece::Column(0)])),
+            table: Table::new(1, cells.into_bytes()),
+            procs: Procs::new(procs.to_vec()),
+            ..GroupRecord::default()
+        }
+    };
+    procs.iter().enumerate().map(each).collect()
+}
+
+#[test]
+fn groups_share_the_processes_of_a_statement() {
+    let mut groups = vec![group(1, program(1))];
+    groups.extend(shared_out(&[&[1, 4, 5], &[2, 3]], |place| program(place as u32 + 1)));
+    groups.push(group(1, program(1)));
+    assert!(GroupRecord::are_whole(&groups));
+    let encoded = minicbor::to_vec(&groups).unwrap();
+    assert_eq!(minicbor::decode::<Vec<GroupRecord>>(&encoded).unwrap(), groups);
+    let mut bench = Bench::with_jobs(groups);
+    let assigned = |actions: &[Action]| {
+        let attempts = actions.iter().filter_map(|action| match action {
+            Action::Assign { attempts, .. } => Some(attempts),
+            _ => None,
+        });
+        let show = |each: &Assigned| {
+            let text = each.body.filled(&each.row).executable.expand(each.id.job);
+            format!("{}:{} {}", each.id.job.proc, each.body.cpus, String::from_utf8(text).unwrap())
+        };
+        attempts.flatten().map(show).collect::<Vec<_>>().join(",")
+    };
+    let actions = bench.join(2);
+    assert_eq!(assigned(&actions), "0:1 ,1:1 p1,4:1 p4,5:1 p5");
+    bench.refold();
+    assert_eq!(bench.pool.view(JobId { cluster: 1, proc: 3 }).unwrap().program.cpus, 2);
+    for proc in [0, 1, 4] {
+        bench.end(KEY, attempt(proc, 1), Outcome::Exited(0));
+    }
+    bench.pool.recount();
+    bench.refold();
+    let select = Select { jobs: [JobId { cluster: 1, proc: 2 }].into(), ..Select::default() };
+    bench.tell(Event::RemovalAsked { select });
+    bench.refold();
+    assert_eq!(
+        bench.pool.counts(&Select::default()),
+        Counts { idle: 3, completed: 3, removed: 1, ..Counts::default() }
+    );
+}
+
+#[test]
+fn groups_that_are_not_whole_are_known() {
+    let check = |procs: &[&[u32]], expected: bool| {
+        let mut groups = vec![group(1, program(1))];
+        groups.extend(shared_out(procs, |_| program(1)));
+        assert_eq!(GroupRecord::are_whole(&groups), expected, "{procs:?}");
+        // Nothing of it is a crash, all the same.
+        let mut pool = Pool::new();
+        pool.submit(Time(1), "n".into(), groups);
+        let (offer, time_left) = (offer(64), None);
+        pool.handle(Time(1), Event::StarterJoined { key: KEY, offer, time_left });
+        let (queued, running, finished) = (Vec::new(), Vec::new(), Vec::new());
+        pool.handle(Time(1), Event::InventoryTold { key: KEY, number: 1, queued, running, finished });
+        pool.take_records();
+        Pool::new().restore(pool.snapshot()).take_records();
+    };
+    check(&[&[1, 3], &[2]], true);
+    check(&[&[1, 3], &[3]], false);
+    check(&[&[1, 4], &[2]], false);
+    check(&[&[0, 1]], false);
+    check(&[&[1, u32::MAX]], false);
+    let mut short = shared_out(&[&[0, 1]], |_| program(1));
+    short.iter_mut().for_each(|group| group.table = Table::new(1, b"a\0".to_vec()));
+    assert!(!GroupRecord::are_whole(&short));
 }
 
 #[test]

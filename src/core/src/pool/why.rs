@@ -384,7 +384,14 @@ impl Pool {
 
     /// Idle jobs that are matched earlier, as far as starters suit them.
     fn before(&self, id: JobId, cluster: &Cluster) -> u64 {
-        let idle = |jobs: &[Job]| jobs.iter().filter(|job| job.state == JobState::Idle).count() as u64;
+        let idle = |cluster: &Cluster, group: &Group, until: u32| {
+            let jobs = group
+                .members
+                .iter()
+                .take_while(|proc| *proc < until)
+                .filter_map(|proc| cluster.jobs.get(proc as usize));
+            jobs.filter(|job| job.state == JobState::Idle).count() as u64
+        };
         let Some((index, group)) = cluster.group_of(id.proc).and_then(|at| Some((at, cluster.groups.get(at)?))) else {
             return 0;
         };
@@ -392,10 +399,9 @@ impl Pool {
         let earlier = self.queue.all().filter(|place| *place < own);
         let earlier = earlier.filter_map(|(_, number, index)| {
             let cluster = self.clusters.get(&number)?;
-            cluster.jobs.get(cluster.groups.get(index as usize)?.range())
+            Some(idle(cluster, cluster.groups.get(index as usize)?, u32::MAX))
         });
-        let among = cluster.jobs.get(group.first as usize..id.proc as usize).unwrap_or_default();
-        earlier.map(idle).sum::<u64>() + idle(among)
+        earlier.sum::<u64>() + idle(cluster, group, id.proc)
     }
 
     /// Why no starter has taken a job of a group.
@@ -489,8 +495,8 @@ impl Pool {
         }
         let mut groups = 0;
         for group in &cluster.groups {
-            let of = cluster.jobs.get(group.first as usize..(group.first + group.count) as usize).unwrap_or_default();
-            let Some(place) = of.iter().position(|job| job.state == JobState::Idle) else {
+            let is_idle = |proc: &u32| cluster.jobs.get(*proc as usize).is_some_and(|job| job.state == JobState::Idle);
+            let Some(first) = group.members.iter().find(is_idle) else {
                 continue;
             };
             present.idle = true;
@@ -499,13 +505,13 @@ impl Pool {
                 present.next.push("idle jobs of further `queue` statements".into());
                 break;
             }
-            let first = JobId { cluster: number, proc: group.first + place as u32 };
+            let first = JobId { cluster: number, proc: first };
             let mut lines = self.hurdles(now, group);
             let before = self.before(first, cluster);
             if before > 0 {
                 lines.push(format!("{before} idle job(s) are before the first of them"));
             }
-            let idle = of.iter().filter(|job| job.state == JobState::Idle).count();
+            let idle = group.members.iter().filter(is_idle).count();
             if let Some(first_line) = lines.first_mut() {
                 *first_line = format!("{idle} idle job(s), the first {first}, wait for {first_line}");
             }

@@ -19,7 +19,8 @@ impl Master {
     pub(super) fn client_told(&mut self, told: control::Told) {
         match told {
             control::Told::Opened(id, outbox) => {
-                self.clients.insert(id, Client { outbox, greeted: false, request: None, busy: false });
+                self.clients
+                    .insert(id, Client { outbox, greeted: false, request: None, pieces: Vec::new(), busy: false });
             }
             control::Told::Drained(id) => {
                 if let Some(client) = self.clients.get_mut(&id) {
@@ -81,6 +82,19 @@ impl Master {
             ctl::Login::KIND => self.login(id, &frame.read()?),
             ctl::Askpass::KIND => self.askpass(id, frame.read()?),
             ctl::Submit::KIND => self.submit(id, frame.read()?),
+            ctl::SubmitPiece::KIND => {
+                let ctl::SubmitPiece { bytes, last } = frame.read()?;
+                if client.pieces.len() + bytes.len() > vo_store::MAX_RECORD {
+                    client.pieces = Vec::new();
+                    client.failed(Fault::Refused, "the submission is too long", None);
+                } else {
+                    client.pieces.extend(bytes);
+                    if last {
+                        let body = std::mem::take(&mut client.pieces);
+                        self.submit(id, Frame { kind: ctl::Submit::KIND, route: 0, body }.read()?);
+                    }
+                }
+            }
             ctl::ListJobs::KIND => {
                 let ctl::ListJobs { picks, states, last } = frame.read()?;
                 if let Some(select) = self.select(id, &picks) {
@@ -180,7 +194,12 @@ impl Master {
     }
 
     fn submit(&mut self, id: u64, submit: ctl::Submit) {
-        let total: u64 = submit.groups.iter().map(|g| u64::from(g.count)).sum();
+        let group = |g: ctl::SubmitGroup| {
+            let ctl::SubmitGroup { count, program, log, terms, table, procs } = g;
+            GroupRecord { count, program, log, terms, table, procs }
+        };
+        let groups: Vec<GroupRecord> = submit.groups.into_iter().map(group).collect();
+        let total: u64 = groups.iter().map(|g| u64::from(g.count)).sum();
         let refusal = if self.ending.is_some() {
             Some((Fault::Ending, "the session is ending".to_owned()))
         } else if let Some(why) = &self.blocked {
@@ -191,8 +210,8 @@ impl Master {
                 Fault::System,
                 format!("the disk of {dir} is full: {kib} KiB are left, for the results of what runs"),
             ))
-        } else if total == 0 || total > u64::from(u32::MAX) {
-            Some((Fault::Refused, format!("a cluster of {total} jobs")))
+        } else if total == 0 || total > u64::from(u32::MAX) || !GroupRecord::are_whole(&groups) {
+            Some((Fault::Refused, format!("a cluster of {total} jobs, not numbered as they must be")))
         } else {
             None
         };
@@ -202,10 +221,8 @@ impl Master {
             }
             return;
         }
-        let group =
-            |g: ctl::SubmitGroup| GroupRecord { count: g.count, program: g.program, log: g.log, terms: g.terms };
         let now = self.now();
-        let cluster = self.pool.submit(now, submit.name, submit.groups.into_iter().map(group).collect());
+        let cluster = self.pool.submit(now, submit.name, groups);
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
@@ -221,17 +238,19 @@ impl Master {
             drop(self.select(id, &[ctl::Pick::Job(job)]));
             return;
         };
-        let dir = view.program.initialdir.expand(job);
+        let program = view.program.filled(&view.row);
+        let dir = program.initialdir.expand(job);
         let at = |name: &Option<Template>| {
             let name = name.as_ref()?.expand(job);
             Some(Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&name)).into_os_string().into_vec())
         };
-        let log = view.log.map(|log| eventlog::path(log, &view.program.initialdir, job).into_os_string().into_vec());
+        let log = view.log.map(|log| log.fill(&view.row));
+        let log = log.map(|log| eventlog::path(&log, &program.initialdir, job).into_os_string().into_vec());
         let row = listing::row(&view, &|site| self.site_name(site));
         let detail = ctl::JobDetail {
             initialdir: dir.clone(),
-            output: at(&view.program.output),
-            error: at(&view.program.error),
+            output: at(&program.output),
+            error: at(&program.error),
             log,
             events: events(&row, view.end),
             partials: self.partials(job, row.attempts),

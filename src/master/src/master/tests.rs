@@ -92,7 +92,7 @@ impl Bench {
 
     fn submit(&mut self, count: u32) {
         let program = Program { cpus: 1, ..Program::default() };
-        let group = ctl::SubmitGroup { count, program, log: None, terms: Default::default() };
+        let group = ctl::SubmitGroup { count, program, ..Default::default() };
         let name = "test".into();
         let groups = vec![group];
         self.ask(&ctl::Submit { groups, name });
@@ -177,7 +177,7 @@ fn a_site_gets_the_files_of_its_own_jobs_only() {
     };
     let mut client = bench.client();
     bench.ask(&ctl::Submit {
-        groups: vec![ctl::SubmitGroup { count: 1, program, log: None, terms: Default::default() }],
+        groups: vec![ctl::SubmitGroup { count: 1, program, ..Default::default() }],
         name: "n".into(),
     });
     bench.until(|master| !master.sites[0].promised.is_empty());

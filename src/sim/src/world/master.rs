@@ -112,7 +112,7 @@ impl World<'_> {
                 for (number, program) in define {
                     self.say_to_starter(key, ToStarter::Define(number, program));
                 }
-                let attempts = attempts.into_iter().map(|(id, program, _)| (id, program)).collect();
+                let attempts = attempts.into_iter().map(|each| (each.id, each.program)).collect();
                 self.say_to_starter(key, ToStarter::Assign(inventory, attempts));
             }
             Action::Recall { key, inventory, count } => self.say_to_starter(key, ToStarter::Recall(inventory, count)),

@@ -438,8 +438,8 @@ impl<'a> World<'a> {
             .map(|_| GroupRecord {
                 count: self.clock.between(1, most) as u32,
                 program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
-                log: None,
                 terms: Terms { priority: self.clock.between(0, 3) as i32, ..Terms::default() },
+                ..GroupRecord::default()
             })
             .collect();
         let jobs = groups.iter().map(|g| g.count).sum();

@@ -175,7 +175,11 @@ impl World {
         }
         match action {
             Action::Assign { attempts, .. } => {
-                for (id, ..) in attempts {
+                for Assigned { id, body, row, .. } in attempts {
+                    if body.executable.has_cells() {
+                        let text = body.filled(&row).executable.expand(id.job);
+                        assert_eq!(text, format!("p{}", id.job.proc).into_bytes(), "the row of {id}");
+                    }
                     let wanted = self.pool.group(id.job).and_then(|group| group.terms.requirements.as_deref());
                     let site = node.offer.site.0.to_string();
                     assert!(wanted.is_none_or(|sites| sites.split(' ').any(|s| s == site)), "{id} is sent to {site}");
@@ -348,7 +352,17 @@ impl World {
             let program = Program { memory_mb, transfer, ..program(cpus) };
             GroupRecord { terms, ..group(self.dice.below(12) as u32, program) }
         });
-        let groups = groups.collect();
+        let mut groups: Vec<GroupRecord> = groups.collect();
+        if self.dice.one_in(3) {
+            let first: u32 = groups.iter().map(|group| group.count).sum();
+            let mut procs = [Vec::new(), Vec::new(), Vec::new()];
+            for proc in first..first + self.dice.below(20) as u32 {
+                procs[self.dice.below(3) as usize].push(proc);
+            }
+            let procs: Vec<&[u32]> = procs.iter().map(Vec::as_slice).collect();
+            groups.extend(shared_out(&procs, |place| program(place as u32 + 1)));
+            assert!(GroupRecord::are_whole(&groups));
+        }
         let cluster = self.pool.submit(self.now, "model".into(), groups);
         self.submitted.push((self.base + self.pool.sequence() as usize, cluster));
     }
@@ -541,10 +555,10 @@ impl World {
     }
 
     fn finish_all(&mut self) {
-        self.nodes.values_mut().for_each(|node| node.offer.shared = Shared::Everything);
         for site in 0..3 {
             self.add_node(site, 4, 8000);
         }
+        self.nodes.values_mut().for_each(|node| node.offer.shared = Shared::Everything);
         for _ in 0..200_000 {
             self.step(false);
             let counts = self.pool.counts(&Select::default());

@@ -1,9 +1,10 @@
-//! The languages that a user writes: submit descriptions (HTCondor's form) and `vo.conf`.
+//! The languages that a user writes: submit descriptions and ClassAd expressions (HTCondor's forms), and `vo.conf`.
 //!
 //! This crate turns text into values and errors into words. It must not know who runs the jobs or
 //! reaches the sites, and it never opens a file, reads a clock or looks at the environment: the
 //! caller hands all of that in. No input makes it panic, loop, or take memory out of proportion.
 
+pub mod classad;
 pub mod conf;
 mod diagnostic;
 mod quantity;

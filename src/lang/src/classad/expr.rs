@@ -1,0 +1,129 @@
+//! Parsed expressions.
+
+use std::sync::Arc;
+
+use super::functions::Function;
+use super::{Ad, Text, Value};
+
+/// A parsed expression. Cheap to clone. `Display` writes it as HTCondor does; the parentheses of its text are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expr(pub(super) Arc<Node>);
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Node {
+    /// Anything but a list or an ad.
+    Literal(Value),
+    List(Arc<[Expr]>),
+    Ad(Ad),
+    Reference(Reference),
+    Parentheses(Expr),
+    Unary(Unary, Expr),
+    Binary(Binary, Expr, Expr),
+    Conditional(Expr, Expr, Expr),
+    Call(Call),
+}
+
+/// `name`, `.name` or `base.name`.
+#[derive(Debug, PartialEq)]
+pub(super) struct Reference {
+    pub(super) base: Option<Expr>,
+    pub(super) absolute: bool,
+    pub(super) name: Text,
+    pub(super) special: Option<Special>,
+}
+
+/// A call. A function that isn't known is an error when it is evaluated.
+#[derive(Debug, PartialEq)]
+pub(super) struct Call {
+    /// As it was written.
+    pub(super) name: Text,
+    pub(super) function: Option<Function>,
+    pub(super) arguments: Box<[Expr]>,
+}
+
+/// Names that mean something in every scope that doesn't define them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Special {
+    /// `toplevel`, `root`
+    Root,
+    /// `self`, `MY`
+    Own,
+    /// `parent`
+    Parent,
+    /// `CurrentTime`
+    CurrentTime,
+}
+
+impl Special {
+    pub(super) fn of(name: &[u8]) -> Option<Self> {
+        const NAMES: [(&str, Special); 6] = [
+            ("my", Special::Own),
+            ("self", Special::Own),
+            ("root", Special::Root),
+            ("toplevel", Special::Root),
+            ("parent", Special::Parent),
+            ("currenttime", Special::CurrentTime),
+        ];
+        NAMES.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, special)| *special)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unary {
+    Plus,
+    Minus,
+    Not,
+    Complement,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binary {
+    Less,
+    LessOrEqual,
+    NotEqual,
+    Equal,
+    GreaterOrEqual,
+    Greater,
+    Is,
+    IsNot,
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    Or,
+    And,
+    BitOr,
+    BitXor,
+    BitAnd,
+    ShiftLeft,
+    ShiftRight,
+    ShiftRightUnsigned,
+    Subscript,
+    /// `a ?: b`
+    Default,
+}
+
+impl Expr {
+    pub(super) fn new(node: Node) -> Self {
+        Expr(Arc::new(node))
+    }
+
+    /// The value, if the expression is a literal.
+    pub fn as_literal(&self) -> Option<&Value> {
+        match &*self.0 {
+            Node::Literal(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl From<Value> for Expr {
+    fn from(value: Value) -> Self {
+        Expr::new(match value {
+            Value::List(elements) => Node::List(elements),
+            Value::Ad(ad) => Node::Ad(ad),
+            value => Node::Literal(value),
+        })
+    }
+}

@@ -1,4 +1,4 @@
-//! The languages that a user writes: submit descriptions and ClassAd expressions (HTCondor's forms), and `vo.conf`.
+//! The languages that a user writes: submit descriptions, ClassAd expressions and DAG files (HTCondor's forms), and `vo.conf`.
 //!
 //! This crate turns text into values and errors into words. It must not know who runs the jobs or
 //! reaches the sites, and it never opens a file, reads a clock or looks at the environment: the
@@ -6,6 +6,7 @@
 
 pub mod classad;
 pub mod conf;
+pub mod dag;
 mod diagnostic;
 mod quantity;
 pub mod submit;

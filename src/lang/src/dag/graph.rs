@@ -1,7 +1,6 @@
 //! Names of nodes, and the edges between them, each kept once and close together.
 
-use hashbrown::HashTable;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
 
 /// Marks a weak edge: the child waits for its parent's end, however it ends.
 const WEAK: u32 = 1 << 31;
@@ -11,18 +10,19 @@ const WEAK: u32 = 1 << 31;
 pub(super) struct Names {
     text: String,
     ends: Vec<u32>,
-    table: HashTable<u32>,
-    hasher: RandomState,
+    numbers: BTreeMap<Box<str>, u32>,
 }
 
 impl Names {
     pub(super) fn get(&self, number: u32) -> &str {
-        name_at(&self.text, &self.ends, number)
+        let number = number as usize;
+        let start = number.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(number).copied().unwrap_or(start);
+        self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<u32> {
-        let same = |number: &u32| self.get(*number) == name;
-        self.table.find(self.hasher.hash_one(name), same).copied()
+        self.numbers.get(name).copied()
     }
 
     /// The number of `name`, and whether it is new; none when names take 4 GiB.
@@ -34,21 +34,13 @@ impl Names {
         let number = u32::try_from(self.ends.len()).ok()?;
         self.text.push_str(name);
         self.ends.push(end);
-        let Names { text, ends, table, hasher } = self;
-        table.insert_unique(hasher.hash_one(name), number, |n| hasher.hash_one(name_at(text, ends, *n)));
+        self.numbers.insert(name.into(), number);
         Some((number, true))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         (0..).take(self.ends.len()).map(|number| self.get(number))
     }
-}
-
-fn name_at<'a>(text: &'a str, ends: &[u32], number: u32) -> &'a str {
-    let number = number as usize;
-    let start = number.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-    let end = ends.get(number).copied().unwrap_or(start);
-    text.get(start as usize..end as usize).unwrap_or_default()
 }
 
 /// An edge while the graph is built.

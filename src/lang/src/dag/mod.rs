@@ -115,7 +115,7 @@ pub struct Node {
 }
 
 /// What a node submits. Paths count from its directory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Description {
     /// A submit description in a file.
     File(String),

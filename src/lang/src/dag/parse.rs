@@ -8,7 +8,7 @@ use super::{
 };
 use crate::diagnostic::{Source, show};
 use crate::{Diagnostic, Severity, nearest};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Findings kept of each severity; nobody reads more, and a hostile file could have millions.
@@ -145,7 +145,7 @@ struct Scope {
     /// Commands about nodes: read when all nodes are known.
     deferred: Vec<Place>,
     /// `SUBMIT-DESCRIPTION`s by name.
-    descriptions: HashMap<String, u32>,
+    descriptions: BTreeMap<String, u32>,
     pins_in: BTreeMap<u32, Vec<u32>>,
     pins_out: BTreeMap<u32, Vec<u32>>,
     /// Files being read, innermost last.
@@ -165,7 +165,7 @@ struct Splice {
 struct Parser<'c> {
     context: &'c Context<'c>,
     files: Vec<File<'c>>,
-    by_path: HashMap<String, u32>,
+    by_path: BTreeMap<String, u32>,
     findings: Vec<Finding>,
     refused: bool,
     dag: Dag,
@@ -175,9 +175,9 @@ struct Parser<'c> {
     linked: Vec<(bool, bool)>,
     edges: Vec<Edge>,
     commands: Vec<Place>,
-    splices: HashMap<String, Rc<Splice>>,
-    description_numbers: HashMap<Description, u32>,
-    category_numbers: HashMap<String, u32>,
+    splices: BTreeMap<String, Rc<Splice>>,
+    description_numbers: BTreeMap<Description, u32>,
+    category_numbers: BTreeMap<String, u32>,
     last_scope: u32,
     joins: u32,
     touches: usize,
@@ -200,7 +200,7 @@ impl<'c> Parser<'c> {
         Parser {
             context,
             files: Vec::new(),
-            by_path: HashMap::new(),
+            by_path: BTreeMap::new(),
             findings: Vec::new(),
             refused: false,
             dag: Dag { directories, ..Dag::default() },
@@ -209,9 +209,9 @@ impl<'c> Parser<'c> {
             linked: Vec::new(),
             edges: Vec::new(),
             commands: Vec::new(),
-            splices: HashMap::new(),
-            description_numbers: HashMap::new(),
-            category_numbers: HashMap::new(),
+            splices: BTreeMap::new(),
+            description_numbers: BTreeMap::new(),
+            category_numbers: BTreeMap::new(),
             last_scope: 0,
             joins: 0,
             touches: 0,
@@ -231,7 +231,7 @@ impl<'c> Parser<'c> {
             directory,
             first: number(self.dag.nodes.len()),
             deferred: Vec::new(),
-            descriptions: HashMap::new(),
+            descriptions: BTreeMap::new(),
             pins_in: BTreeMap::new(),
             pins_out: BTreeMap::new(),
             open: Vec::new(),
@@ -284,7 +284,7 @@ impl<'c> Parser<'c> {
     fn read_scope(&mut self, mut scope: Scope, file: u32) -> Scope {
         self.nodes_of(&mut scope, file);
         if !scope.descriptions.is_empty() {
-            let inline: HashMap<u32, u32> = scope
+            let inline: BTreeMap<u32, u32> = scope
                 .descriptions
                 .iter()
                 .filter_map(|(name, inline)| {

@@ -1,4 +1,5 @@
-//! The state machines of the system: the pool of jobs and slots, the proxies of a site, the jobs on a node.
+//! The state machines of the system: the pool of jobs and slots, the proxies of a site, the jobs on a node,
+//! the nodes of a DAG.
 //!
 //! This crate must not know clocks, files, sockets, threads or randomness: it is `no_std`, time and random numbers come in as
 //! arguments, and the simulator runs exactly this code. Every machine has one shape: `handle(now, event)`, then drain
@@ -12,6 +13,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod dag;
 pub mod ids;
 pub mod items;
 pub mod job;

@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde::Serialize;
 use vo_core::JobId;
+use vo_core::items::Members;
 use vo_core::job::{Program, Transfer};
 use vo_core::template::{Piece, Template};
 use vo_lang::submit::{self, Context, GetEnv, Group, JobAd, ShouldTransfer, Universe};
 use vo_wire::Frame;
-use vo_wire::control::{Submit as Request, SubmitGroup, Submitted};
-use vo_wire::frame::MAX_FRAME;
+use vo_wire::control::{Submit as Request, SubmitGroup, SubmitPiece, Submitted};
 
 use super::Asking;
+use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::table::{JsonList, stdout};
 
@@ -45,6 +46,11 @@ pub(crate) struct Submit {
     #[arg(value_name = "FILE")]
     words: Vec<OsString>,
 }
+
+mod world;
+
+/// Bytes of a submission in one frame.
+const PIECE: usize = 1 << 20;
 
 /// Jobs of one template whose files are looked for before anything is submitted; what is missing for later ones holds them.
 const CHECKED_JOBS: u32 = 10_000;
@@ -80,7 +86,7 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
-        let Submitted { cluster, jobs } = master.ask(request)?;
+        let Submitted { cluster, jobs } = send(&mut master, request)?;
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
             None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
@@ -93,6 +99,20 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     list.map_or(Ok(()), JsonList::end)?;
     submitted?;
     Ok(ExitCode::Success)
+}
+
+/// Sends a submission, in pieces if it is long.
+fn send(master: &mut Master, request: &Request) -> Result<Submitted> {
+    let body = Frame::new(0, request).body;
+    let mut pieces = body.chunks(PIECE).peekable();
+    while let Some(piece) = pieces.next() {
+        let piece = SubmitPiece { bytes: piece.to_vec(), last: pieces.peek().is_none() };
+        if piece.last {
+            return master.ask(&piece);
+        }
+        master.send(&piece)?;
+    }
+    Err(Error::new(ExitCode::Internal, "an empty submission"))
 }
 
 /// `NAME=VALUE` or `NAME = VALUE`, taken apart.
@@ -115,8 +135,9 @@ fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&st
         fs::File::open(file).and_then(|opened| opened.take(most).read_to_end(&mut text))
     };
     read.map_err(|e| Error::new(ExitCode::Refused, format!("cannot read {shown}")).because(e))?;
-    let env = |name: &str| std::env::var_os(name).map(OsString::into_vec);
-    let description = match submit::parse(&shown, &text, &Context { env: &env, overrides }) {
+    let context =
+        Context { world: &world::Here, overrides, predefined: &world::predefined(), here: here.as_os_str().as_bytes() };
+    let description = match submit::parse(&shown, &text, &context) {
         Ok(description) => description,
         Err(findings) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
@@ -124,32 +145,31 @@ fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&st
         }
     };
     description.warnings.iter().for_each(|warning| eprintln!("{warning}"));
-    let mut first = 0;
     let mut groups = Vec::new();
     for group in &description.groups {
         let converted = convert(group, here)?;
-        check(&converted, first)?;
-        first += group.count;
+        check(&converted, &group.members)?;
         groups.push(converted);
     }
-    let ad = description.groups.first().map(|group| &group.ad);
-    let name = batch_name.map(str::to_owned).or_else(|| name(ad?, file)).unwrap_or_default();
-    let request = Request { groups, name };
-    if Frame::new(0, &request).body.len() + 64 > MAX_FRAME {
-        let error = Error::new(
-            ExitCode::Refused,
-            format!("{shown} describes {} different programs, which is too much at once", request.groups.len()),
-        );
-        return Err(error.hint("put them into several files, or let $(Process) tell them apart"));
-    }
-    Ok(request)
+    let first = description.groups.first();
+    let name = batch_name.map(str::to_owned).or_else(|| name(first?, file)).unwrap_or_default();
+    Ok(Request { groups, name })
 }
 
 /// What listings call the cluster.
-fn name(ad: &JobAd, file: &OsStr) -> Option<String> {
-    let bytes = match &ad.batch_name {
-        Some(name) => name.source(),
-        None if file == "-" => base(&ad.executable.source()),
+fn name(group: &Group, file: &OsStr) -> Option<String> {
+    let proc = group.members.first();
+    // The cluster has no number yet.
+    let text = |template: &Template| {
+        let pieces = template.fill(&group.members.row(proc)).0.into_iter().map(|piece| match piece {
+            Piece::Cluster => Piece::Text(b"$(Cluster)".to_vec()),
+            piece => piece,
+        });
+        Template(pieces.collect()).expand(JobId { cluster: 0, proc })
+    };
+    let bytes = match &group.ad.batch_name {
+        Some(name) => text(name),
+        None if file == "-" => base(&text(&group.ad.executable)),
         None => base(file.as_bytes()),
     };
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -165,19 +185,16 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         return Err(Error::new(ExitCode::Refused, "universe local is not supported")
             .hint("universe vanilla runs jobs on any node of the pool"));
     }
-    let optional = |template: &Option<submit::Template>| template.as_ref().map(late).transpose();
-    let list = |templates: &[submit::Template]| templates.iter().map(late).collect::<Result<Vec<_>>>();
-    let executable = late(&ad.executable)?;
     let program = Program {
-        executable: if ad.transfer_executable { absolute(here, executable) } else { executable },
-        arguments: list(&ad.arguments)?,
-        environment: environment(ad)?,
-        initialdir: absolute(here, optional(&ad.initialdir)?.unwrap_or_default()),
-        input: optional(&ad.input)?,
-        output: optional(&ad.output)?,
-        error: optional(&ad.error)?,
-        transfer_input: list(&ad.transfer_input)?,
-        transfer_output: ad.transfer_output.as_deref().map(list).transpose()?,
+        executable: ad.executable.clone(),
+        arguments: ad.arguments.clone(),
+        environment: environment(ad),
+        initialdir: ad.initialdir.clone().unwrap_or_else(|| Template::constant(here.as_os_str().as_bytes())),
+        input: ad.input.clone(),
+        output: ad.output.clone(),
+        error: ad.error.clone(),
+        transfer_input: ad.transfer_input.clone(),
+        transfer_output: ad.transfer_output.clone(),
         transfer: match ad.transfer {
             ShouldTransfer::Yes => Transfer::Yes,
             ShouldTransfer::No => Transfer::No,
@@ -188,11 +205,19 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         memory_mb: ad.request_memory_mb,
         gpus: 0,
     };
-    Ok(SubmitGroup { count: group.count, program, log: optional(&ad.log)?, ..SubmitGroup::default() })
+    let members = &group.members;
+    Ok(SubmitGroup {
+        count: group.count(),
+        program,
+        log: ad.log.clone(),
+        table: members.table().cloned(),
+        procs: members.procs().cloned(),
+        ..SubmitGroup::default()
+    })
 }
 
 /// The description's variables, after those that `getenv` takes from here.
-fn environment(ad: &JobAd) -> Result<Vec<(Template, Template)>> {
+fn environment(ad: &JobAd) -> Vec<(Template, Template)> {
     let mut variables = Vec::new();
     if ad.getenv != GetEnv::None {
         for (name, value) in std::env::vars_os() {
@@ -205,103 +230,48 @@ fn environment(ad: &JobAd) -> Result<Vec<(Template, Template)>> {
         }
     }
     for (name, value) in &ad.environment {
-        variables.push((Template::constant(name.as_bytes()), late(value)?));
+        variables.push((Template::constant(name.as_bytes()), value.clone()));
     }
-    Ok(variables)
-}
-
-/// `path` seen from `here`, unless it is absolute.
-fn absolute(here: &Path, path: Template) -> Template {
-    if matches!(path.0.first(), Some(Piece::Text(text)) if text.first() == Some(&b'/')) {
-        return path;
-    }
-    let mut start = here.as_os_str().as_bytes().to_vec();
-    if !path.0.is_empty() {
-        start.push(b'/');
-    }
-    let mut pieces = vec![Piece::Text(start)];
-    pieces.extend(path.0);
-    Template(pieces)
-}
-
-/// The template in the pool's form.
-fn late(template: &submit::Template) -> Result<Template> {
-    if let Some(text) = template.as_constant() {
-        return Ok(Template::constant(text));
-    }
-    let source = template.source();
-    let mut pieces = Vec::new();
-    let mut text = Vec::new();
-    let mut rest = source.as_slice();
-    while let Some((byte, tail)) = rest.split_first() {
-        let macros: [(&[u8], Option<Piece>); 3] =
-            [(b"$(DOLLAR)", None), (b"$(Cluster)", Some(Piece::Cluster)), (b"$(Process)", Some(Piece::Process))];
-        match macros.into_iter().find_map(|(name, piece)| Some((rest.strip_prefix(name)?, piece))) {
-            Some((tail, None)) => {
-                text.push(b'$');
-                rest = tail;
-            }
-            Some((tail, Some(piece))) => {
-                if !text.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut text)));
-                }
-                pieces.push(piece);
-                rest = tail;
-            }
-            None if *byte == b'$' => {
-                let error = Error::new(ExitCode::Refused, "$(Step) after the first queue statement is not supported");
-                return Err(error.hint("use $(Process), or a file for each queue statement"));
-            }
-            None => {
-                text.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    if !text.is_empty() {
-        pieces.push(Piece::Text(text));
-    }
-    Ok(Template(pieces))
+    variables
 }
 
 /// Looks for what the jobs need on this machine.
-fn check(group: &SubmitGroup, first: u32) -> Result<()> {
+fn check(group: &SubmitGroup, members: &Members) -> Result<()> {
     let program = &group.program;
     let mut seen = HashSet::new();
-    let mut each = |template: &Template, what: fn(&Path) -> Result<(), Problem>| -> Result<()> {
-        let jobs =
-            if template.is_constant() && program.initialdir.is_constant() { 1 } else { group.count.min(CHECKED_JOBS) };
-        for proc in first..first.saturating_add(jobs) {
+    let fixed = |template: &Template| template.is_constant() && program.initialdir.is_constant();
+    let mut each = |templates: &[&Template], what: fn(&Path) -> Result<(), Problem>, itself: bool| -> Result<()> {
+        let jobs = if templates.iter().all(|t| fixed(t)) { 1 } else { CHECKED_JOBS };
+        for proc in members.iter().take(jobs as usize) {
             // The cluster's number is not known yet. Files named by it can't be there.
             let job = JobId { cluster: 0, proc };
-            let dir = PathBuf::from(OsString::from_vec(program.initialdir.expand(job)));
-            let path = dir.join(OsStr::from_bytes(&template.expand(job)));
-            if seen.insert((path.clone(), what as usize)) {
-                what(&path).map_err(|problem| problem.refuse(&path))?;
+            let row = members.row(proc);
+            let dir = program.initialdir.fill(&row);
+            let all: Vec<Template> = templates.iter().map(|template| (*template).clone()).collect();
+            for template in Template::fill_list(&all, &row) {
+                if named_by_cluster(&template, &dir) {
+                    continue;
+                }
+                let name = template.expand(job);
+                let path = PathBuf::from(OsString::from_vec(dir.expand(job))).join(OsStr::from_bytes(&name));
+                // An item without a name here has no such file.
+                if itself == name.is_empty() && seen.insert((path.clone(), what as usize)) {
+                    what(&path).map_err(|problem| problem.refuse(&path))?;
+                }
             }
         }
         Ok(())
     };
-    let named_by_cluster =
-        |template: &Template| [template, &program.initialdir].iter().any(|t| t.0.contains(&Piece::Cluster));
-    if program.transfer_executable && !named_by_cluster(&program.executable) {
-        each(&program.executable, executable)?;
+    if program.transfer_executable {
+        each(&[&program.executable], executable, false)?;
     }
-    if !named_by_cluster(&Template::default()) {
-        each(&program.initialdir, directory)?;
-    }
-    for input in program.input.iter().chain(&program.transfer_input) {
-        let url = matches!(input.0.first(), Some(Piece::Text(text)) if text.windows(3).any(|w| w == b"://"));
-        if !url && !named_by_cluster(input) {
-            each(input, readable)?;
-        }
-    }
-    for output in program.output.iter().chain(&program.error).chain(&group.log) {
-        if !named_by_cluster(output) {
-            each(output, writable)?;
-        }
-    }
-    Ok(())
+    each(&[&Template::default()], directory, true)?;
+    each(&program.input.iter().chain(&program.transfer_input).collect::<Vec<_>>(), readable, false)?;
+    each(&program.output.iter().chain(&program.error).chain(&group.log).collect::<Vec<_>>(), writable, false)
+}
+
+fn named_by_cluster(template: &Template, dir: &Template) -> bool {
+    [template, dir].iter().any(|t| t.0.contains(&Piece::Cluster))
 }
 
 /// What is wrong with a file that a job needs.
@@ -368,30 +338,24 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> submit::Description {
-        submit::parse("a.sub", text, &Context { env: &|_| None, overrides: &[] }).unwrap()
+        parsed_in(Path::new("/home/ann"), text)
     }
 
-    #[test]
-    fn templates_keep_every_byte() {
-        let description =
-            parsed(b"executable = /bin/echo\narguments = a$(DOLLAR)(Process)\xff.$(Cluster).$(Process)\nqueue 2\n");
-        let argument = &description.groups[0].ad.arguments[0];
-        let converted = late(argument).unwrap();
-        for proc in [0, 1, 12] {
-            assert_eq!(converted.expand(JobId { cluster: 7, proc }), argument.expand(7, proc));
-        }
+    fn parsed_in(here: &Path, text: &[u8]) -> submit::Description {
+        let (world, here) = (world::Here, here.as_os_str().as_bytes());
+        submit::parse("a.sub", text, &Context { world: &world, overrides: &[], predefined: &[], here }).unwrap()
     }
 
     #[test]
     fn paths_are_seen_from_where_submit_runs() {
-        let here = Path::new("/home/ann");
         let check = |path: &str, expected: &str| {
-            let made = absolute(here, Template::constant(path));
-            assert_eq!(made.expand(JobId { cluster: 1, proc: 0 }), expected.as_bytes());
+            let description = parsed(format!("executable = /bin/true\n{path}\nqueue").as_bytes());
+            let group = convert(&description.groups[0], Path::new("/home/ann")).unwrap();
+            assert_eq!(group.program.initialdir.expand(JobId { cluster: 1, proc: 0 }), expected.as_bytes());
         };
         check("", "/home/ann");
-        check("run", "/home/ann/run");
-        check("/scratch", "/scratch");
+        check("initialdir = run", "/home/ann/run");
+        check("initialdir = /scratch", "/scratch");
     }
 
     #[test]
@@ -412,8 +376,9 @@ mod tests {
     fn what_is_missing_here_is_refused_with_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let check_text = |text: &str, expected: Option<&str>| {
-            let description = parsed(text.as_bytes());
-            let result = convert(&description.groups[0], dir.path()).and_then(|group| check(&group, 0));
+            let description = parsed_in(dir.path(), text.as_bytes());
+            let group = &description.groups[0];
+            let result = convert(group, dir.path()).and_then(|made| check(&made, &group.members));
             let message = result.err().map(|e| e.to_string());
             match (expected, &message) {
                 (None, None) => {}
@@ -430,6 +395,13 @@ mod tests {
         check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 1", None);
         check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 2", Some("in.1 can't be read"));
         check_text("executable = /bin/cat\ninput = in.$(Cluster)\nqueue", None);
+        check_text("executable = /bin/cat\ninput = in.$(x)\nqueue x in (0)", None);
+        check_text("executable = /bin/cat\ninput = $(x)\nqueue x,y from (\nin.0\nplain 1\n)", None);
+        check_text(
+            "executable = /bin/cat\ntransfer_input_files = plain, in.$(x)\nqueue x in (0 7)",
+            Some("in.7 can't be read"),
+        );
+        check_text("executable = $(x)\nqueue x in (/bin/cat plain)", Some("plain is not executable"));
         check_text("executable = /bin/true\noutput = no/out\nqueue", Some("out can't be written"));
         check_text("executable = /bin/true\ninitialdir = no\nqueue", Some("can't be used as initialdir"));
     }

@@ -1,5 +1,6 @@
 //! What is wrong with a text, where, and what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whether a text can still be used.
@@ -65,17 +66,23 @@ impl fmt::Display for Diagnostic {
 
 /// Places in a text as byte offsets, and the diagnostics made of them.
 pub(crate) struct Source<'a> {
-    name: &'a str,
-    text: &'a [u8],
+    name: Cow<'a, str>,
+    text: Cow<'a, [u8]>,
     line_starts: Vec<u32>,
 }
 
 impl<'a> Source<'a> {
     /// `text` must be shorter than 4 GiB; the rest would have no offsets.
-    pub(crate) fn new(name: &'a str, text: &'a [u8]) -> Self {
+    pub(crate) fn new(name: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, [u8]>>) -> Self {
+        let (name, text) = (name.into(), text.into());
         let after = |(i, _): (usize, &u8)| u32::try_from(i + 1).ok();
         let newlines = text.iter().enumerate().filter(|(_, b)| **b == b'\n').filter_map(after);
-        Source { name, text, line_starts: std::iter::once(0).chain(newlines).collect() }
+        let line_starts = std::iter::once(0).chain(newlines).collect();
+        Source { name, text, line_starts }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.text.len()
     }
 
     /// A finding at byte `offset`; past the end means the end.
@@ -94,7 +101,7 @@ impl<'a> Source<'a> {
         let shown = head.iter().skip(skipped).copied().chain(characters(tail)).take(SHOWN);
         Diagnostic {
             severity,
-            file: self.name.to_owned(),
+            file: self.name.clone().into_owned(),
             line: u32::try_from(row + 1).unwrap_or(u32::MAX),
             column: u32::try_from(head.len() + 1).unwrap_or(u32::MAX),
             message: message.into(),

@@ -123,13 +123,46 @@ pub fn batch(data: &[u8]) {
     let _ = system.hint(&String::from_utf8_lossy(stderr));
 }
 
+/// Files and commands give their own names, patterns match themselves.
+struct Echo;
+
+impl submit::World for Echo {
+    fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        (name == "HOME").then(|| b"/home/u".to_vec())
+    }
+
+    fn file(&self, name: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(name.iter().map(|b| if *b == b' ' { b'\n' } else { *b }).collect())
+    }
+
+    fn output(&self, command: &[u8]) -> Result<Vec<u8>, String> {
+        self.file(command)
+    }
+
+    fn matching(&self, pattern: &[u8], _: submit::Kind) -> Result<Vec<Vec<u8>>, String> {
+        Ok(vec![pattern.to_vec()])
+    }
+
+    fn random(&self) -> u64 {
+        3
+    }
+}
+
 /// A submit description; the first jobs' words are worked out.
 pub fn submit(data: &[u8]) {
-    let context = submit::Context { env: &|name| (name == "HOME").then(|| b"/home/u".to_vec()), overrides: &[] };
+    let context = submit::Context { world: &Echo, overrides: &[], predefined: &[], here: b"/here" };
     match submit::parse("f.sub", data, &context) {
         Ok(description) => {
-            let jobs: u64 = description.groups.iter().map(|group| u64::from(group.count)).sum();
-            assert!(jobs <= u64::from(submit::MAX_JOBS));
+            assert!(description.jobs() <= submit::MAX_JOBS);
+            for group in &description.groups {
+                for proc in group.members.iter().take(3) {
+                    let row = group.members.row(proc);
+                    assert_eq!(row.is_empty(), group.members.table().is_none());
+                    for word in submit::Template::fill_list(&group.ad.arguments, &row) {
+                        word.expand(JobId { cluster: 1, proc });
+                    }
+                }
+            }
         }
         Err(faults) => {
             assert!(!faults.is_empty());

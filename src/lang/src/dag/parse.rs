@@ -1248,7 +1248,7 @@ impl<'c> Parser<'c> {
         self.findings.sort_by_key(|finding| (finding.place.file, finding.place.at));
         for finding in &self.findings {
             let Some(file) = self.files.get(finding.place.file as usize) else { continue };
-            let source = Source::new(&file.name, &file.text);
+            let source = Source::new(&file.name, &*file.text);
             let mut diagnostic = source.at(finding.place.at, finding.severity, finding.fault.message.clone());
             diagnostic.expected.clone_from(&finding.fault.expected);
             diagnostic.hint.clone_from(&finding.fault.hint);

@@ -1,24 +1,29 @@
 //! Job ads: what the definitions in force at a `queue` statement say about its jobs.
 
+use vo_core::template::Piece as Open;
+
 use super::commands::{self, Treatment};
-use super::macros::{Expanded, Macros, Refused, template, trim};
+use super::lines::Spot;
+use super::macros::{Expanded, Macros, Refused, trim};
 use super::report::Report;
-use super::template::Atom;
+use super::scene::{Scene, cell_of, words_of};
+use super::template::{self, Atom, Late};
 use super::words::{self, Piece};
 use super::{GetEnv, JobAd, ShouldTransfer, Template, Universe};
 use crate::diagnostic::show;
 use crate::{nearest, parse_bytes};
 
-/// The ad of the jobs from process `first` on, or nothing when errors were reported.
-pub(super) fn build(macros: &Macros<'_>, first: u32, queue: u32, report: &Report<'_>) -> Option<JobAd> {
-    let builder = Builder { macros, report, first };
+/// The ad of the jobs of a scene, or nothing when errors were reported, or the scene must be split first.
+pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: &Report<'c>) -> Option<JobAd> {
+    let builder = Builder { macros, report, scene };
     // Every part is tried, so that all errors come at once.
-    let executable = builder.executable(queue);
+    let transfer_executable = builder.boolean(commands::TRANSFER_EXECUTABLE, true);
+    let executable = builder.executable(queue, transfer_executable.unwrap_or(true));
     let universe = builder.universe();
     let arguments = builder.arguments();
     let environment = builder.environment();
     let getenv = builder.getenv();
-    let initialdir = builder.path(commands::INITIALDIR);
+    let initialdir = builder.initialdir();
     let input = builder.path(commands::INPUT);
     let output = builder.path(commands::OUTPUT);
     let error = builder.path(commands::ERROR);
@@ -27,7 +32,6 @@ pub(super) fn build(macros: &Macros<'_>, first: u32, queue: u32, report: &Report
     let request_memory_mb = builder.size(commands::REQUEST_MEMORY, 1 << 20);
     let request_disk_kb = builder.size(commands::REQUEST_DISK, 1 << 10);
     let transfer = builder.transfer();
-    let transfer_executable = builder.boolean(commands::TRANSFER_EXECUTABLE, true);
     let transfer_input = builder.list(commands::TRANSFER_INPUT);
     let transfer_output = builder.list(commands::TRANSFER_OUTPUT);
     let batch_name = builder.batch_name();
@@ -60,10 +64,10 @@ pub(super) fn is_resource(name: &str) -> bool {
     name.strip_prefix("request_").is_some_and(|resource| !resource.is_empty())
 }
 
-struct Builder<'a> {
-    macros: &'a Macros<'a>,
-    report: &'a Report<'a>,
-    first: u32,
+struct Builder<'a, 'c> {
+    macros: &'a Macros<'c>,
+    report: &'a Report<'c>,
+    scene: &'a Scene,
 }
 
 /// An expanded value, never empty.
@@ -88,7 +92,7 @@ impl Value {
     }
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     /// The value of the first of `names` that is set; none when it is empty.
     fn value(&self, names: &[&str]) -> Result<Option<Value>, Refused> {
         let mut set = names.iter().filter_map(|name| Some((name, self.macros.table.get(*name)?)));
@@ -101,8 +105,8 @@ impl Builder<'_> {
         self.expand(&definition.value)
     }
 
-    fn expand(&self, value: &[super::Spot]) -> Result<Option<Value>, Refused> {
-        let expanded = self.macros.expand(value, self.first, self.report)?;
+    fn expand(&self, value: &[Spot]) -> Result<Option<Value>, Refused> {
+        let expanded = self.macros.expand(value, self.scene, self.report)?;
         let pieces = trim(&expanded).to_vec();
         let Some((_, at)) = pieces.first().copied() else {
             return Ok(None);
@@ -128,39 +132,113 @@ impl Builder<'_> {
         Refused
     }
 
-    /// A value that can't differ from job to job.
+    /// A value that is the same for all jobs of an ad: a scene where it isn't is split.
     fn constant(&self, names: &[&str]) -> Result<Option<(String, u32)>, Refused> {
         let Some(value) = self.value(names)? else {
             return Ok(None);
         };
-        match (value.constant(), names.first()) {
-            (Some(text), _) => Ok(Some((String::from_utf8_lossy(&text).into_owned(), value.at))),
-            (None, name) => {
-                let name = name.copied().unwrap_or_default();
-                self.report.error(value.at, format!("a `{name}` that differs from job to job is not supported yet"));
-                Err(Refused)
+        self.text(&value, names.first().copied().unwrap_or_default()).map(|text| Some((text, value.at)))
+    }
+
+    fn text(&self, value: &Value, name: &str) -> Result<String, Refused> {
+        if let Some(text) = value.constant() {
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        if value.pieces.iter().any(|(atom, _)| *atom == Atom::Late(Late::Cluster)) {
+            let d = self.report.make_error(value.at, format!("`{name}` can't depend on the number of the cluster"));
+            self.report.add(value.at, d.hint("it is known only when the jobs are in the queue"));
+        } else {
+            self.scene.need(&value.pieces);
+        }
+        Err(Refused)
+    }
+
+    fn executable(&self, queue: u32, here: bool) -> Result<Template, Refused> {
+        let Some(value) = self.value(commands::EXECUTABLE)? else {
+            let d = self.report.make_error(queue, "no program is given").expected("`executable = PATH` before `queue`");
+            self.report.add(queue, d);
+            return Err(Refused);
+        };
+        if value.pieces.contains(&(Atom::Byte(b' '), value.at)) || value.constant().is_some_and(|t| t.contains(&b' ')) {
+            let d = self.report.make_warning(value.at, "the name of the program contains a space");
+            self.report.add(value.at, d.hint("arguments of the program go into `arguments`"));
+        }
+        self.quotes(&value);
+        if here { self.absolute(&value) } else { Ok(plain(&value.pieces)) }
+    }
+
+    fn initialdir(&self) -> Result<Option<Template>, Refused> {
+        match self.value(commands::INITIALDIR)? {
+            Some(value) => {
+                self.quotes(&value);
+                self.absolute(&value).map(Some)
             }
+            None => Ok(None),
         }
     }
 
-    fn executable(&self, queue: u32) -> Result<Template, Refused> {
-        match self.path(commands::EXECUTABLE)? {
-            Some(path) => {
-                if let Some(text) = path.as_constant()
-                    && text.contains(&b' ')
-                    && let Some(Value { at, .. }) = self.value(commands::EXECUTABLE)?
-                {
-                    let d = self.report.make_warning(at, "the name of the program contains a space");
-                    self.report.add(at, d.hint("arguments of the program go into `arguments`"));
+    /// A path seen from where the description is submitted.
+    fn absolute(&self, value: &Value) -> Result<Template, Refused> {
+        let here = self.macros.context.here;
+        let prefix = [here, b"/"].concat();
+        let whole = |pieces: &[Piece]| {
+            let absolute = matches!(pieces.first(), Some((Atom::Byte(b'/'), _)));
+            let head = if absolute { &[][..] } else { &prefix[..] };
+            let head = head.iter().map(|byte| (Atom::Byte(*byte), value.at));
+            head.chain(pieces.iter().copied()).collect::<Vec<Piece>>()
+        };
+        match value.pieces.first() {
+            Some((Atom::Late(Late::Column(column)), _)) => {
+                let absolute = |cell: &[u8]| cell.starts_with(b"/");
+                if !self.scene.any_cell(*column, absolute) {
+                    return Ok(plain(&whole(&value.pieces)));
                 }
-                Ok(path)
+                if !self.scene.any_cell(*column, |cell| !absolute(cell)) {
+                    return Ok(plain(&value.pieces));
+                }
+                self.each(value, |pieces| Ok(cell_of(whole(pieces).iter().map(|(atom, _)| atom))))
+                    .map(|column| Template(vec![Open::Column(column)]))
             }
-            None => {
-                let d =
-                    self.report.make_error(queue, "no program is given").expected("`executable = PATH` before `queue`");
-                self.report.add(queue, d);
-                Err(Refused)
-            }
+            _ => Ok(plain(&whole(&value.pieces))),
+        }
+    }
+
+    /// A column with what `cell` makes of each job's value.
+    fn each(&self, value: &Value, cell: impl Fn(&[Piece]) -> Result<Vec<u8>, words::Fault>) -> Result<u16, Refused> {
+        let column = self.scene.compute(None, self.scene.sources(&value.pieces), |row| {
+            let filled = self.scene.fill(&value.pieces, row);
+            cell(trim(&filled)).map_err(|(at, message, expected)| {
+                let proc = self.scene.proc(row);
+                let d = self.report.make_error(at, format!("{message} (in the value for process {proc})"));
+                self.report.add(at, d.expected(expected));
+                Refused
+            })
+        })?;
+        column.map_err(|why| {
+            self.report.error(value.at, why);
+            Refused
+        })
+    }
+
+    /// A value that is taken apart into words: as it stands, where no item can change what its words are, else job by job.
+    fn words(
+        &self,
+        value: &Value,
+        split: impl Fn(&[Piece]) -> Result<Vec<Vec<Piece>>, words::Fault>,
+    ) -> Result<Vec<Template>, Refused> {
+        let dirty = |atom: &Atom| matches!(atom, Atom::Late(Late::Column(column)) if !self.scene.is_clean(*column));
+        if value.pieces.iter().any(|(atom, _)| dirty(atom)) {
+            let column = self.each(value, |pieces| Ok(words_of(&split(pieces)?)))?;
+            return Ok(vec![Template(vec![Open::Words(column)])]);
+        }
+        let words = split(&value.pieces).map_err(|fault| self.fault(fault))?;
+        Ok(words.iter().map(|word| plain(word)).collect())
+    }
+
+    fn quotes(&self, value: &Value) {
+        if value.starts_with("\"") || value.ends_with(b'"') {
+            let d = self.report.make_warning(value.at, "the quotation marks are taken as part of the file name");
+            self.report.add(value.at, d.hint("paths are written without quotes, spaces and all"));
         }
     }
 
@@ -168,11 +246,8 @@ impl Builder<'_> {
         let Some(value) = self.value(names)? else {
             return Ok(None);
         };
-        if value.starts_with("\"") || value.ends_with(b'"') {
-            let d = self.report.make_warning(value.at, "the quotation marks are taken as part of the file name");
-            self.report.add(value.at, d.hint("paths are written without quotes, spaces and all"));
-        }
-        Ok(Some(template(&value.pieces)))
+        self.quotes(&value);
+        Ok(Some(plain(&value.pieces)))
     }
 
     fn universe(&self) -> Result<Universe, Refused> {
@@ -199,34 +274,69 @@ impl Builder<'_> {
         let Some(value) = self.value(commands::ARGUMENTS)? else {
             return Ok(Vec::new());
         };
-        let words = words::arguments(&value.pieces).map_err(|fault| self.fault(fault))?;
-        Ok(words.iter().map(|word| template(word)).collect())
+        self.words(&value, words::arguments)
     }
 
     fn environment(&self) -> Result<Vec<(String, Template)>, Refused> {
         let Some(value) = self.value(commands::ENVIRONMENT)? else {
             return Ok(Vec::new());
         };
-        let mut variables: Vec<(String, Template)> = Vec::new();
+        let dirty = |atom: &Atom| matches!(atom, Atom::Late(Late::Column(column)) if !self.scene.is_clean(*column));
+        if !value.pieces.iter().any(|(atom, _)| dirty(atom)) {
+            let mut variables = Vec::new();
+            for (name, text) in self.variables(&value, &value.pieces)? {
+                variables.push((name, plain(&text)));
+            }
+            return Ok(variables);
+        }
+        // Each job has its own words: the names must be the same for all, the values become columns.
+        let of = |row: u32| self.variables(&value, trim(&self.scene.fill(&value.pieces, row)));
+        let names: Vec<String> = of(0)?.into_iter().map(|(name, _)| name).collect();
+        let sources = self.scene.sources(&value.pieces);
+        let mut variables = Vec::new();
+        for (place, name) in names.iter().enumerate() {
+            let column = self.scene.compute(None, sources.clone(), |row| {
+                let here = of(row)?;
+                if !here.iter().map(|(name, _)| name).eq(&names) {
+                    self.scene.need(&value.pieces);
+                    return Err(Refused);
+                }
+                Ok(here.get(place).map(|(_, text)| cell_of(text.iter().map(|(atom, _)| atom))).unwrap_or_default())
+            })?;
+            let column = column.map_err(|why| {
+                self.report.error(value.at, why);
+                Refused
+            })?;
+            variables.push((name.clone(), Template(vec![Open::Column(column)])));
+        }
+        Ok(variables)
+    }
+
+    /// The variables of an `environment` value, each once.
+    fn variables(&self, value: &Value, pieces: &[Piece]) -> Result<Vec<(String, Vec<Piece>)>, Refused> {
+        let mut variables: Vec<(String, Vec<Piece>)> = Vec::new();
         let mut index: std::collections::BTreeMap<String, usize> = Default::default();
-        for (name, text) in words::environment(&value.pieces).map_err(|fault| self.fault(fault))? {
+        for (name, text) in words::environment(pieces).map_err(|fault| self.fault(fault))? {
             let at = name.first().map_or(value.at, |piece| piece.1);
-            let name = template(&name).as_constant().and_then(|n| String::from_utf8(n.to_vec()).ok());
-            let Some(name) = name else {
+            let bytes = name.iter().map(|(atom, _)| if let Atom::Byte(b) = atom { Some(*b) } else { None });
+            let Some(name) = bytes.collect::<Option<Vec<u8>>>().and_then(|name| String::from_utf8(name).ok()) else {
+                if name.iter().any(|(atom, _)| matches!(atom, Atom::Late(Late::Column(_)))) {
+                    self.scene.need(&name);
+                    return Err(Refused);
+                }
                 return self.refuse(
                     at,
                     "bad name of an environment variable".to_owned(),
                     "UTF-8 text without `$(Process)`",
                 );
             };
-            if !words::is_new(&value.pieces) && looks_like_more(&text) {
+            if !words::is_new(pieces) && looks_like_more(&text) {
                 let d = self.report.make_warning(
                     at,
                     format!("spaces don't part variables here: they belong to `{}`", show(name.as_bytes())),
                 );
                 self.report.add(at, d.hint("write `A=1;B=2`, or `\"A=1 B=2\"` in double quotes"));
             }
-            let text = template(&text);
             match index.get(&name) {
                 // The later of two wins, as in HTCondor.
                 Some(place) => {
@@ -355,24 +465,27 @@ impl Builder<'_> {
         let Some(value) = self.value(names)? else {
             return Ok(None);
         };
-        let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-        let pieces = match value.pieces.as_slice() {
-            [open, inner @ .., close] if quote(open) && quote(close) && !inner.iter().any(quote) => inner,
-            pieces => pieces,
+        let split = |pieces: &[Piece]| {
+            let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
+            let pieces = match pieces {
+                [open, inner @ .., close] if quote(open) && quote(close) && !inner.iter().any(quote) => inner,
+                pieces => pieces,
+            };
+            let mut paths = Vec::new();
+            for path in pieces.split(|p| p.0 == Atom::Byte(b',')) {
+                let path = trim(path);
+                let Some((_, at)) = path.first() else { continue };
+                if is_url(path) {
+                    return Err((*at, "transfer from and to URLs is not supported yet", "a path"));
+                }
+                if path.iter().any(quote) {
+                    self.report.warn(*at, "the quotation marks are taken as part of the file name");
+                }
+                paths.push(path.to_vec());
+            }
+            Ok(paths)
         };
-        let mut paths = Vec::new();
-        for path in pieces.split(|p| p.0 == Atom::Byte(b',')) {
-            let path = trim(path);
-            let Some((_, at)) = path.first() else { continue };
-            if is_url(path) {
-                return self.refuse(*at, "transfer from and to URLs is not supported yet".to_owned(), "a path");
-            }
-            if path.iter().any(quote) {
-                self.report.warn(*at, "the quotation marks are taken as part of the file name");
-            }
-            paths.push(template(path));
-        }
-        Ok(Some(paths))
+        self.words(&value, split).map(Some)
     }
 
     fn batch_name(&self) -> Result<Option<Template>, Refused> {
@@ -380,7 +493,7 @@ impl Builder<'_> {
             return Ok(None);
         };
         let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-        Ok(Some(template(match value.pieces.as_slice() {
+        Ok(Some(plain(match value.pieces.as_slice() {
             [open, inner @ .., close] if quote(open) && quote(close) => inner,
             pieces => pieces,
         })))
@@ -395,10 +508,8 @@ impl Builder<'_> {
             if name.starts_with("my.") {
                 let attribute = &definition.written;
                 match self.expand(&definition.value) {
-                    Ok(value) => attributes.push((
-                        attribute.clone(),
-                        value.map_or(Template::literal("undefined"), |v| template(&v.pieces)),
-                    )),
+                    Ok(value) => attributes
+                        .push((attribute.clone(), value.map_or(Template::constant("undefined"), |v| plain(&v.pieces)))),
                     Err(Refused) => refused = true,
                 }
                 continue;
@@ -447,6 +558,11 @@ impl Builder<'_> {
         }
         if refused { Err(Refused) } else { Ok(attributes) }
     }
+}
+
+/// A value as a template.
+fn plain(pieces: &[Piece]) -> Template {
+    template::template(pieces.iter().map(|(atom, _)| atom))
 }
 
 /// ` NAME=` in the value of a variable: most likely the new syntax, without its quotes.

@@ -3,24 +3,43 @@
 /// A byte of a description and its offset in the source.
 pub(super) type Spot = (u8, u32);
 
-/// The logical lines of `text`, whose first byte has the offset `base`: comments and blank lines
-/// dropped, continuations joined, white space at both ends (and `\r`) removed.
-///
-/// As HTCondor reads them: a line that ends in `\` (white space may follow) goes on in the next one
-/// without its indent; a comment never continues, but one inside a continuation is passed over when it
-/// ends in `\` itself, and ends the continuation otherwise.
-pub(super) fn logical(text: &[u8], base: u32) -> impl Iterator<Item = Vec<Spot>> {
-    let mut start = base;
-    let mut physical = text.split(|b| *b == b'\n').map(move |line| {
-        let from = start;
+/// A text, read line by line.
+pub(super) struct Lines<'t> {
+    text: &'t [u8],
+    /// The offset of the text's first byte.
+    base: u32,
+    at: usize,
+}
+
+impl<'t> Lines<'t> {
+    /// `text`, whose first byte has the offset `base`.
+    pub(super) fn new(text: &'t [u8], base: u32) -> Self {
+        Lines { text, base, at: 0 }
+    }
+
+    /// Where the next line begins.
+    pub(super) fn offset(&self) -> u32 {
         // The caller bounds a text far below 4 GiB.
-        start = start.saturating_add(u32::try_from(line.len()).unwrap_or(u32::MAX)).saturating_add(1);
-        (line, from)
-    });
-    std::iter::from_fn(move || {
+        self.base.saturating_add(u32::try_from(self.at).unwrap_or(u32::MAX))
+    }
+
+    /// The next line as it stands, without its end, and the offset of its first byte.
+    pub(super) fn physical(&mut self) -> Option<(&'t [u8], u32)> {
+        let rest = self.text.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let from = self.offset();
+        let end = memchr(rest);
+        self.at += end + 1;
+        rest.get(..end).map(|line| (line, from))
+    }
+
+    /// The next logical line: comments and blank lines dropped, continuations joined, white space at both ends (and `\r`) removed.
+    ///
+    /// As HTCondor reads them: a line that ends in `\` (white space may follow) goes on in the next one without its indent; a comment
+    /// never continues, but one inside a continuation is passed over when it ends in `\` itself, and ends the continuation otherwise.
+    pub(super) fn logical(&mut self) -> Option<Vec<Spot>> {
         let mut joined: Option<Vec<Spot>> = None;
         loop {
-            let Some((line, from)) = physical.next() else {
+            let Some((line, from)) = self.physical() else {
                 return joined.map(trimmed);
             };
             let lead = line.len() - line.trim_ascii_start().len();
@@ -43,16 +62,26 @@ pub(super) fn logical(text: &[u8], base: u32) -> impl Iterator<Item = Vec<Spot>>
                 return joined.map(trimmed);
             }
         }
-    })
+    }
 }
 
-/// `spots` without white space at its ends.
-pub(super) fn trim(mut spots: &[Spot]) -> &[Spot] {
+fn memchr(text: &[u8]) -> usize {
+    text.iter().position(|b| *b == b'\n').unwrap_or(text.len())
+}
+
+/// `spots` without white space at its beginning.
+pub(super) fn trim_start(mut spots: &[Spot]) -> &[Spot] {
     while let [(b, _), rest @ ..] = spots
         && b.is_ascii_whitespace()
     {
         spots = rest;
     }
+    spots
+}
+
+/// `spots` without white space at its ends.
+pub(super) fn trim(spots: &[Spot]) -> &[Spot] {
+    let mut spots = trim_start(spots);
     while let [rest @ .., (b, _)] = spots
         && b.is_ascii_whitespace()
     {
@@ -75,6 +104,11 @@ fn trimmed(mut spots: Vec<Spot>) -> Vec<Spot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn logical(text: &[u8], base: u32) -> impl Iterator<Item = Vec<Spot>> {
+        let mut lines = Lines::new(text, base);
+        std::iter::from_fn(move || lines.logical())
+    }
 
     #[test]
     fn lines_join_as_htcondor_joins_them() {

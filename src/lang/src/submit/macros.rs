@@ -1,11 +1,15 @@
 //! User macros: definitions, and their expansion into values.
 
-use super::Context;
-use super::lines::Spot;
-use super::report::Report;
-use super::template::{Atom, Late, Template};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+
+use super::Context;
+use super::functions::{self, Function};
+use super::lines::{Spot, bytes};
+use super::report::Report;
+use super::scene::{Live, Scene, Sources, cell_of};
+use super::template::{Atom, Late};
+use vo_core::items::{CellPart, parts};
 
 /// Longest value, before and after expansion, in bytes.
 pub(super) const MAX_VALUE: usize = 1 << 20;
@@ -14,6 +18,8 @@ const MAX_DEPTH: usize = 64;
 /// Steps of expansion in one description, a byte being one: under a second of work, and far over what
 /// real ones need.
 const MAX_STEPS: u64 = 1 << 26;
+/// Steps more for each job of a statement for which something is computed.
+const JOB_STEPS: u64 = 1 << 8;
 /// Steps that looking a name up counts for, about what it costs.
 const LOOKUP_STEPS: u64 = 64;
 
@@ -33,11 +39,12 @@ pub(super) struct Definition {
 /// All definitions in force, by lower-case name.
 pub(super) struct Macros<'a> {
     pub(super) table: BTreeMap<String, Definition>,
-    /// Names that some value mentions as `$(name)`.
+    /// Names that some value mentions as `$(name)` or in a function.
     pub(super) mentioned: BTreeSet<String>,
-    context: &'a Context<'a>,
+    pub(super) context: &'a Context<'a>,
     file_name: &'a str,
     steps: Cell<u64>,
+    most_steps: Cell<u64>,
 }
 
 /// A value with its macros expanded: elements, each with the offset it came from (for the text of a
@@ -50,8 +57,8 @@ pub(super) struct Refused;
 
 impl<'a> Macros<'a> {
     pub(super) fn new(context: &'a Context<'a>, file_name: &'a str) -> Self {
-        let (table, mentioned, steps) = (BTreeMap::new(), BTreeSet::new(), Cell::new(0));
-        Macros { table, mentioned, context, file_name, steps }
+        let (table, mentioned) = (BTreeMap::new(), BTreeSet::new());
+        Macros { table, mentioned, context, file_name, steps: Cell::new(0), most_steps: Cell::new(MAX_STEPS) }
     }
 
     /// Takes a definition over. `$(name)` in the value of `name` itself means the value so far.
@@ -59,11 +66,8 @@ impl<'a> Macros<'a> {
         if definition.value.len() > MAX_VALUE {
             return report.error(definition.name_at, format!("value is longer than {MAX_VALUE} bytes"));
         }
-        let mut refers_to_itself = false;
-        for mentioned in mentions(&definition.value) {
-            refers_to_itself |= mentioned == name;
-            self.mentioned.insert(mentioned);
-        }
+        self.mention(&definition.value);
+        let refers_to_itself = mentions(&definition.value).any(|mentioned| mentioned == name);
         let earlier = self.table.get(name);
         if earlier.is_some_and(|e| e.fixed) {
             return;
@@ -81,14 +85,22 @@ impl<'a> Macros<'a> {
         {
             let line = report.line_of(earlier.name_at);
             let message = format!("`{name}` is set again: this value replaces that of line {line}");
-            report.warn(definition.name_at, message);
+            let lost = name == "requirements" && bytes(&earlier.value) != bytes(&definition.value);
+            let d = report.make_warning(definition.name_at, message);
+            let hint = "what the first demanded is no longer asked for; `&&` puts both into one";
+            report.add(definition.name_at, if lost { d.hint(hint) } else { d });
         }
         self.table.insert(name.to_owned(), definition);
     }
 
-    /// `value` with every macro expanded, for the queue statement whose first process is `first`.
-    pub(super) fn expand(&self, value: &[Spot], first: u32, report: &Report<'_>) -> Result<Expanded, Refused> {
-        let mut expansion = Expansion { macros: self, report, first, stack: Vec::new(), out: Vec::new() };
+    /// Notes the names that a text mentions.
+    pub(super) fn mention(&mut self, value: &[Spot]) {
+        self.mentioned.extend(mentions(value));
+    }
+
+    /// `value` with every macro expanded, for the jobs of a scene.
+    pub(super) fn expand(&self, value: &[Spot], scene: &Scene, report: &Report<'a>) -> Result<Expanded, Refused> {
+        let mut expansion = Expansion::new(self, scene, report, None);
         expansion.text(value, None, 0)?;
         Ok(expansion.out)
     }
@@ -97,16 +109,22 @@ impl<'a> Macros<'a> {
 /// One value under expansion.
 struct Expansion<'m, 'a> {
     macros: &'m Macros<'a>,
-    report: &'m Report<'m>,
-    first: u32,
+    scene: &'m Scene,
+    report: &'m Report<'a>,
+    /// The one job that it is expanded for; none is all.
+    row: Option<u32>,
     /// Names whose values are being expanded, outermost first.
-    stack: Vec<&'m str>,
+    stack: Vec<String>,
     out: Expanded,
 }
 
-impl<'m> Expansion<'m, '_> {
+impl<'m, 'a> Expansion<'m, 'a> {
+    fn new(macros: &'m Macros<'a>, scene: &'m Scene, report: &'m Report<'a>, row: Option<u32>) -> Self {
+        Expansion { macros, scene, report, row, stack: Vec::new(), out: Vec::new() }
+    }
+
     /// Appends the expansion of `text`; `origin` replaces the offsets of text that a macro brought in.
-    fn text(&mut self, text: &'m [Spot], origin: Option<u32>, depth: usize) -> Result<(), Refused> {
+    fn text(&mut self, text: &[Spot], origin: Option<u32>, depth: usize) -> Result<(), Refused> {
         let mut rest = text;
         while let [(byte, at), tail @ ..] = rest {
             let place = origin.unwrap_or(*at);
@@ -132,15 +150,25 @@ impl<'m> Expansion<'m, '_> {
                 rest = tail;
                 continue;
             };
-            let function = super::lines::bytes(function);
+            let function = bytes(function);
             if !(function.is_empty() || function == b"ENV") {
-                if is_function(&function) {
-                    let name = String::from_utf8_lossy(&function).into_owned();
-                    self.report.error(place, format!("the macro function `${name}()` is not supported yet"));
-                    return Err(Refused);
-                }
-                self.push(Atom::Byte(b'$'), place)?;
-                rest = tail;
+                let Some(found) = functions::find(&function) else {
+                    let name = String::from_utf8_lossy(&function);
+                    if let Some(near) = functions::like(&name).filter(|near| !near.eq_ignore_ascii_case("env")) {
+                        let d =
+                            self.report.make_warning(place, format!("`${name}(` is no function and stays as it is"));
+                        self.report.add(place, d.hint(format!("did you mean `${near}(`?")));
+                    }
+                    self.push(Atom::Byte(b'$'), place)?;
+                    rest = tail;
+                    continue;
+                };
+                let Some(end) = closing(body) else {
+                    return self.unclosed(place);
+                };
+                let (inner, tail) = body.split_at(end);
+                self.function(found, &function, inner, origin, place, depth)?;
+                rest = tail.get(1..).unwrap_or_default();
                 continue;
             }
             let letters = body.iter().take_while(|(b, _)| is_name_byte(*b)).count();
@@ -152,19 +180,13 @@ impl<'m> Expansion<'m, '_> {
                 }
                 [(b':', _), inner @ ..] if letters > 0 => {
                     let Some(end) = closing(inner) else {
-                        let d = self.report.make_error(place, "macro reference is never closed").expected("a `)`");
-                        self.report.add(place, d);
-                        return Err(Refused);
+                        return self.unclosed(place);
                     };
                     let (default, tail) = inner.split_at(end);
                     rest = tail.get(1..).unwrap_or_default();
                     Some(default)
                 }
-                [] => {
-                    let d = self.report.make_error(place, "macro reference is never closed").expected("a `)`");
-                    self.report.add(place, d);
-                    return Err(Refused);
-                }
+                [] => return self.unclosed(place),
                 _ => {
                     self.report.warn(place, "this is no macro reference and stays as it is written");
                     self.push(Atom::Byte(b'$'), place)?;
@@ -173,27 +195,38 @@ impl<'m> Expansion<'m, '_> {
                 }
             };
             self.step(LOOKUP_STEPS, place)?;
-            let name = String::from_utf8_lossy(&super::lines::bytes(name)).into_owned();
+            let name = String::from_utf8_lossy(&bytes(name)).into_owned();
             if function.is_empty() {
-                self.reference(&name, default, place, depth)?;
+                self.reference(&name, default, origin, place, depth)?;
             } else {
-                self.environment(&name, default, place, depth)?;
+                self.environment(&name, default, origin, place, depth)?;
             }
         }
         Ok(())
     }
 
+    fn unclosed(&self, place: u32) -> Result<(), Refused> {
+        self.report.add(place, self.report.make_error(place, "macro reference is never closed").expected("a `)`"));
+        Err(Refused)
+    }
+
     fn reference(
         &mut self,
         written: &str,
-        default: Option<&'m [Spot]>,
+        default: Option<&[Spot]>,
+        origin: Option<u32>,
         place: u32,
         depth: usize,
     ) -> Result<(), Refused> {
         let name = written.to_ascii_lowercase();
-        if let Some((name, definition)) = self.macros.table.get_key_value(&name) {
-            if let Some(start) = self.stack.iter().position(|n| n == name) {
-                let ring: Vec<&str> = self.stack.iter().skip(start).copied().chain([name.as_str()]).collect();
+        if let Some(live) = self.scene.live(&name) {
+            return self.live(&live.clone(), default, origin, place, depth);
+        }
+        if let Some(definition) = self.macros.table.get(&name)
+            && !(definition.value.is_empty() && default.is_some())
+        {
+            if let Some(start) = self.stack.iter().position(|n| *n == name) {
+                let ring: Vec<&String> = self.stack.iter().skip(start).chain([&name]).collect();
                 let ring = ring.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(" → ");
                 self.report.error(place, format!("macros refer to each other in a ring: {ring}"));
                 return Err(Refused);
@@ -203,28 +236,25 @@ impl<'m> Expansion<'m, '_> {
             self.stack.pop();
             return Ok(());
         }
+        let given = self.macros.context.predefined.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
         let text: &[u8] = match name.as_str() {
             "cluster" | "clusterid" => return self.push(Atom::Late(Late::Cluster), place),
-            "process" | "procid" => return self.push(Atom::Late(Late::Process { first: 0 }), place),
-            "step" => return self.push(Atom::Late(Late::Process { first: self.first }), place),
-            "row" | "itemindex" | "iswindows" => b"0",
+            "process" | "procid" => return self.process(0, place),
+            "step" | "row" | "itemindex" | "iswindows" => b"0",
+            "item" | "node" => b"",
             "islinux" => b"1",
             "dollar" => b"$",
             "submit_file" => self.macros.file_name.as_bytes(),
-            "submit_time" | "year" | "month" | "day" | "arch" | "opsys" | "opsysver" | "opsysmajorver"
-            | "opsysandver" | "spool" | "node" => {
-                self.report.error(place, format!("`$({written})` is not supported yet"));
-                return Err(Refused);
-            }
-            _ => match default {
-                Some(default) => return self.text(default, Some(place), depth + 1),
+            _ => match (given, default) {
+                (Some((_, value)), _) => value,
+                (None, Some(default)) => return self.text(default, Some(origin.unwrap_or(place)), depth + 1),
                 // A macro is looked up often, but its absence told once.
-                None if self.report.knows(place) => b"",
-                None => {
+                (None, None) if self.report.knows(place) => b"",
+                (None, None) => {
                     let mut d = self
                         .report
                         .make_warning(place, format!("macro `{written}` is not defined and expands to nothing"));
-                    let known = self.macros.table.keys().map(String::as_str);
+                    let known = self.macros.table.keys().map(String::as_str).chain(self.scene.names());
                     if let Some(near) =
                         crate::nearest(&name, known.chain(["Cluster", "ClusterId", "Process", "ProcId", "Step"]))
                     {
@@ -238,16 +268,77 @@ impl<'m> Expansion<'m, '_> {
         text.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place))
     }
 
-    fn environment(
+    /// What a name of the queue statement stands for.
+    fn live(
         &mut self,
-        name: &str,
-        default: Option<&'m [Spot]>,
+        live: &Live,
+        default: Option<&[Spot]>,
+        origin: Option<u32>,
         place: u32,
         depth: usize,
     ) -> Result<(), Refused> {
-        let value = match ((self.macros.context.env)(name), default) {
+        match live {
+            Live::Late(Late::Process(first)) => self.process(*first, place),
+            Live::Late(Late::Cluster) => self.push(Atom::Late(Late::Cluster), place),
+            Live::Text(text) => match default {
+                Some(default) if text.is_empty() => self.text(default, Some(origin.unwrap_or(place)), depth + 1),
+                _ if text.contains(&b'$') => {
+                    let spots: Vec<Spot> = text.iter().map(|byte| (*byte, place)).collect();
+                    self.text(&spots, Some(place), depth + 1)
+                }
+                _ => text.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place)),
+            },
+            Live::Late(Late::Column(column)) => {
+                let Some(row) = self.row else {
+                    let empty = default.is_some() && self.scene.any_cell(*column, <[u8]>::is_empty);
+                    if empty || self.scene.any_cell(*column, |cell| cell.contains(&b'$')) {
+                        let mut key = format!("{column}:").into_bytes();
+                        key.extend(bytes(default.unwrap_or_default()));
+                        let sources = Sources { columns: [*column].into(), job: true };
+                        return self.compute(Some(key), sources, place, |inner| {
+                            inner.live(live, default, origin, place, depth)
+                        });
+                    }
+                    return self.push(Atom::Late(Late::Column(*column)), place);
+                };
+                let cell = self.scene.cell(*column, row);
+                if cell.is_empty()
+                    && let Some(default) = default
+                {
+                    return self.text(default, Some(origin.unwrap_or(place)), depth + 1);
+                }
+                if cell.contains(&b'$') {
+                    let text = parts(&cell).filter_map(|part| match part {
+                        CellPart::Text(text) => Some(text),
+                        _ => None,
+                    });
+                    let spots: Vec<Spot> = text.flatten().map(|byte| (*byte, place)).collect();
+                    return self.text(&spots, Some(place), depth + 1);
+                }
+                let filled = self.scene.fill(&[(Atom::Late(Late::Column(*column)), place)], row);
+                filled.into_iter().try_for_each(|(atom, place)| self.push(atom, place))
+            }
+        }
+    }
+
+    fn process(&mut self, first: u32, place: u32) -> Result<(), Refused> {
+        match self.scene.process(first, self.row) {
+            Ok(text) => text.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place)),
+            Err(late) => self.push(late, place),
+        }
+    }
+
+    fn environment(
+        &mut self,
+        name: &str,
+        default: Option<&[Spot]>,
+        origin: Option<u32>,
+        place: u32,
+        depth: usize,
+    ) -> Result<(), Refused> {
+        let value = match (self.macros.context.world.variable(name), default) {
             (Some(value), _) => value,
-            (None, Some(default)) => return self.text(default, Some(place), depth + 1),
+            (None, Some(default)) => return self.text(default, Some(origin.unwrap_or(place)), depth + 1),
             (None, None) => {
                 let message = format!("environment variable `{name}` is not set and becomes the word UNDEFINED");
                 let d = self.report.make_warning(place, message);
@@ -256,6 +347,83 @@ impl<'m> Expansion<'m, '_> {
             }
         };
         value.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place))
+    }
+
+    /// Calls a function: once, if what it is given is the same for all jobs, else for each.
+    fn function(
+        &mut self,
+        function: Function,
+        name: &[u8],
+        body: &[Spot],
+        origin: Option<u32>,
+        place: u32,
+        depth: usize,
+    ) -> Result<(), Refused> {
+        self.step(LOOKUP_STEPS, place)?;
+        let mut inner = Expansion::new(self.macros, self.scene, self.report, self.row);
+        inner.stack.clone_from(&self.stack);
+        inner.text(body, Some(origin.unwrap_or(place)), depth + 1)?;
+        let each = self.row.is_none() && self.scene.count() > 1;
+        let call = Call { of: self, place, depth, open: RefCell::default(), faulty: Cell::new(false) };
+        call.note(&inner.out);
+        let text = if call.open.borrow().is_some() { Ok(Vec::new()) } else { function.call(&plain(&inner.out), &call) };
+        if call.faulty.get() {
+            return Err(Refused);
+        }
+        let open = call
+            .open
+            .take()
+            .or_else(|| (each && function.is_random()).then(|| Sources { columns: Default::default(), job: true }));
+        match open {
+            Some(_) if self.row.is_some() || !each => {
+                let shown = String::from_utf8_lossy(name).into_owned();
+                let d = self.report.make_error(place, format!("`${shown}()` can't work on the number of the cluster"));
+                self.report.add(place, d.hint("it is known only when the jobs are in the queue"));
+                Err(Refused)
+            }
+            Some(sources) => {
+                let key = [name, b"(", &bytes(body)].concat();
+                let key = Some(key).filter(|_| !function.is_random());
+                self.compute(key, sources, place, |inner| inner.function(function, name, body, origin, place, depth))
+            }
+            None => match text {
+                Ok(text) => text.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place)),
+                Err((why, expected)) => {
+                    let shown = String::from_utf8_lossy(name).into_owned();
+                    let d = self.report.make_error(place, format!("`${shown}()`: {why}"));
+                    self.report.add(place, d.expected(expected));
+                    Err(Refused)
+                }
+            },
+        }
+    }
+
+    /// A column with what `each` appends for each job. `key` tells columns of one value apart.
+    fn compute(
+        &mut self,
+        key: Option<Vec<u8>>,
+        sources: Sources,
+        place: u32,
+        each: impl Fn(&mut Expansion<'m, 'a>) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        if let Some(column) = key.as_ref().and_then(|key| self.scene.known(key)) {
+            return self.push(Atom::Late(Late::Column(column)), place);
+        }
+        let most = &self.macros.most_steps;
+        most.set(most.get().saturating_add(u64::from(self.scene.count()) * JOB_STEPS));
+        let column = self.scene.compute(key, sources, |row| {
+            let mut inner = Expansion::new(self.macros, self.scene, self.report, Some(row));
+            inner.stack.clone_from(&self.stack);
+            each(&mut inner)?;
+            Ok(cell_of(inner.out.iter().map(|(atom, _)| atom)))
+        })?;
+        match column {
+            Ok(column) => self.push(Atom::Late(Late::Column(column)), place),
+            Err(why) => {
+                self.report.error(place, why);
+                Err(Refused)
+            }
+        }
     }
 
     fn push(&mut self, atom: Atom, place: u32) -> Result<(), Refused> {
@@ -270,12 +438,72 @@ impl<'m> Expansion<'m, '_> {
 
     fn step(&self, cost: u64, place: u32) -> Result<(), Refused> {
         let steps = self.macros.steps.get();
-        if steps >= MAX_STEPS {
+        if steps >= self.macros.most_steps.get() {
             self.report.error(place, "the macros of this description expand to too much text");
             return Err(Refused);
         }
         self.macros.steps.set(steps + cost);
         Ok(())
+    }
+}
+
+fn plain(value: &[(Atom, u32)]) -> Vec<u8> {
+    value.iter().filter_map(|(atom, _)| if let Atom::Byte(byte) = atom { Some(*byte) } else { None }).collect()
+}
+
+/// A function's view of the macros.
+struct Call<'c, 'm, 'a> {
+    of: &'c Expansion<'m, 'a>,
+    place: u32,
+    depth: usize,
+    /// Something that it was given differs from job to job, or is not known yet.
+    open: RefCell<Option<Sources>>,
+    /// An error was reported.
+    faulty: Cell<bool>,
+}
+
+impl Call<'_, '_, '_> {
+    fn note(&self, value: &[(Atom, u32)]) {
+        if value.iter().any(|(atom, _)| matches!(atom, Atom::Late(_))) {
+            let mut sources = self.of.scene.sources(value);
+            if let Some(before) = self.open.take() {
+                sources.columns.extend(before.columns);
+                sources.job |= before.job;
+            }
+            *self.open.borrow_mut() = Some(sources);
+        }
+    }
+}
+
+impl functions::Scope for Call<'_, '_, '_> {
+    fn lookup(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let name = str::from_utf8(name).ok().filter(|name| name.bytes().all(is_name_byte) && !name.is_empty())?;
+        let lower = name.to_ascii_lowercase();
+        let known = self.of.scene.live(&lower).is_some()
+            || self.of.macros.table.contains_key(&lower)
+            || self.of.macros.context.predefined.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+            || matches!(
+                lower.as_str(),
+                "cluster" | "clusterid" | "process" | "procid" | "step" | "row" | "itemindex" | "submit_file"
+            );
+        if !known {
+            return None;
+        }
+        let mut inner = Expansion::new(self.of.macros, self.of.scene, self.of.report, self.of.row);
+        inner.stack.clone_from(&self.of.stack);
+        match inner.reference(name, None, Some(self.place), self.place, self.depth + 1) {
+            Ok(()) => self.note(&inner.out),
+            Err(Refused) => self.faulty.set(true),
+        }
+        Some(plain(&inner.out))
+    }
+
+    fn random(&self) -> u64 {
+        self.of.macros.context.world.random()
+    }
+
+    fn here(&self) -> &[u8] {
+        self.of.macros.context.here
     }
 }
 
@@ -295,31 +523,9 @@ pub(super) fn trim(mut atoms: &[(Atom, u32)]) -> &[(Atom, u32)] {
     atoms
 }
 
-pub(super) fn template(atoms: &[(Atom, u32)]) -> Template {
-    atoms.iter().map(|(atom, _)| *atom).collect()
-}
-
 /// Letters, digits, `_` and `.`: what names are made of.
 pub(super) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
-}
-
-/// The functions of condor_submit; other words after `$` are plain text.
-fn is_function(name: &[u8]) -> bool {
-    const FUNCTIONS: [&[u8]; 10] = [
-        b"INT",
-        b"REAL",
-        b"STRING",
-        b"EVAL",
-        b"CHOICE",
-        b"SUBSTR",
-        b"BASENAME",
-        b"DIRNAME",
-        b"RANDOM_INTEGER",
-        b"RANDOM_CHOICE",
-    ];
-    FUNCTIONS.contains(&name)
-        || name.strip_prefix(b"F").is_some_and(|flags| flags.iter().all(|b| b"fpduwnxbqa".contains(b)))
 }
 
 /// Where the `)` stands that closes what comes before `text`, past nested references.
@@ -341,13 +547,15 @@ fn closing(text: &[Spot]) -> Option<usize> {
     None
 }
 
-/// Names, in lower case, that stand behind `$(` or `$FUNCTION(`.
+/// Names, in lower case, that stand behind `$(`, `$FUNCTION(` or a comma, where functions have further names.
 fn mentions(value: &[Spot]) -> impl Iterator<Item = String> {
-    value.windows(2).enumerate().filter_map(|(i, pair)| {
-        let [(_, _), (b'(', _)] = pair else { return None };
-        let name = value.get(i + 2..)?;
+    value.iter().enumerate().filter_map(|(i, (byte, _))| {
+        if !matches!(byte, b'(' | b',') {
+            return None;
+        }
+        let name = super::lines::trim_start(value.get(i + 1..)?);
         let letters = name.iter().take_while(|(b, _)| is_name_byte(*b)).count();
-        let name = super::lines::bytes(name.get(..letters)?);
+        let name = bytes(name.get(..letters)?);
         (letters > 0).then(|| String::from_utf8_lossy(&name).to_ascii_lowercase())
     })
 }
@@ -368,7 +576,7 @@ fn with_itself(value: &[Spot], name: &str, so_far: Option<&[Spot]>) -> Option<Ve
         };
         let letters = body.iter().take_while(|(b, _)| is_name_byte(*b)).count();
         let (found, after) = body.split_at(letters);
-        let itself = super::lines::bytes(found).eq_ignore_ascii_case(name.as_bytes());
+        let itself = bytes(found).eq_ignore_ascii_case(name.as_bytes());
         let (default, after): (&[Spot], &[Spot]) = match after {
             [(b')', _), after @ ..] if itself => (&[], after),
             [(b':', _), inner @ ..] if itself => match closing(inner) {
@@ -380,7 +588,7 @@ fn with_itself(value: &[Spot], name: &str, so_far: Option<&[Spot]>) -> Option<Ve
                 continue;
             }
         };
-        out.extend_from_slice(so_far.unwrap_or(default));
+        out.extend_from_slice(so_far.filter(|so_far| !so_far.is_empty()).unwrap_or(default));
         if out.len() > MAX_VALUE {
             return None;
         }

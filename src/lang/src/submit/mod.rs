@@ -14,34 +14,38 @@
 
 mod ad;
 mod commands;
+mod functions;
 mod lines;
 mod macros;
+mod parser;
+mod queue;
 mod report;
+mod scene;
 mod template;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub use template::Template;
+pub use queue::Kind;
+pub use vo_core::Template;
 
-use crate::diagnostic::{Source, show};
-use crate::{Diagnostic, nearest};
-use lines::{Spot, bytes, trim};
-use macros::{Definition, Macros, is_name_byte};
+use vo_core::items::Members;
+
+use crate::Diagnostic;
+use crate::diagnostic::Source;
 use report::Report;
-use template::Atom;
 
 /// Most jobs in one cluster.
 pub const MAX_JOBS: u32 = 10_000_000;
 /// Longest description, in bytes.
 pub const MAX_TEXT: usize = 64 << 20;
-/// Most `queue` statements: each has a job ad of its own in memory.
-const MAX_QUEUES: usize = 100_000;
+/// Most groups of jobs: each has a job ad of its own in memory.
+const MAX_GROUPS: usize = 100_000;
 
 /// A description, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// One for each `queue` statement, in order; processes are numbered on through the cluster.
+    /// One for each `queue` statement, or several that share its processes, in order; processes are numbered on through the cluster.
     pub groups: Vec<Group>,
     /// What the author should know, in the order of the text.
     pub warnings: Vec<Diagnostic>,
@@ -50,17 +54,24 @@ pub struct Description {
 impl Description {
     /// Number of jobs; at most [`MAX_JOBS`].
     pub fn jobs(&self) -> u32 {
-        self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.count))
+        self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.count()))
     }
 }
 
-/// Jobs that differ in their numbers alone.
+/// Jobs that differ in their numbers and their items alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Number of jobs, at least 1.
-    pub count: u32,
-    /// What each of them is.
+    /// Which processes of the cluster they are, at least one, with their items as far as the ad refers to them.
+    pub members: Members,
+    /// What each of them is; its templates name the columns of the members' table.
     pub ad: JobAd,
+}
+
+impl Group {
+    /// Number of jobs, at least 1.
+    pub fn count(&self) -> u32 {
+        self.members.count()
+    }
 }
 
 /// What a job is. Relative paths count from `initialdir`, that of `executable` from the directory where
@@ -105,6 +116,19 @@ pub struct JobAd {
     pub batch_name: Option<Template>,
     /// The user's own attributes (`+Name` or `MY.Name`), with the text of their ClassAd expressions, unchecked.
     pub attributes: Vec<(String, Template)>,
+}
+
+impl JobAd {
+    /// Hands out every template, to change.
+    fn each_template(&mut self, change: &mut dyn FnMut(&mut Template)) {
+        change(&mut self.executable);
+        self.arguments.iter_mut().for_each(&mut *change);
+        self.environment.iter_mut().for_each(|(_, value)| change(value));
+        let options = [&mut self.initialdir, &mut self.input, &mut self.output, &mut self.error];
+        options.into_iter().chain([&mut self.log, &mut self.batch_name]).flatten().for_each(&mut *change);
+        self.transfer_input.iter_mut().chain(self.transfer_output.iter_mut().flatten()).for_each(&mut *change);
+        self.attributes.iter_mut().for_each(|(_, value)| change(value));
+    }
 }
 
 /// Where a job may run.
@@ -187,12 +211,44 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern.iter().skip(p).all(|b| *b == b'*')
 }
 
+/// What a description may ask of the world around it. Nothing else of it opens a file or runs a command.
+pub trait World {
+    /// A variable of the submitter's environment, for `$ENV(NAME)`.
+    fn variable(&self, name: &str) -> Option<Vec<u8>>;
+
+    /// A file's content, for `include` and `queue … from`; `-` is standard input. Relative names count from where the description is
+    /// submitted.
+    ///
+    /// # Errors
+    /// Why it can't be read, in one line.
+    fn file(&self, name: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// What a command writes to standard output, for `include command` and `queue … from COMMAND |`.
+    ///
+    /// # Errors
+    /// Why it failed, in one line.
+    fn output(&self, command: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// The names that a pattern matches, in order, for `queue … matching`.
+    ///
+    /// # Errors
+    /// Why it can't be told, in one line.
+    fn matching(&self, pattern: &[u8], kind: Kind) -> Result<Vec<Vec<u8>>, String>;
+
+    /// A random number, for `$RANDOM_INTEGER` and `$RANDOM_CHOICE`.
+    fn random(&self) -> u64;
+}
+
 /// What a description may depend on besides its text.
 pub struct Context<'a> {
-    /// Looks up a variable of the submitter's environment, for `$ENV(NAME)`.
-    pub env: &'a dyn Fn(&str) -> Option<Vec<u8>>,
+    /// The world around it.
+    pub world: &'a dyn World,
     /// Commands and macros given beside the description (`submit NAME=VALUE FILE`); they win over it.
     pub overrides: &'a [(String, Vec<u8>)],
+    /// Macros that are there without a definition (`SUBMIT_TIME`, `YEAR`, `ARCH`, …); the description wins over them.
+    pub predefined: &'a [(String, Vec<u8>)],
+    /// The directory where it is submitted, absolute: relative paths of `executable` and `initialdir` count from it.
+    pub here: &'a [u8],
 }
 
 /// Reads a description.
@@ -204,42 +260,16 @@ pub struct Context<'a> {
 pub fn parse(file_name: &str, text: &[u8], context: &Context<'_>) -> Result<Description, Vec<Diagnostic>> {
     let overrides = overrides_text(context.overrides);
     if text.len() > MAX_TEXT || overrides.len() > MAX_TEXT {
-        let d = Source::new(file_name, b"").at(0, crate::Severity::Error, "description is too long");
+        let d = Source::new(file_name, b"".as_slice()).at(0, crate::Severity::Error, "description is too long");
         return Err(vec![d.expected(format!("at most {MAX_TEXT} bytes"))]);
     }
-    let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    let report = Report::new(Source::new(file_name, text), Source::new("command line", &overrides), end + 1);
+    let report = Report::new(Source::new(file_name, text));
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         let d = report.make_error(0, "this is UTF-16 text").expected("UTF-8");
         report.add(0, d.hint(format!("iconv -f UTF-16 -t UTF-8 {file_name} makes it readable")));
         return Err(report.finish().1);
     }
-    let mut parser = Parser {
-        macros: Macros::new(context, file_name),
-        report: &report,
-        groups: Vec::new(),
-        names: Vec::new(),
-        jobs: 0,
-        queues: 0,
-        since_queue: None,
-        end,
-    };
-    for line in lines::logical(&overrides, end + 1) {
-        parser.statement(&line, true);
-    }
-    parser.since_queue = None;
-    let bom = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-    let body = text.get(bom..).unwrap_or_default();
-    let mut skip_to: Option<Vec<u8>> = None;
-    for line in lines::logical(body, u32::try_from(bom).unwrap_or(0)) {
-        match &skip_to {
-            Some(mark) if line.iter().map(|(b, _)| b).eq(mark) => skip_to = None,
-            Some(_) => {}
-            None => skip_to = parser.statement(&line, false),
-        }
-    }
-    parser.finish();
-    let groups = parser.groups;
+    let groups = parser::run(file_name, text, &overrides, context, &report);
     let (refused, findings) = report.finish();
     if refused { Err(findings) } else { Ok(Description { groups, warnings: findings }) }
 }
@@ -258,225 +288,4 @@ fn overrides_text(overrides: &[(String, Vec<u8>)]) -> Vec<u8> {
         text.push(b'\n');
     }
     text
-}
-
-struct Parser<'r, 'a> {
-    macros: Macros<'a>,
-    report: &'r Report<'r>,
-    groups: Vec<Group>,
-    /// Every name defined, with its first place.
-    names: Vec<(String, u32)>,
-    jobs: u32,
-    queues: u32,
-    /// Place of the first definition since the last `queue` statement.
-    since_queue: Option<u32>,
-    end: u32,
-}
-
-impl Parser<'_, '_> {
-    /// Takes in one logical line. Returns the line that ends a block of lines to pass over.
-    fn statement(&mut self, line: &[Spot], fixed: bool) -> Option<Vec<u8>> {
-        let (_, at) = line.first().copied()?;
-        if let Some((_, nul)) = line.iter().find(|(b, _)| *b == 0) {
-            self.report.error(*nul, "a NUL byte can't be part of a description");
-            return None;
-        }
-        let plus = usize::from(line.first().is_some_and(|(b, _)| *b == b'+'));
-        let letters = line.iter().skip(plus).take_while(|(b, _)| is_name_byte(*b)).count();
-        let (name, rest) = line.split_at(plus + letters);
-        let written = String::from_utf8_lossy(&bytes(name)).into_owned();
-        let name = written.to_ascii_lowercase();
-        let rest = trim(rest);
-        match rest {
-            [(b'=', _), (b'=', equals), ..] if letters > 0 => {
-                let d = self.report.make_error(*equals, "`==` compares; a command is set with `=`");
-                self.report.add(*equals, d.expected(format!("`{} = value`", show(written.as_bytes()))));
-                None
-            }
-            [(b'=', _), value @ ..] if letters > 0 && name != "queue" => {
-                self.definition(&written, at, trim(value), fixed);
-                None
-            }
-            [(b'@', _), (b'=', _), tag @ ..] if letters > 0 => {
-                self.report.error(at, "values of several lines (`@=`) are not supported yet");
-                Some([b"@".as_slice(), &bytes(trim(tag))].concat())
-            }
-            _ if name == "queue" => self.queue(at, rest),
-            _ => {
-                self.stray(&name, at, rest);
-                None
-            }
-        }
-    }
-
-    fn definition(&mut self, written: &str, at: u32, value: &[Spot], fixed: bool) {
-        // `+Name` is short for `MY.Name`, and `$(MY.Name)` names either.
-        let my = written.get(..3).filter(|prefix| prefix.eq_ignore_ascii_case("my."));
-        let attribute = written.strip_prefix('+').or_else(|| written.get(my?.len()..));
-        let (name, written) = match attribute {
-            Some(attribute) => (format!("my.{}", attribute.to_ascii_lowercase()), attribute.to_owned()),
-            None => (written.to_ascii_lowercase(), written.to_owned()),
-        };
-        if !self.macros.table.contains_key(&name) {
-            self.names.push((name.clone(), at));
-        }
-        self.since_queue.get_or_insert(at);
-        let definition = Definition { value: value.to_vec(), written, name_at: at, epoch: self.queues, fixed };
-        self.macros.define(&name, definition, self.report);
-    }
-
-    /// A line that is neither a definition nor a `queue` statement.
-    fn stray(&self, name: &str, at: u32, rest: &[Spot]) {
-        let report = self.report;
-        match name {
-            "if" | "elif" | "else" | "endif" | "include" | "use" | "warning" => {
-                return report.error(at, format!("`{name}` is not supported yet"));
-            }
-            "error" if matches!(rest, [(b':', _), ..]) => {
-                return report.error(at, "`error :` is not supported yet");
-            }
-            _ => {}
-        }
-        let expected = "`command = value` or `queue`";
-        let d = match rest.first() {
-            _ if name.is_empty() => report.make_error(at, "line doesn't begin with a command").expected(expected),
-            Some((b':', colon)) => {
-                let d = report.make_error(*colon, format!("`{name}` is followed by a colon")).expected("`=`");
-                return report.add(*colon, d);
-            }
-            Some((_, place)) => {
-                let d = report.make_error(*place, format!("`{}` is followed by something else", show(name.as_bytes())));
-                let d = d.expected("`=`");
-                let d = match nearest(name, ["queue"]) {
-                    Some(_) => d.hint("did you mean `queue`?"),
-                    None => d,
-                };
-                return report.add(*place, d);
-            }
-            None => {
-                let d = report.make_error(at, format!("`{}` stands alone", show(name.as_bytes()))).expected(expected);
-                match nearest(name, ["queue"]) {
-                    Some(_) => d.hint("did you mean `queue`?"),
-                    None => d,
-                }
-            }
-        };
-        report.add(at, d);
-    }
-
-    /// `queue [COUNT]`. Returns the mark that ends an inline list of items, which isn't supported yet.
-    fn queue(&mut self, at: u32, rest: &[Spot]) -> Option<Vec<u8>> {
-        self.since_queue = None;
-        let place = rest.first().map_or(at, |(_, place)| *place);
-        let lower = bytes(rest).to_ascii_lowercase();
-        let words = lower.split(|b| b.is_ascii_whitespace() || matches!(b, b'(' | b','));
-        if let Some(word) = words.into_iter().find(|w| matches!(*w, b"in" | b"from" | b"matching")) {
-            let word = String::from_utf8_lossy(word).into_owned();
-            self.report.error(place, format!("`queue … {word} …` is not supported yet"));
-            self.build(at, 1);
-            let open = lower.contains(&b'(') && !lower.contains(&b')');
-            return open.then(|| b")".to_vec());
-        }
-        let count = self.count(place, rest);
-        // Even a bad count leaves the job to be checked, so that all errors come at once.
-        self.build(at, count.unwrap_or(1));
-        None
-    }
-
-    fn count(&mut self, place: u32, rest: &[Spot]) -> Option<u32> {
-        let report = self.report;
-        if rest.first().is_some_and(|(b, _)| *b == b'=') {
-            let d = report.make_error(place, "`queue` takes no `=`").expected("`queue` or `queue COUNT`");
-            report.add(place, d);
-            return None;
-        }
-        let expanded = self.macros.expand(rest, self.jobs, report).ok()?;
-        let text: Option<Vec<u8>> = macros::trim(&expanded)
-            .iter()
-            .map(|(atom, _)| if let Atom::Byte(b) = atom { Some(*b) } else { None })
-            .collect();
-        let Some(text) = text else {
-            report.error(place, "the number of jobs can't depend on `$(Cluster)` or `$(Process)`");
-            return None;
-        };
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let bad = |message: String| report.make_error(place, message).expected("a number of jobs");
-        let number = text.strip_prefix('+').unwrap_or(&text);
-        if text.is_empty() {
-            Some(1)
-        } else if number.bytes().all(|b| b.is_ascii_digit()) && !number.is_empty() {
-            let count = number.parse::<u32>().ok().filter(|n| *n <= MAX_JOBS);
-            if count.is_none() {
-                let d = report.make_error(place, format!("`queue {}` is too much", show(text.as_bytes())));
-                report.add(place, d.expected(format!("at most {MAX_JOBS} jobs in one cluster")));
-            }
-            if count == Some(0) {
-                report.warn(place, "`queue 0` submits no job");
-            }
-            count
-        } else if text.starts_with('-') && text.get(1..).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) {
-            report.add(place, bad("the number of jobs is negative".to_owned()));
-            None
-        } else if text.contains('#') {
-            let d = bad("text after the number of jobs".to_owned());
-            report.add(place, d.hint("a comment needs a line of its own"));
-            None
-        } else if text.bytes().any(|b| b.is_ascii_digit()) {
-            report.add(
-                place,
-                bad(format!("`{}` is no number (expressions are not supported yet)", show(text.as_bytes()))),
-            );
-            None
-        } else {
-            report.add(place, bad(format!("`{}` is no number", show(text.as_bytes()))));
-            None
-        }
-    }
-
-    /// Makes the job ad of what is in force at the `queue` statement `at`, for `count` jobs.
-    fn build(&mut self, at: u32, count: u32) {
-        self.queues = self.queues.saturating_add(1);
-        let ad = ad::build(&self.macros, self.jobs, at, self.report);
-        let Some(jobs) = self.jobs.checked_add(count).filter(|n| *n <= MAX_JOBS) else {
-            return self.report.error(at, format!("more than {MAX_JOBS} jobs in one cluster"));
-        };
-        if self.groups.len() >= MAX_QUEUES {
-            return self.report.error(at, format!("more than {MAX_QUEUES} `queue` statements"));
-        }
-        self.jobs = jobs;
-        if let Some(ad) = ad
-            && count > 0
-        {
-            self.groups.push(Group { count, ad });
-        }
-    }
-
-    /// What can only be told at the end of the text.
-    fn finish(&mut self) {
-        let report = self.report;
-        if self.queues == 0 {
-            let d = report.make_error(self.end, "description submits nothing").expected("a `queue` statement");
-            report.add(self.end, d.hint("`queue` alone submits one job, `queue 100` a hundred"));
-            ad::build(&self.macros, 0, self.end, report);
-        } else if self.jobs == 0 {
-            report.error(self.end, "description submits no job: every `queue` statement counts 0");
-        } else if let Some(at) = self.since_queue {
-            report.warn(at, "commands after the last `queue` statement have no effect");
-        }
-        for (name, at) in &self.names {
-            let used = self.macros.mentioned.contains(name) || commands::find(name).is_some();
-            if used || name.starts_with("my.") || ad::is_resource(name) {
-                continue;
-            }
-            let d = report
-                .make_warning(*at, format!("`{}` is no command, and no value refers to it", show(name.as_bytes())));
-            report.add(
-                *at,
-                match nearest(name, commands::names()) {
-                    Some(near) => d.hint(format!("did you mean `{near}`?")),
-                    None => d.hint("it has no effect; if it is meant to, look at vo-submit-file(5)"),
-                },
-            );
-        }
-    }
 }

@@ -7,20 +7,35 @@ use std::cell::{Cell, RefCell};
 /// Errors kept, and warnings kept; nobody reads more, and a hostile file could have millions.
 const MAX_FINDINGS: usize = 100;
 
-/// Findings so far, each place and message once. Offsets count through the text and then through the
-/// definitions given by the caller.
+/// Findings so far, each place and message once. Offsets count through the description, then through what was added to it.
 pub(super) struct Report<'a> {
-    text: Source<'a>,
-    overrides: Source<'a>,
-    overrides_start: u32,
+    /// Each text with its first offset, ascending.
+    sources: RefCell<Vec<(u32, Source<'a>)>>,
+    next: Cell<u32>,
     found: RefCell<Vec<(u32, Diagnostic)>>,
     refused: Cell<bool>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: Source<'a>, overrides: Source<'a>, overrides_start: u32) -> Self {
+    pub(super) fn new(text: Source<'a>) -> Self {
         let (found, refused) = (RefCell::default(), Cell::new(false));
-        Report { text, overrides, overrides_start, found, refused }
+        let report = Report { sources: RefCell::default(), next: Cell::new(0), found, refused };
+        report.add_source(text);
+        report
+    }
+
+    /// Takes in a further text; the offset of its first byte.
+    pub(super) fn add_source(&self, source: Source<'a>) -> u32 {
+        let first = self.next.get();
+        // One more for the place behind its end.
+        let length = u32::try_from(source.len()).unwrap_or(u32::MAX).saturating_add(1);
+        self.next.set(first.saturating_add(length));
+        self.sources.borrow_mut().push((first, source));
+        first
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.get()
     }
 
     pub(super) fn error(&self, at: u32, message: impl Into<String>) {
@@ -40,9 +55,11 @@ impl<'a> Report<'a> {
     }
 
     fn make(&self, at: u32, severity: Severity, message: impl Into<String>) -> Diagnostic {
-        match at.checked_sub(self.overrides_start) {
-            Some(at) => self.overrides.at(at, severity, message),
-            None => self.text.at(at, severity, message),
+        let sources = self.sources.borrow();
+        let of = sources.partition_point(|(first, _)| *first <= at).saturating_sub(1);
+        match sources.get(of) {
+            Some((first, source)) => source.at(at - first, severity, message),
+            None => Source::new("", b"".as_slice()).at(0, severity, message),
         }
     }
 

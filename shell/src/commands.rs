@@ -1,6 +1,7 @@
 //! The grid commands. Each is one function of its arguments, whatever name it was called by: `q`, `condor_q`, `vo q`, a line of
 //! the grid shell.
 
+mod alter;
 mod detach;
 mod exit;
 mod help;
@@ -53,6 +54,9 @@ commands! {
     ["q", "condor_q"], "[JOB…]", jobs::Queue => jobs::queue;
     ["wait", "condor_wait"], "[JOB…]", wait::Wait => wait::run;
     ["rm", "condor_rm"], "JOB…", remove::Remove => remove::run;
+    ["hold", "condor_hold"], "JOB…", alter::Hold => alter::hold;
+    ["release", "condor_release"], "JOB…", alter::Release => alter::release;
+    ["edit"], "JOB… NAME=VALUE…", alter::Edit => alter::edit;
     ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
     ["log"], "JOB", log::Log => log::run;
     ["why"], "NAME", why::Why => why::run;
@@ -171,15 +175,19 @@ pub(crate) fn site_names(master: &mut Master) -> Result<Vec<String>> {
     Ok(pool::site_rows(master)?.into_iter().map(|row| row.name).collect())
 }
 
-/// Reads `12` (a cluster) or `12.3` (a job).
+/// Reads `12` (a cluster), `12.3` (a job), `12-15` (clusters) or `12.3-9` (jobs).
 pub(crate) fn pick(word: &str) -> Result<Pick, String> {
-    if let Ok(job) = word.parse::<JobId>() {
-        return Ok(Pick::Job(job));
-    }
-    match word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse()) {
-        Some(Ok(cluster)) => Ok(Pick::Cluster(cluster)),
-        _ => Err("expected a cluster such as 12, or a job such as 12.3".into()),
-    }
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+    let (first, last) = word.split_once('-').map_or((word, None), |(first, last)| (first, Some(last)));
+    let expected = "expected a cluster such as 12, a job such as 12.3, or several such as 12-15 or 12.3-9";
+    let picked = match (first.parse::<JobId>(), number(first), last.map(number)) {
+        (Ok(job), _, None) => Some(Pick::Job(job)),
+        (Ok(job), _, Some(Some(last))) if last >= job.proc => Some(Pick::Jobs(job, last)),
+        (Err(_), Some(cluster), None) => Some(Pick::Cluster(cluster)),
+        (Err(_), Some(cluster), Some(Some(last))) if last >= cluster => Some(Pick::Clusters(cluster, last)),
+        _ => None,
+    };
+    picked.ok_or_else(|| expected.into())
 }
 
 #[cfg(test)]
@@ -190,7 +198,11 @@ mod tests {
     fn picks() {
         assert_eq!(pick("12"), Ok(Pick::Cluster(12)));
         assert_eq!(pick("12.3"), Ok(Pick::Job(JobId { cluster: 12, proc: 3 })));
-        for bad in ["", "12.", ".3", "a", "-1", "+1", "12.3.4", "99999999999"] {
+        assert_eq!(pick("12-14"), Ok(Pick::Clusters(12, 14)));
+        assert_eq!(pick("12.3-5"), Ok(Pick::Jobs(JobId { cluster: 12, proc: 3 }, 5)));
+        for bad in
+            ["", "12.", ".3", "a", "-1", "+1", "12.3.4", "99999999999", "14-12", "12.5-3", "12-", "12-a", "1-2-3"]
+        {
             assert!(pick(bad).is_err(), "{bad}");
         }
     }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use vo_tests::Home;
+use vo_tests::{Home, seconds, wait_until};
 
 /// Submits `description` in a session of its own, waits, and gives back the exit code of `wait` and the history as JSON.
 fn history(home: &Home, description: impl AsRef<[u8]>) -> (i32, serde_json::Value) {
@@ -144,5 +144,49 @@ fn removed_jobs_end_with_all_their_processes() {
     vo_tests::wait_until("their end", vo_tests::seconds(20), || (sleeping() == 0).then_some(()));
     home.vo(["-s", "t", "-c", "wait"]).code(7).says(["2 removed"]);
     home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn jobs_are_held_released_and_edited_and_a_person_is_asked_when_they_are_many() {
+    let home = Home::new();
+    home.write("slow.sub", "executable = /bin/sleep\narguments = 1000\nbatch_name = slow\nqueue 200\n");
+    home.write("next.sub", "executable = /bin/echo\narguments = $(Process)\noutput = out.$(Process)\nqueue 3\n");
+    let mut terminal = home.terminal(["-s", "t", "-n", "1:2"]);
+    terminal.expect("Welcome");
+    terminal.prompt();
+    terminal.run("submit slow.sub; submit next.sub");
+    let count = |state: &str| {
+        let rows = home.vo(["-s", "t", "-c", "q --json"]).ok().json();
+        rows.as_array().unwrap().iter().filter(|row| row["state"] == state).count()
+    };
+    wait_until("two that run", seconds(30), || (count("running") == 2).then_some(()));
+
+    // A later cluster goes first when it is edited to, as soon as there is room.
+    assert!(terminal.run("edit 2 priority=5 request_memory=1M").contains("3 job(s) edited."));
+    assert!(terminal.run("hold --reason 'no more' 1.0-1").contains("2 job(s) held."));
+    home.vo(["-s", "t", "-c", "wait --timeout 30s 2"]).ok();
+    assert_eq!(home.read("out.2"), "2\n");
+    assert!(terminal.run("why 1.0").contains("held: no more"));
+    assert!(terminal.run("why 2.0").contains("edited: priority = 5, request_memory = 1"));
+    assert!(terminal.run("release 1.0-400").contains("2 job(s) released."));
+
+    // Many: a question.
+    terminal.type_line("hold --batch-name slow");
+    terminal.expect("Hold 200 jobs? [y/N] ");
+    terminal.type_line("n");
+    terminal.expect("Nothing is held.");
+    terminal.prompt();
+    assert_eq!(count("held"), 0);
+    terminal.type_line("vo rm --all");
+    terminal.expect("Remove 200 jobs? [y/N] ");
+    terminal.type_line("y");
+    terminal.expect("200 job(s) removed.");
+    terminal.prompt();
+    home.vo(["-s", "t", "-c", "hold 7"]).code(2).says(["there is no job 7 in this session"]);
+    home.vo(["-s", "t", "-c", "edit 1"]).code(2).says(["nothing is to be changed", "hint: "]);
+    home.vo(["-s", "t", "-c", "release --batch-name quick"]).code(2).says(["no batch is called \"quick\""]);
+    terminal.type_line("exit --force");
+    assert_eq!(terminal.exit_code(), 0);
     home.assert_nothing_left();
 }

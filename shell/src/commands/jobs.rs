@@ -139,15 +139,24 @@ fn total(clusters: &[ClusterRow]) -> Counts {
 /// The jobs that a cluster's row counts: all of it, or those of it that were named.
 fn ids(row: &ClusterRow, picks: &[Pick]) -> String {
     let first = JobId { cluster: row.cluster, proc: 0 };
+    let of = |job: JobId| Some(job).filter(|job| job.cluster == row.cluster);
     let mut named: Vec<JobId> = picks
         .iter()
-        .filter_map(|pick| match pick {
-            Pick::Job(job) => Some(*job).filter(|job| job.cluster == row.cluster),
-            Pick::Cluster(_) => None,
+        .flat_map(|pick| match pick {
+            Pick::Job(job) => [of(*job), None],
+            Pick::Jobs(first, last) => [of(*first), of(JobId { proc: *last, ..*first })],
+            Pick::Cluster(_) | Pick::Clusters(..) | Pick::Name(_) => [None, None],
         })
+        .flatten()
         .collect();
     named.sort_unstable();
-    let whole = named.is_empty() || picks.contains(&Pick::Cluster(row.cluster));
+    let covers = |pick: &Pick| match pick {
+        Pick::Cluster(cluster) => *cluster == row.cluster,
+        Pick::Clusters(first, last) => (*first..=*last).contains(&row.cluster),
+        Pick::Name(name) => *name == row.name,
+        Pick::Job(_) | Pick::Jobs(..) => false,
+    };
+    let whole = named.is_empty() || picks.iter().any(covers);
     match (whole, named.first(), named.last(), row.counts.total()) {
         (false, Some(low), Some(high), _) if low != high => format!("{low} ... {high}"),
         (false, Some(only), ..) => only.to_string(),

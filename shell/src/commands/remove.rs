@@ -4,29 +4,21 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::Parser;
-use vo_wire::control::{Pick, Remove as Request, Removed};
+use vo_wire::control::Alteration;
 
-use super::{Asking, pick};
+use super::alter::{Meant, alter};
+use super::pick;
 use crate::error::{ExitCode, Result};
 
 /// Removes jobs, wherever they are
 #[derive(Parser, Debug)]
 pub(crate) struct Remove {
     #[command(flatten)]
-    asking: Asking,
-    /// All unfinished jobs
-    #[arg(long, conflicts_with = "picks")]
-    all: bool,
-    /// Clusters (12) or jobs (12.3)
-    #[arg(value_name = "JOB", value_parser = pick, required_unless_present = "all")]
-    picks: Vec<Pick>,
+    meant: Meant,
 }
 
 pub(super) fn run(arguments: Remove) -> Result<ExitCode> {
-    let mut master = arguments.asking.connect()?;
-    let Removed { jobs } = master.ask(&Request { picks: arguments.picks })?;
-    println!("{jobs} job(s) removed.");
-    Ok(ExitCode::Success)
+    alter(&arguments.meant, Alteration::Remove, ("remove", "removed"))
 }
 
 /// Does `rm` with these arguments mean jobs? Only if each one reads as a job or cluster and none is a file that is there.

@@ -70,7 +70,9 @@ impl Lines {
             return Some(manual.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect());
         }
         match command.name() {
-            "q" | "wait" | "history" | "log" | "rm" => self.ask(|master| jobs(master, word)),
+            "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" => {
+                self.ask(|master| jobs(master, word))
+            }
             "sites" | "proxies" | "login" => self.ask(commands::site_names),
             "why" => self.ask(|master| named(master, word)),
             "help" => Some(commands::ALL.iter().map(|command| command.name().to_owned()).collect()),

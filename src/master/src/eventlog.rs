@@ -274,6 +274,7 @@ fn render(entry: &Entry, zone: &TimeZone, take: &mut dyn FnMut(PathBuf, &str)) {
         }
         Note::Held { why } => event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why))),
         Note::Removed => event(job.proc, 9, "Job was aborted.\n\tvia rm"),
+        Note::Released => event(job.proc, 13, "Job was released.\n\tvia release"),
     }
 }
 

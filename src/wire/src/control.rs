@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use vo_core::ids::{JobId, StarterKey};
 use vo_core::items::{Procs, Table};
 use vo_core::job::{Program, Usage};
-use vo_core::pool::Terms;
+use vo_core::pool::{Edit, Terms};
 use vo_core::template::Template;
 
 use crate::frame::kinds;
@@ -314,6 +314,15 @@ pub enum Pick {
     /// A job.
     #[n(1)]
     Job(#[n(0)] JobId),
+    /// Jobs of a cluster, from the first to the last; those of them that there are.
+    #[n(2)]
+    Jobs(#[n(0)] JobId, #[n(1)] u32),
+    /// Clusters, from the first to the last; those of them that there are.
+    #[n(3)]
+    Clusters(#[n(0)] u32, #[n(1)] u32),
+    /// Clusters of that name.
+    #[n(4)]
+    Name(#[n(0)] String),
 }
 
 /// A job's state.
@@ -714,18 +723,41 @@ pub struct ProxyRows {
     pub rows: Vec<ProxyRow>,
 }
 
-/// Remove jobs. Answered by [`Removed`].
+/// Change jobs. Answered by [`Altered`] once that is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Remove {
+pub struct Alter {
     /// Which; empty is all.
     #[n(0)]
     pub picks: Vec<Pick>,
+    /// How.
+    #[n(1)]
+    pub alteration: Alteration,
+    /// Only count them.
+    #[n(2)]
+    pub only_count: bool,
 }
 
-/// How many jobs were removed.
+/// What is done to jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Removed {
-    /// Those that were unfinished before.
+pub enum Alteration {
+    /// They are removed.
+    #[n(0)]
+    Remove,
+    /// They are held, for this reason.
+    #[n(1)]
+    Hold(#[n(0)] String),
+    /// Those that are held may run again.
+    #[n(2)]
+    Release,
+    /// They ask for something else.
+    #[n(3)]
+    Edit(#[n(0)] Edit),
+}
+
+/// How many jobs were changed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Altered {
+    /// Those that the change concerned: the unfinished ones; to hold, those not held; to release, those held.
     #[n(0)]
     pub jobs: u32,
 }
@@ -992,7 +1024,7 @@ kinds! {
     0x0401 => Hello, 0x0402 => Welcome, 0x0403 => Done, 0x0404 => Failed, 0x0405 => FollowStart, 0x0406 => SiteEvent,
     0x0407 => Question, 0x0408 => Answer, 0x0409 => Askpass, 0x040a => Submit, 0x040b => Submitted, 0x040c => ListJobs,
     0x040d => JobRows, 0x040e => ListClusters, 0x040f => ClusterRows, 0x0410 => ListPool, 0x0411 => StarterRows,
-    0x0412 => ListSites, 0x0413 => SiteRows, 0x0414 => ListProxies, 0x0415 => ProxyRows, 0x0416 => Remove, 0x0417 => Removed,
+    0x0412 => ListSites, 0x0413 => SiteRows, 0x0414 => ListProxies, 0x0415 => ProxyRows, 0x0416 => Alter, 0x0417 => Altered,
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
     0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login, 0x0422 => Detach, 0x0423 => Detached,
     0x0424 => ShowSession, 0x0425 => SessionDetail, 0x0426 => Why, 0x0427 => Because,

@@ -15,7 +15,9 @@ impl Pool {
             starter.offer = offer;
             starter.connected = true;
             starter.known = false;
-            starter.link = starter.link.wrapping_add(1);
+            // Never one that was before, even if the starter was taken for gone meanwhile.
+            self.links += 1;
+            starter.link = self.links;
             starter.since = now;
             starter.deadline = time_left.map(|left| now + left);
             starter.held.values_mut().for_each(|held| held.collecting = false);
@@ -174,7 +176,7 @@ impl Pool {
             (1..=job.attempt).contains(&id.attempt)
                 && !anothers
                 && site.is_some_and(|site| job.given_to(site))
-                && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running)
+                && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running | JobState::Held)
         });
         if open {
             let other = self.live.get(&id.job).copied();
@@ -320,24 +322,7 @@ impl Pool {
         self.write(Record::Held { at: now, job, why });
     }
 
-    pub(super) fn remove(&mut self, now: Time, select: &Select) {
-        let jobs = self.unfinished(select);
-        if jobs.is_empty() {
-            return;
-        }
-        let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
-        for job in &jobs {
-            if let Some((attempt, key)) = self.live.get(job) {
-                kills.entry(*key).or_default().push(AttemptId { job: *job, attempt: *attempt });
-            }
-        }
-        self.write(Record::Removed { at: now, ranges: ranges(&jobs) });
-        for (key, ids) in kills {
-            self.kill(key, ids, KILL_GRACE);
-        }
-    }
-
-    fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration) {
+    pub(super) fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration) {
         if !ids.is_empty() {
             self.act(Action::Kill { key, ids, grace });
         }
@@ -354,18 +339,4 @@ impl Pool {
         self.hungry.insert(key);
         self.touched.insert(key);
     }
-}
-
-/// Runs of neighbouring jobs: cluster, first, last.
-fn ranges(jobs: &[JobId]) -> Vec<(u32, u32, u32)> {
-    let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
-    for job in jobs {
-        match ranges.last_mut() {
-            Some((cluster, _, last)) if *cluster == job.cluster && last.checked_add(1) == Some(job.proc) => {
-                *last = job.proc;
-            }
-            _ => ranges.push((job.cluster, job.proc, job.proc)),
-        }
-    }
-    ranges
 }

@@ -110,6 +110,25 @@ pub enum Event {
         /// Which.
         select: Select,
     },
+    /// The user holds jobs.
+    HoldAsked {
+        /// Which.
+        select: Select,
+        /// Why.
+        why: String,
+    },
+    /// The user releases held jobs.
+    ReleaseAsked {
+        /// Which.
+        select: Select,
+    },
+    /// The user changes what unfinished jobs ask for. What runs goes on as it is.
+    EditAsked {
+        /// Which.
+        select: Select,
+        /// How.
+        edit: Edit,
+    },
     /// The time of [`Pool::deadline`] came.
     TimePassed,
 }
@@ -239,6 +258,8 @@ pub enum Note {
     },
     /// The user removed it.
     Removed,
+    /// The user released it.
+    Released,
 }
 
 impl Action {

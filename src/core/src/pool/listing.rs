@@ -221,6 +221,11 @@ impl Pool {
         })
     }
 
+    /// How many jobs a cluster has.
+    pub fn jobs_of(&self, cluster: u32) -> u32 {
+        self.clusters.get(&cluster).map_or(0, |cluster| cluster.jobs.len() as u32)
+    }
+
     /// How many jobs of each state are selected.
     pub fn counts(&self, select: &Select) -> Counts {
         let mut sum = Counts::default();

@@ -94,6 +94,9 @@ impl Pool {
             }
         }
         self.recall(now, &touched);
+        if wanting && self.queue.has_priorities() {
+            self.recall_lower(now);
+        }
         for key in &touched {
             if let Some(starter) = self.starters.get_mut(key) {
                 starter.mark(now);
@@ -188,7 +191,7 @@ impl Pool {
             let Some(group) = cluster.groups.get_mut(index as usize) else { break };
             let account = group.account;
             loop {
-                let Some(proc) = group.next_idle(&cluster.jobs) else {
+                let Some(proc) = group.next_idle(&cluster.jobs, &cluster.moved) else {
                     self.queue.remove(account, class, place);
                     break;
                 };
@@ -292,6 +295,31 @@ impl Pool {
         recalls.into_iter().for_each(|(key, count)| self.recall_from(now, key, count));
     }
 
+    /// What waits at starters must not run before idle jobs of a higher priority: it is asked back.
+    fn recall_lower(&mut self, now: Time) {
+        let heads: Vec<(u32, i32)> =
+            self.queue.heads().map(|(class, (Reverse(priority), ..))| (class, priority)).collect();
+        let priority = |id: &AttemptId| self.group(id.job).map_or(i32::MAX, |group| group.terms.priority);
+        let mut recalls = Vec::new();
+        for (key, starter) in self.backlogged.iter().filter_map(|key| Some((*key, self.starters.get(key)?))) {
+            if !starter.takes_work(now) || starter.recalled.is_some_and(|at| now < at + RECALL_AGAIN) {
+                continue;
+            }
+            let suits = |class: u32| self.classes.get(class).is_some_and(|class| class.rank(starter, now).is_some());
+            let Some(top) = heads.iter().filter(|(class, _)| suits(*class)).map(|(_, priority)| *priority).max() else {
+                continue;
+            };
+            let queued =
+                starter.held.iter().filter(|(id, held)| held.phase == Phase::Queued && self.is_current(**id, key));
+            let lower = queued.filter(|(id, _)| priority(id) < top).count() as u32;
+            if lower > 0 {
+                // Those given last come back first, so all that stand behind the first of them.
+                recalls.push((key, starter.queued));
+            }
+        }
+        recalls.into_iter().for_each(|(key, count)| self.recall_from(now, key, count));
+    }
+
     /// Takes all that can't have started from a starter whose node may be at fault: it would be failed before others have shown how
     /// they do. It gets little until its jobs do better.
     pub(super) fn recall_all(&mut self, now: Time, key: StarterKey) {
@@ -321,13 +349,13 @@ impl Group {
     }
 
     /// The next idle job. The cursor passes over jobs that were removed before they started.
-    pub(super) fn next_idle(&mut self, jobs: &[Job]) -> Option<u32> {
+    pub(super) fn next_idle(&mut self, jobs: &[Job], moved: &BTreeMap<u32, u32>) -> Option<u32> {
         if let Some(proc) = self.again.first() {
             return Some(*proc);
         }
         while self.fresh < self.members.count() {
             let proc = self.members.proc(self.fresh);
-            if jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle) {
+            if jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle) && !moved.contains_key(&proc) {
                 return Some(proc);
             }
             self.fresh += 1;

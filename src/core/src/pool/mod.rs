@@ -9,6 +9,7 @@
 //! hides the round trip. Matching happens once for all events between two calls of [`Pool::take_records`].
 
 mod attempts;
+mod change;
 mod event;
 mod listing;
 mod matching;
@@ -35,6 +36,7 @@ use crate::items::{Members, Procs, Row, Table};
 use crate::job::{AttemptResult, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
+pub use change::{Change, Edit};
 pub use event::{Action, Assigned, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
@@ -153,6 +155,8 @@ const _: () = assert!(size_of::<Job>() <= 40, "a job's fixed state has grown");
 #[derive(Clone, Debug)]
 struct Group {
     members: Members,
+    /// The place of its `queue` statement; of a part, of the one that its jobs are from.
+    statement: u32,
     program: u64,
     body: Arc<Program>,
     log: Option<Template>,
@@ -170,7 +174,11 @@ struct Group {
 struct Cluster {
     name: String,
     submitted: Time,
+    /// Those of its `queue` statements, in order, then what edits made of parts of them.
     groups: Vec<Group>,
+    statements: usize,
+    /// Jobs in groups that edits made.
+    moved: BTreeMap<u32, u32>,
     /// The place of each job's group, if groups share a row of processes.
     places: Vec<u32>,
     jobs: Vec<Job>,
@@ -180,6 +188,9 @@ struct Cluster {
 
 impl Cluster {
     fn group_of(&self, proc: u32) -> Option<usize> {
+        if let Some(group) = self.moved.get(&proc) {
+            return Some(*group as usize);
+        }
         if !self.places.is_empty() {
             return self
                 .places
@@ -187,8 +198,15 @@ impl Cluster {
                 .map(|place| *place as usize)
                 .filter(|place| *place < self.groups.len());
         }
-        let after = self.groups.partition_point(|g| g.members.first() <= proc);
+        let after = self.groups.get(..self.statements)?.partition_point(|g| g.members.first() <= proc);
         after.checked_sub(1).filter(|_| (proc as usize) < self.jobs.len())
+    }
+
+    /// The jobs of a group.
+    fn jobs_of(&self, index: usize) -> impl Iterator<Item = (u32, &Job)> {
+        let members = self.groups.get(index).into_iter().flat_map(|group| group.members.iter());
+        let own = members.filter(move |proc| self.moved.is_empty() || self.group_of(*proc) == Some(index));
+        own.filter_map(|proc| Some((proc, self.jobs.get(proc as usize)?)))
     }
 }
 
@@ -229,7 +247,7 @@ struct Starter {
     /// It gave work back unasked: it is about to end.
     closing: bool,
     /// Changes whenever it connects: what was meant for it before must not reach it after.
-    link: u32,
+    link: u64,
     /// It holds work that has not finished.
     busy: bool,
     /// When it last connected, fell silent, or became busy or idle.
@@ -355,6 +373,8 @@ pub struct Pool {
     live: BTreeMap<JobId, (u32, StarterKey)>,
     /// Jobs completed, by site.
     done_by_site: BTreeMap<u16, u64>,
+    /// The last link of a starter.
+    links: u64,
     records: Vec<Record>,
     sequence: u64,
     actions: VecDeque<Pending>,
@@ -367,7 +387,7 @@ pub struct Pool {
 struct Pending {
     sequence: u64,
     /// The starter's link that it is meant for.
-    link: u32,
+    link: u64,
     action: Action,
 }
 
@@ -420,6 +440,9 @@ impl Pool {
             Event::PartialKept { key, id } => self.acknowledge(key, id),
             Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
             Event::RemovalAsked { select } => self.remove(now, &select),
+            Event::HoldAsked { select, why } => self.hold_asked(now, &select, &why),
+            Event::ReleaseAsked { select } => self.release(now, &select),
+            Event::EditAsked { select, edit } => self.edit(now, &select, edit),
             Event::TimePassed => {}
         }
     }
@@ -562,16 +585,25 @@ impl Pool {
             }
             Record::Held { at, job, why } => notes.extend(self.note(*at, *job, || Note::Held { why: why.clone() })),
             Record::Removed { at, ranges } => {
-                let jobs = ranges
-                    .iter()
-                    .flat_map(|(cluster, first, last)| (*first..=*last).map(|proc| JobId { cluster: *cluster, proc }));
-                let removed =
-                    |id: &JobId| self.job(*id).is_some_and(|job| job.state == JobState::Removed && job.at == *at);
-                notes.extend(jobs.filter(removed).filter_map(|id| self.note(*at, id, || Note::Removed)));
+                let changed = self.changed_then(ranges, JobState::Removed, *at);
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Removed)));
+            }
+            Record::HeldByUser { at, ranges, why } => {
+                let changed = self.changed_then(ranges, JobState::Held, *at);
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Held { why: why.clone() })));
+            }
+            Record::Released { at, ranges } => {
+                let changed = self.changed_then(ranges, JobState::Idle, *at);
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Released)));
             }
             _ => {}
         }
         notes
+    }
+
+    /// Jobs of these ranges that came to a state at that time.
+    fn changed_then(&self, ranges: &[(u32, u32, u32)], state: JobState, at: Time) -> impl Iterator<Item = JobId> {
+        change::jobs_in(ranges).filter(move |id| self.job(*id).is_some_and(|job| job.state == state && job.at == at))
     }
 
     fn note_end(&self, at: Time, ended: &Ended) -> Option<Action> {

@@ -215,13 +215,15 @@ pub(super) struct Queue {
     names: BTreeMap<Option<String>, usize>,
     accounts: Vec<Account>,
     weights: BTreeMap<String, u32>,
+    /// Was any priority but 0 ever asked for?
+    priorities: bool,
 }
 
 impl Queue {
     /// The account of a name.
     pub(super) fn account(&mut self, name: Option<&str>) -> usize {
         let name = name.map(str::to_owned);
-        let Queue { names, accounts, weights } = self;
+        let Queue { names, accounts, weights, .. } = self;
         let weight = name.as_ref().and_then(|name| weights.get(name)).copied().unwrap_or(1);
         *names.entry(name).or_insert_with(|| {
             accounts.push(Account::new(weight));
@@ -239,7 +241,12 @@ impl Queue {
         self.weights = weights;
     }
 
+    pub(super) fn has_priorities(&self) -> bool {
+        self.priorities
+    }
+
     pub(super) fn add(&mut self, account: usize, class: u32, place: Place) {
+        self.priorities |= place.0.0 != 0;
         if let Some(account) = self.accounts.get_mut(account) {
             account.change(class, |places| places.extend([place]));
         }

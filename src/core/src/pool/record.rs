@@ -309,6 +309,42 @@ pub enum Record {
         #[n(1)]
         at: Time,
     },
+    /// The user held jobs.
+    #[n(13)]
+    HeldByUser {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process. Ended and held jobs among them are not touched.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+        /// Why.
+        #[n(2)]
+        why: String,
+    },
+    /// The user released held jobs.
+    #[n(14)]
+    Released {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process. Jobs among them that are not held are not touched.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+    },
+    /// The user changed what jobs ask for.
+    #[n(15)]
+    Edited {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process. Ended jobs among them are not touched.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+        /// How.
+        #[n(2)]
+        edit: Edit,
+    },
 }
 
 /// Why attempts came back unstarted.
@@ -366,6 +402,9 @@ impl Record {
             | Record::SiteFailed { at, .. }
             | Record::Held { at, .. }
             | Record::Removed { at, .. }
+            | Record::HeldByUser { at, .. }
+            | Record::Released { at, .. }
+            | Record::Edited { at, .. }
             | Record::NodeExcluded { since: at, .. }
             | Record::Silent { at, .. }
             | Record::Answers { at, .. } => Some(*at),
@@ -435,12 +474,15 @@ impl Pool {
             }
             Record::Silent { .. } | Record::Answers { .. } => {}
             Record::Removed { at, ranges } => {
-                for (cluster, first, last) in ranges {
-                    for proc in *first..=*last {
-                        self.apply_removed(*at, JobId { cluster: *cluster, proc });
-                    }
-                }
+                change::jobs_in(ranges).for_each(|id| self.apply_removed(*at, id));
             }
+            Record::HeldByUser { at, ranges, why } => {
+                change::jobs_in(ranges).for_each(|id| self.apply_held(*at, id, why));
+            }
+            Record::Released { at, ranges } => {
+                change::jobs_in(ranges).for_each(|id| self.apply_released(*at, id));
+            }
+            Record::Edited { ranges, edit, .. } => self.apply_edited(ranges, edit),
         }
     }
 
@@ -458,6 +500,7 @@ impl Pool {
             body.cpus = body.cpus.max(1);
             built.push(Group {
                 members,
+                statement: built.len() as u32,
                 program: self.last_program,
                 class: self.classes.of(&*self.judge.0, &body, &group.terms),
                 account: self.queue.account(group.terms.accounting_group.as_deref()),
@@ -480,8 +523,17 @@ impl Pool {
                 }
             }
         }
-        let (name, reasons) = (name.to_string(), BTreeMap::new());
-        let built = Cluster { name, submitted: at, groups: built, places, jobs, counts, reasons };
+        let built = Cluster {
+            name: name.to_string(),
+            submitted: at,
+            statements: built.len(),
+            groups: built,
+            moved: BTreeMap::new(),
+            places,
+            jobs,
+            counts,
+            reasons: BTreeMap::new(),
+        };
         self.clusters.insert(cluster, built);
         self.last_cluster = self.last_cluster.max(cluster);
         for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
@@ -543,11 +595,19 @@ impl Pool {
         }
         self.end_live(id.job);
         self.change(id.job, |job| job.state = JobState::Idle);
-        if let Some(cluster) = self.clusters.get_mut(&id.job.cluster)
-            && let Some(group) = cluster.group_of(id.job.proc)
+        self.enqueue(id.job);
+    }
+
+    pub(super) fn enqueue(&mut self, id: JobId) {
+        if let Some(cluster) = self.clusters.get_mut(&id.cluster)
+            && let Some(index) = cluster.group_of(id.proc)
         {
-            cluster.groups[group].again.insert(id.job.proc);
-            self.open(id.job.cluster, group);
+            let group = &mut cluster.groups[index];
+            // The cursor has yet to come to one that was held before it ever left.
+            if group.members.index(id.proc).is_none_or(|at| at < group.fresh) {
+                group.again.insert(id.proc);
+            }
+            self.open(id.cluster, index);
         }
     }
 
@@ -591,7 +651,7 @@ impl Pool {
         });
     }
 
-    fn unqueue(&mut self, id: JobId) {
+    pub(super) fn unqueue(&mut self, id: JobId) {
         if let Some(cluster) = self.clusters.get_mut(&id.cluster)
             && let Some(group) = cluster.group_of(id.proc)
         {
@@ -599,7 +659,7 @@ impl Pool {
         }
     }
 
-    fn reason(&mut self, id: JobId, why: &str) {
+    pub(super) fn reason(&mut self, id: JobId, why: &str) {
         if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
             cluster.reasons.insert(id.proc, why.to_string());
         }
@@ -641,6 +701,24 @@ struct ClusterSnapshot {
     /// The program numbers of its groups, in order: starters know programs by them.
     #[n(6)]
     programs: Vec<u64>,
+    /// Groups that edits made, in order.
+    #[cbor(n(7), default)]
+    parts: Vec<PartSnapshot>,
+    /// Jobs in those, with the place of the group.
+    #[cbor(n(8), default)]
+    moved: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+struct PartSnapshot {
+    #[n(0)]
+    statement: u32,
+    #[n(1)]
+    number: u64,
+    #[n(2)]
+    program: Program,
+    #[n(3)]
+    terms: Terms,
 }
 
 impl Pool {
@@ -653,6 +731,7 @@ impl Pool {
             groups: c
                 .groups
                 .iter()
+                .take(c.statements)
                 .map(|g| GroupRecord {
                     count: g.members.count(),
                     program: (*g.body).clone(),
@@ -664,7 +743,19 @@ impl Pool {
                 .collect(),
             jobs: c.jobs.clone(),
             reasons: c.reasons.iter().map(|(proc, why)| (*proc, why.clone())).collect(),
-            programs: c.groups.iter().map(|g| g.program).collect(),
+            programs: c.groups.iter().take(c.statements).map(|g| g.program).collect(),
+            parts: c
+                .groups
+                .iter()
+                .skip(c.statements)
+                .map(|g| PartSnapshot {
+                    statement: g.statement,
+                    number: g.program,
+                    program: (*g.body).clone(),
+                    terms: (*g.terms).clone(),
+                })
+                .collect(),
+            moved: c.moved.iter().map(|(proc, group)| (*proc, *group)).collect(),
         });
         Snapshot {
             last_cluster: self.last_cluster,
@@ -678,6 +769,19 @@ impl Pool {
                 .collect(),
             nodes: self.nodes.records(),
         }
+    }
+
+    fn restore_part(&mut self, cluster: u32, part: PartSnapshot) -> Option<Group> {
+        let statement = self.clusters.get(&cluster)?.groups.get(part.statement as usize)?.clone();
+        Some(Group {
+            program: part.number,
+            class: self.classes.of(&*self.judge.0, &part.program, &part.terms),
+            account: self.queue.account(part.terms.accounting_group.as_deref()),
+            body: Arc::new(part.program),
+            terms: Arc::new(part.terms),
+            fresh: statement.members.count(),
+            ..statement
+        })
     }
 
     /// The pool of a snapshot, in place of this empty one.
@@ -694,7 +798,8 @@ impl Pool {
         for c in snapshot.clusters {
             pool.apply_submitted(c.cluster, c.submitted, &c.name, &c.groups);
             let mut done = Vec::new();
-            let mut shut = Vec::new();
+            let (mut shut, mut parted) = (Vec::new(), Vec::new());
+            let parts: Vec<Group> = c.parts.into_iter().filter_map(|part| pool.restore_part(c.cluster, part)).collect();
             if let Some(cluster) = pool.clusters.get_mut(&c.cluster) {
                 for (group, program) in cluster.groups.iter_mut().zip(c.programs) {
                     group.program = program;
@@ -702,6 +807,8 @@ impl Pool {
                 for (slot, job) in cluster.jobs.iter_mut().zip(c.jobs) {
                     *slot = job;
                 }
+                cluster.groups.extend(parts);
+                cluster.moved = c.moved.into_iter().collect();
                 cluster.counts = Counts::default();
                 for job in &cluster.jobs {
                     cluster.counts.add(job);
@@ -709,21 +816,28 @@ impl Pool {
                         done.push(job.site);
                     }
                 }
+                let (moved, jobs) = (&cluster.moved, &cluster.jobs);
+                let state = |proc: &u32| jobs.get(*proc as usize);
+                let idle = |proc: &u32| state(proc).is_some_and(|job| job.state == JobState::Idle);
                 for (index, group) in cluster.groups.iter_mut().enumerate() {
-                    let jobs = &cluster.jobs;
-                    let state = |proc: &u32| jobs.get(*proc as usize);
+                    if index >= cluster.statements {
+                        let here = moved.iter().filter(|(_, to)| **to as usize == index).map(|(proc, _)| *proc);
+                        group.again = here.filter(idle).collect();
+                        parted.push(index);
+                        continue;
+                    }
                     // The cursor stands behind the last job that ever left the queue.
                     let left = group.members.iter().rposition(|proc| state(&proc).is_some_and(|job| job.attempt > 0));
                     group.fresh = left.map_or(0, |last| last as u32 + 1);
                     let before = group.members.iter().take(group.fresh as usize);
-                    group.again =
-                        before.filter(|proc| state(proc).is_some_and(|job| job.state == JobState::Idle)).collect();
-                    if group.next_idle(&cluster.jobs).is_none() {
+                    group.again = before.filter(|proc| idle(proc) && !moved.contains_key(proc)).collect();
+                    if group.next_idle(jobs, moved).is_none() {
                         shut.push((group.account, group.class, group.place(c.cluster, index)));
                     }
                 }
                 cluster.reasons = c.reasons.into_iter().collect();
             }
+            parted.into_iter().for_each(|index| pool.open(c.cluster, index));
             shut.into_iter().for_each(|(account, class, place)| pool.queue.remove(account, class, place));
             for site in done {
                 *pool.done_by_site.entry(site).or_default() += 1;

@@ -160,6 +160,7 @@ impl Pool {
             for (index, group) in cluster.groups.iter().enumerate() {
                 let fresh = group.members.iter().skip(group.fresh as usize);
                 let fresh = fresh.filter(|proc| cluster.jobs[*proc as usize].state == JobState::Idle);
+                let fresh = fresh.filter(|proc| !cluster.moved.contains_key(proc));
                 let here: BTreeSet<u32> = group.again.iter().copied().chain(fresh).collect();
                 let place = group.place(*number, index);
                 assert!(here.is_empty() || self.queue.all().any(|p| p == place), "group {index} of {number} is open");
@@ -205,7 +206,8 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
         job
     };
     let cluster = |(number, c): (&u32, &Cluster)| {
-        let groups: Vec<_> = c.groups.iter().map(|g| (g.members.clone(), g.program, g.body.clone())).collect();
+        let groups = c.groups.iter().map(|g| (g.members.clone(), g.program, g.body.clone(), g.terms.clone()));
+        let groups = (groups.collect::<Vec<_>>(), c.statements, c.moved.clone());
         let jobs: Vec<Job> = c.jobs.iter().map(job).collect();
         (*number, c.name.clone(), c.submitted, groups, jobs, c.reasons.clone())
     };
@@ -1040,6 +1042,25 @@ fn removed_jobs_leave_the_queue() {
 }
 
 #[test]
+fn what_was_meant_for_a_starter_before_it_was_taken_for_gone_never_reaches_it() {
+    let mut pool = Pool::new();
+    let now = Time::default();
+    pool.submit(now, "test".into(), vec![group(1, program(1))]);
+    for number in [1, 2] {
+        pool.handle(now, Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
+        let (queued, running, finished) = (Vec::new(), Vec::new(), Vec::new());
+        pool.handle(now, Event::InventoryTold { key: KEY, number, queued, running, finished });
+        pool.take_records();
+        if number == 1 {
+            pool.handle(now, Event::StarterGone { key: KEY, why: "so it seemed".into() });
+        }
+    }
+    let actions: Vec<Action> = core::iter::from_fn(|| pool.poll_action(u64::MAX)).collect();
+    assert_eq!(told(&actions), "7: run 1.0#2");
+    assert!(matches!(actions[0], Action::Assign { inventory: 2, .. }));
+}
+
+#[test]
 fn records_folded_twice_change_nothing() {
     let mut bench = Bench::with_jobs(vec![group(3, program(1))]);
     bench.join(1);
@@ -1059,6 +1080,7 @@ fn records_folded_twice_change_nothing() {
     assert!(durable(&pool) == durable(&bench.pool));
 }
 
+mod changes;
 mod model;
 mod terms;
 mod why;

@@ -136,7 +136,7 @@ impl Trail {
             Record::Returned { key, ids, at, why } => {
                 if let Some(attempt) = self.ours(ids) {
                     let why = match why {
-                        Some(Return::Recalled) => "asked back for a starter that was idle",
+                        Some(Return::Recalled) => "asked back for an idle starter or a higher priority",
                         Some(Return::Excluded) => "taken back: many jobs failed in a row at its node",
                         Some(Return::Closing) => "given back by its starter, which is about to end",
                         Some(Return::Lost) => "never arrived: its starter's inventory doesn't have it",
@@ -205,16 +205,28 @@ impl Trail {
                 }
             }
             Record::Removed { at, ranges } => {
-                let JobId { cluster, proc } = self.job;
-                if ranges.iter().any(|(c, first, last)| *c == cluster && (*first..=*last).contains(&proc)) {
+                if change::within(ranges, self.job) {
                     self.out = None;
                     self.step(Some(*at), "you", "removed");
                 }
+            }
+            Record::HeldByUser { at, ranges, why } if change::within(ranges, self.job) => {
+                self.out = None;
+                self.step(Some(*at), "you", format!("held: {why}"));
+            }
+            Record::Released { at, ranges } if change::within(ranges, self.job) => {
+                self.step(Some(*at), "you", "released; the job is idle again");
+            }
+            Record::Edited { at, ranges, edit } if change::within(ranges, self.job) => {
+                self.step(Some(*at), "you", format!("edited: {edit}"));
             }
             Record::Submitted { .. }
             | Record::SiteFailed { .. }
             | Record::Held { .. }
             | Record::Claimed { .. }
+            | Record::HeldByUser { .. }
+            | Record::Released { .. }
+            | Record::Edited { .. }
             | Record::NodeExcluded { .. } => {}
         }
     }
@@ -297,9 +309,7 @@ impl Pool {
                 format!("idle{tried}")
             }
             JobState::Held => {
-                present
-                    .next
-                    .push("nothing: what is wrong has to be mended, and the job removed and submitted again".into());
+                present.next.push("nothing: once what is wrong is mended, `release` lets it run".into());
                 format!("held: {reason}")
             }
             JobState::Completed => match job.end {
@@ -384,24 +394,18 @@ impl Pool {
 
     /// Idle jobs that are matched earlier, as far as starters suit them.
     fn before(&self, id: JobId, cluster: &Cluster) -> u64 {
-        let idle = |cluster: &Cluster, group: &Group, until: u32| {
-            let jobs = group
-                .members
-                .iter()
-                .take_while(|proc| *proc < until)
-                .filter_map(|proc| cluster.jobs.get(proc as usize));
-            jobs.filter(|job| job.state == JobState::Idle).count() as u64
+        let idle = |jobs: &mut dyn Iterator<Item = (u32, &Job)>| {
+            jobs.filter(|(_, job)| job.state == JobState::Idle).count() as u64
         };
         let Some((index, group)) = cluster.group_of(id.proc).and_then(|at| Some((at, cluster.groups.get(at)?))) else {
             return 0;
         };
         let own = group.place(id.cluster, index);
         let earlier = self.queue.all().filter(|place| *place < own);
-        let earlier = earlier.filter_map(|(_, number, index)| {
-            let cluster = self.clusters.get(&number)?;
-            Some(idle(cluster, cluster.groups.get(index as usize)?, u32::MAX))
-        });
-        earlier.sum::<u64>() + idle(cluster, group, id.proc)
+        let earlier = earlier
+            .filter_map(|(_, number, index)| Some(idle(&mut self.clusters.get(&number)?.jobs_of(index as usize))));
+        let among = idle(&mut cluster.jobs_of(index).take_while(|(proc, _)| *proc < id.proc));
+        earlier.sum::<u64>() + among
     }
 
     /// Why no starter has taken a job of a group.
@@ -494,11 +498,12 @@ impl Pool {
             }
         }
         let mut groups = 0;
-        for group in &cluster.groups {
-            let is_idle = |proc: &u32| cluster.jobs.get(*proc as usize).is_some_and(|job| job.state == JobState::Idle);
-            let Some(first) = group.members.iter().find(is_idle) else {
+        for (index, group) in cluster.groups.iter().enumerate() {
+            let mut of = cluster.jobs_of(index).filter(|(_, job)| job.state == JobState::Idle);
+            let Some((first, _)) = of.next() else {
                 continue;
             };
+            let idle = 1 + of.count();
             present.idle = true;
             groups += 1;
             if groups > REASONS {
@@ -511,7 +516,6 @@ impl Pool {
             if before > 0 {
                 lines.push(format!("{before} idle job(s) are before the first of them"));
             }
-            let idle = group.members.iter().filter(is_idle).count();
             if let Some(first_line) = lines.first_mut() {
                 *first_line = format!("{idle} idle job(s), the first {first}, wait for {first_line}");
             }

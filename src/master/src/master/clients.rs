@@ -1,6 +1,6 @@
 //! What clients ask for, and what they are told.
 
-use vo_core::pool::End;
+use vo_core::pool::{Change, End};
 use vo_wire::WireError;
 use vo_wire::link::ProxyInfo;
 
@@ -129,14 +129,7 @@ impl Master {
                 let rows = self.proxy_rows(all);
                 self.pages(id, rows, |rows| ctl::ProxyRows { rows });
             }
-            ctl::Remove::KIND => {
-                if let Some(select) = self.select(id, &frame.read::<ctl::Remove>()?.picks) {
-                    let jobs = self.pool.counts(&select).unfinished();
-                    let now = self.now();
-                    self.pool.handle(now, Event::RemovalAsked { select });
-                    self.answer_once_durable(id, &ctl::Removed { jobs });
-                }
-            }
+            ctl::Alter::KIND => self.alter(id, frame.read()?),
             ctl::Watch::KIND => {
                 if let Some(mut select) = self.select(id, &frame.read::<ctl::Watch>()?.picks) {
                     if select == Select::default() {
@@ -167,11 +160,35 @@ impl Master {
 
     /// The jobs that a client names, or its error.
     fn select(&mut self, client: u64, picks: &[ctl::Pick]) -> Option<Select> {
-        let mut select = Select::default();
+        let (mut select, every) = (Select::default(), Select::default());
         for pick in picks {
             match pick {
                 ctl::Pick::Cluster(cluster) => drop(select.clusters.insert(*cluster)),
                 ctl::Pick::Job(job) => drop(select.jobs.insert(*job)),
+                ctl::Pick::Jobs(first, last) => {
+                    let jobs = self.pool.jobs_of(first.cluster);
+                    let range = first.proc..jobs.min(last.saturating_add(1));
+                    select.jobs.extend(range.map(|proc| JobId { proc, ..*first }));
+                    // One that isn't there is found below.
+                    select.jobs.insert(*first);
+                }
+                ctl::Pick::Clusters(first, last) => {
+                    let all = self.pool.clusters(&every).map(|c| c.cluster).filter(|c| (first..=last).contains(&c));
+                    select.clusters.extend(all);
+                    select.clusters.insert(*first);
+                }
+                ctl::Pick::Name(name) => {
+                    let named = self.pool.clusters(&every).filter(|c| c.name == name).map(|c| c.cluster);
+                    let before = select.clusters.len();
+                    select.clusters.extend(named);
+                    if select.clusters.len() == before {
+                        if let Some(client) = self.clients.get_mut(&client) {
+                            let message = format!("no batch is called {name:?} in this session");
+                            client.failed(Fault::Usage, message, Some("`q` and `history` list their names".into()));
+                        }
+                        return None;
+                    }
+                }
             }
         }
         let Some(missing) = self.pool.missing(&select) else {
@@ -182,6 +199,33 @@ impl Master {
             client.failed(Fault::Usage, message, Some("`q` and `history` list the jobs".into()));
         }
         None
+    }
+
+    fn alter(&mut self, id: u64, asked: ctl::Alter) {
+        let Some(select) = self.select(id, &asked.picks) else { return };
+        let change = match asked.alteration {
+            ctl::Alteration::Remove => Change::Remove,
+            ctl::Alteration::Hold(_) => Change::Hold,
+            ctl::Alteration::Release => Change::Release,
+            ctl::Alteration::Edit(_) => Change::Edit,
+        };
+        let answer = ctl::Altered { jobs: self.pool.concerned(&select, change) };
+        if asked.only_count {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.send(&answer);
+                client.done();
+            }
+            return;
+        }
+        let event = match asked.alteration {
+            ctl::Alteration::Remove => Event::RemovalAsked { select },
+            ctl::Alteration::Hold(why) => Event::HoldAsked { select, why },
+            ctl::Alteration::Release => Event::ReleaseAsked { select },
+            ctl::Alteration::Edit(edit) => Event::EditAsked { select, edit },
+        };
+        let now = self.now();
+        self.pool.handle(now, event);
+        self.answer_once_durable(id, &answer);
     }
 
     fn pages<T: Clone, M: Message>(&mut self, client: u64, rows: Vec<T>, page: impl Fn(Vec<T>) -> M) {

@@ -273,11 +273,11 @@ fn what_is_answered_is_durable() {
     bench.settle();
     assert_eq!(kinds(&mut sent), [ctl::Submitted::KIND, ctl::Done::KIND]);
     let picks = vec![ctl::Pick::Cluster(1)];
-    bench.ask(&ctl::Remove { picks });
+    bench.ask(&ctl::Alter { picks, alteration: ctl::Alteration::Remove, only_count: false });
     bench.master.turn();
     assert_eq!(kinds(&mut sent), []);
     bench.settle();
-    assert_eq!(kinds(&mut sent), [ctl::Removed::KIND, ctl::Done::KIND]);
+    assert_eq!(kinds(&mut sent), [ctl::Altered::KIND, ctl::Done::KIND]);
 }
 
 #[test]

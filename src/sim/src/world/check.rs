@@ -52,6 +52,20 @@ impl Told {
                 self.given.remove(job);
                 self.held.insert(*job);
             }
+            Record::HeldByUser { ranges, .. } => {
+                for (cluster, first, last) in ranges {
+                    for proc in *first..=*last {
+                        let job = JobId { cluster: *cluster, proc };
+                        self.given.remove(&job);
+                        self.held.insert(job);
+                    }
+                }
+            }
+            Record::Released { ranges, .. } => {
+                for (cluster, first, last) in ranges {
+                    self.held.retain(|job| job.cluster != *cluster || !(*first..=*last).contains(&job.proc));
+                }
+            }
             Record::Removed { ranges, .. } => {
                 for (cluster, first, last) in ranges {
                     for proc in *first..=*last {
@@ -65,6 +79,7 @@ impl Told {
             }
             Record::StarterJoined { .. }
             | Record::StarterGone { .. }
+            | Record::Edited { .. }
             | Record::NodeExcluded { .. }
             | Record::Silent { .. }
             | Record::Answers { .. } => {}

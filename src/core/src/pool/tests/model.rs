@@ -65,6 +65,7 @@ struct World {
     /// Does evidence always tell the truth? If not, starters are said to be gone that are not.
     honest: bool,
     next_key: u64,
+    edited: bool,
     crashes: usize,
     claims: usize,
 }
@@ -88,6 +89,7 @@ impl World {
             truth: BTreeMap::new(),
             honest,
             next_key: 1,
+            edited: false,
             crashes: 0,
             claims: 0,
         }
@@ -127,7 +129,9 @@ impl World {
         }
         node.links += 1;
         node.link = Some(node.links);
-        node.from.push_back(Event::StarterJoined { key, offer: node.offer.clone(), time_left: None });
+        // The proxy's number tells which connection it is.
+        let offer = Offer { proxy: ProxyId(node.links.into()), ..node.offer.clone() };
+        node.from.push_back(Event::StarterJoined { key, offer, time_left: None });
         node.from.push_back(Event::InventoryTold {
             key,
             number: u64::from(node.links),
@@ -159,8 +163,8 @@ impl World {
     fn hear(&mut self, key: StarterKey) {
         let node = self.nodes.get_mut(&key).unwrap();
         if let Some(event) = node.from.pop_front() {
-            if matches!(event, Event::StarterJoined { .. }) {
-                node.heard = node.link;
+            if let Event::StarterJoined { offer, .. } = &event {
+                node.heard = Some(offer.proxy.0 as u32);
             }
             self.pool.handle(self.now, event);
         }
@@ -171,7 +175,7 @@ impl World {
         let node = self.nodes.get_mut(&key).unwrap();
         let Some(action) = node.to.pop_front() else { return };
         if let Action::Assign { inventory, .. } | Action::Recall { inventory, .. } = &action {
-            assert_eq!(*inventory, u64::from(node.links), "{key} is spoken to by its last inventory");
+            assert_eq!(*inventory, u64::from(node.links), "{key} is spoken to by its last inventory: {action:?}");
         }
         match action {
             Action::Assign { attempts, .. } => {
@@ -288,9 +292,11 @@ impl World {
         }
         assert_eq!(self.pool.sequence() as usize, self.log.len() - self.base);
         for (key, starter) in self.pool.starters.iter().filter(|(_, starter)| starter.known) {
-            // Every job takes a second, so the backlog is one round.
+            // Every job takes a second, so the backlog is one round. Read back, what was given before an edit counts as what is asked for
+            // since, up to three times as much.
+            let times = if self.edited && self.crashes > 0 { 3 } else { 1 };
             assert!(
-                starter.load <= 2 * starter.offer.cpus,
+                starter.load <= 2 * times * starter.offer.cpus,
                 "{key} was given {} for {}",
                 starter.load,
                 starter.offer.cpus
@@ -343,7 +349,9 @@ impl World {
             let cpus = 1 + self.dice.below(3) as u32;
             let text = |text: Option<&str>| text.map(str::to_owned);
             let terms = Terms {
-                requirements: text(self.dice.pick(&[None, None, Some("0"), Some("1 2"), Some("2 0")]).unwrap()),
+                // Together with a directory that few nodes see, nothing might suit.
+                requirements: text(self.dice.pick(&[None, None, Some("0"), Some("1 2"), Some("2 0")]).unwrap())
+                    .filter(|_| transfer != Transfer::No),
                 rank: self.dice.one_in(4).then(|| "cpus".to_owned()),
                 priority: self.dice.below(3) as i32,
                 accounting_group: text(self.dice.pick(&[None, None, Some("a"), Some("b")]).unwrap()),
@@ -379,6 +387,33 @@ impl World {
         let meant = self.pool.views(&select, None).map(|view| view.id).collect();
         self.pool.handle(self.now, Event::RemovalAsked { select });
         self.removals.push((self.base + self.pool.sequence() as usize, meant));
+    }
+
+    /// The user holds, releases or edits some jobs.
+    fn change(&mut self) {
+        let all: Vec<JobId> = self.pool.views(&Select::default(), None).map(|view| view.id).collect();
+        let Some(first) = self.dice.pick(&all) else { return };
+        let mut select = Select::default();
+        if self.dice.one_in(3) {
+            select.clusters.insert(first.cluster);
+        } else {
+            select.jobs.extend((0..1 + self.dice.below(4) as u32).map(|n| JobId { proc: first.proc + n, ..first }));
+        }
+        let event = match self.dice.below(4) {
+            0 => Event::HoldAsked { select, why: "as asked".into() },
+            1 => Event::ReleaseAsked { select },
+            _ => {
+                let edit = Edit {
+                    priority: self.dice.one_in(2).then(|| self.dice.below(5) as i32),
+                    accounting_group: self.dice.pick(&[None, Some(String::new()), Some("a".to_owned())]).unwrap(),
+                    cpus: self.dice.one_in(3).then(|| 1 + self.dice.below(3) as u32),
+                    ..Edit::default()
+                };
+                self.edited = true;
+                Event::EditAsked { select, edit }
+            }
+        };
+        self.pool.handle(self.now, event);
     }
 
     fn fold(&self, records: usize) -> Pool {
@@ -481,7 +516,7 @@ impl World {
             72..80 => self.key(false).into_iter().for_each(|key| self.start(key)),
             80..88 => self.key(false).into_iter().for_each(|key| self.end_one(key)),
             _ if !faults => {}
-            88..91 => self.key(true).into_iter().for_each(|key| self.cut(key)),
+            88..90 => self.key(true).into_iter().for_each(|key| self.cut(key)),
             91 if self.dice.one_in(3) => self.key(false).into_iter().for_each(|key| self.die(key)),
             92 if self.nodes.len() < 30 => {
                 let (cpus, memory) = (1 + self.dice.below(4) as u32, self.dice.below(3) * 2000);
@@ -490,6 +525,7 @@ impl World {
             }
             93 => self.submit(),
             94 if self.dice.one_in(2) => self.remove(),
+            90 if self.dice.one_in(2) => self.change(),
             95 if self.dice.one_in(3) => self.crash(),
             96 => self.take_snapshot(),
             97 if self.dice.one_in(10) => {
@@ -513,11 +549,13 @@ impl World {
     fn check_journal(&self) {
         let mut over: BTreeMap<JobId, &str> = BTreeMap::new();
         let mut attempts: BTreeMap<JobId, u32> = BTreeMap::new();
+        let mut held: BTreeSet<JobId> = BTreeSet::new();
         for record in &self.log {
             match record {
                 Record::Dispatched { ids, .. } => {
                     for id in ids {
                         assert_eq!(over.get(&id.job), None, "{id} was sent after its end");
+                        assert!(!held.contains(&id.job), "{id} was sent while its job was held");
                         let before = attempts.insert(id.job, id.attempt).unwrap_or(0);
                         assert_eq!(before + 1, id.attempt, "attempts of {}", id.job);
                     }
@@ -531,6 +569,15 @@ impl World {
                         };
                         assert_eq!(outcome, Some(&expected), "{} did not end like this", ended.id);
                         assert_eq!(over.insert(ended.id.job, "ended"), None, "{} ended twice", ended.id.job);
+                    }
+                }
+                Record::Held { job, .. } => drop(held.insert(*job)),
+                // A result that was under way ends a hold.
+                Record::Claimed { id, .. } => drop(held.remove(&id.job)),
+                Record::HeldByUser { ranges, .. } => held.extend(change::jobs_in(ranges)),
+                Record::Released { ranges, .. } => {
+                    for id in change::jobs_in(ranges) {
+                        assert!(held.remove(&id), "{id} was released and not held");
                     }
                 }
                 Record::Removed { ranges, .. } => {
@@ -569,13 +616,8 @@ impl World {
         self.take();
         for view in self.pool.views(&Select::default(), None) {
             let over = matches!(view.state, JobState::Completed | JobState::Removed | JobState::Held);
-            assert!(
-                over,
-                "{} is {:?} at the end ({:?})",
-                view.id,
-                view.state,
-                self.pool.starters().collect::<Vec<_>>()
-            );
+            let why = || self.pool.explain(self.now, view.id, &[]);
+            assert!(over, "{} is {:?} at the end: {:#?}", view.id, view.state, why());
         }
         for (_, jobs) in &self.removals {
             for job in jobs {

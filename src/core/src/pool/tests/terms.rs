@@ -169,3 +169,18 @@ fn accounts_share_by_their_weights() {
     assert_eq!([2, 3].map(|cluster| out(&bench, cluster)), [200, 200]);
     bench.refold();
 }
+
+#[test]
+fn a_backlog_makes_way_for_a_higher_priority() {
+    let (mut bench, _) = bench();
+    bench.join(2);
+    bench.submit(group(9, program(1)));
+    let ids = [0, 1, 2, 3].map(|proc| attempt(proc, 1));
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: ids[..2].to_vec() });
+    let urgent = GroupRecord { terms: Terms { priority: 1, ..Terms::default() }, ..group(1, program(1)) };
+    assert_eq!(told(&bench.submit(urgent)), "7: give back 2");
+    let back = ids[2..].iter().rev().copied().collect();
+    assert_eq!(told(&bench.tell(Event::AttemptsReturned { key: KEY, ids: back })), "7: run 2.0#1 1.2#2");
+    // Once it is there, nothing more is asked back.
+    assert_eq!(told(&bench.submit(group(1, program(1)))), "");
+}

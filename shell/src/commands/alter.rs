@@ -1,0 +1,184 @@
+//! `hold`, `release`, `edit`, and what they share with `rm`.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, Parser};
+use vo_core::pool;
+use vo_lang::parse_bytes;
+use vo_wire::control::{Alter, Alteration, Altered, Pick};
+
+use super::{Asking, pick};
+use crate::error::{Error, ExitCode, Result};
+
+/// Above so many jobs, a person is asked first.
+const MANY: u32 = 100;
+
+/// Jobs that are to be changed.
+#[derive(Args, Debug)]
+pub(crate) struct Meant {
+    #[command(flatten)]
+    asking: Asking,
+    /// All unfinished jobs
+    #[arg(long, conflicts_with_all = ["picks", "batch_name"])]
+    all: bool,
+    /// Those of the clusters called so
+    #[arg(long, value_name = "NAME")]
+    batch_name: Vec<String>,
+    /// Don't ask, however many they are
+    #[arg(short, long)]
+    yes: bool,
+    /// Clusters (12, 12-15) or jobs (12.3, 12.3-9)
+    #[arg(value_name = "JOB", value_parser = pick, required_unless_present_any = ["all", "batch_name"])]
+    picks: Vec<Pick>,
+}
+
+/// Holds jobs: they don't run until they are released; those that run are killed
+#[derive(Parser, Debug)]
+pub(crate) struct Hold {
+    #[command(flatten)]
+    meant: Meant,
+    /// Why, for `q --hold` and `why`
+    #[arg(long, value_name = "WHY", default_value = "by the user")]
+    reason: String,
+}
+
+/// Releases held jobs: they may run again
+#[derive(Parser, Debug)]
+pub(crate) struct Release {
+    #[command(flatten)]
+    meant: Meant,
+}
+
+/// Changes what unfinished jobs ask for; those that run go on as they are
+#[derive(Parser, Debug)]
+pub(crate) struct Edit {
+    #[command(flatten)]
+    asking: Asking,
+    /// All unfinished jobs
+    #[arg(long)]
+    all: bool,
+    /// Those of the clusters called so
+    #[arg(long, value_name = "NAME")]
+    batch_name: Vec<String>,
+    /// Don't ask, however many they are
+    #[arg(short, long)]
+    yes: bool,
+    /// Clusters (12, 12-15) or jobs (12.3, 12.3-9), then priority=N, requirements=EXPRESSION, rank=EXPRESSION, accounting_group=NAME,
+    /// request_cpus=N, request_memory=SIZE or request_gpus=N
+    #[arg(value_name = "JOB|NAME=VALUE", required = true)]
+    words: Vec<String>,
+}
+
+pub(super) fn hold(arguments: Hold) -> Result<ExitCode> {
+    alter(&arguments.meant, Alteration::Hold(arguments.reason), ("hold", "held"))
+}
+
+pub(super) fn release(arguments: Release) -> Result<ExitCode> {
+    alter(&arguments.meant, Alteration::Release, ("release", "released"))
+}
+
+pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
+    let Edit { asking, all, batch_name, yes, words } = arguments;
+    let (changes, jobs): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| word.contains('='));
+    let read = |word: &String| pick(word).map_err(|e| Error::usage(format!("{word:?} is no job: {e}")));
+    let picks = jobs.iter().map(read).collect::<Result<Vec<_>>>()?;
+    if picks.is_empty() && !all && batch_name.is_empty() {
+        return Err(Error::usage("no job is named").hint("`edit 12 priority=5` edits cluster 12; --all means all"));
+    }
+    if all && !(picks.is_empty() && batch_name.is_empty()) {
+        return Err(Error::usage("--all and the names of jobs exclude each other"));
+    }
+    if changes.is_empty() {
+        let hint = "`edit 12 priority=5 request_memory=4G` changes two things of cluster 12";
+        return Err(Error::usage("nothing is to be changed").hint(hint));
+    }
+    let mut edit = pool::Edit::default();
+    changes.iter().try_for_each(|change| set(&mut edit, change))?;
+    alter(&Meant { asking, all, batch_name, yes, picks }, Alteration::Edit(edit), ("edit", "edited"))
+}
+
+/// Takes `NAME=VALUE` in.
+fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
+    const NAMES: [&str; 7] =
+        ["priority", "requirements", "rank", "accounting_group", "request_cpus", "request_memory", "request_gpus"];
+    let (name, value) = change.split_once('=').unwrap_or((change, ""));
+    let (name, value) = (name.trim(), value.trim());
+    let wrong = |expected: &str| Error::usage(format!("{name}={value}: expected {expected}"));
+    match name.to_ascii_lowercase().as_str() {
+        "priority" | "jobprio" => edit.priority = Some(value.parse().map_err(|_| wrong("a whole number"))?),
+        "requirements" => edit.requirements = Some(value.to_owned()),
+        "rank" => edit.rank = Some(value.to_owned()),
+        "accounting_group" => edit.accounting_group = Some(value.to_owned()),
+        "request_cpus" | "requestcpus" => {
+            let cpus = value.parse().ok().filter(|cpus| *cpus > 0);
+            edit.cpus = Some(cpus.ok_or_else(|| wrong("a whole number from 1 on"))?);
+        }
+        "request_gpus" | "requestgpus" => edit.gpus = Some(value.parse().map_err(|_| wrong("a whole number"))?),
+        "request_memory" | "requestmemory" => {
+            let bytes = parse_bytes(value, 1 << 20).map_err(|expected| wrong(&expected.to_string()))?;
+            edit.memory_mb = Some(bytes.div_ceil(1 << 20));
+        }
+        _ => {
+            let error = Error::usage(format!("{name:?} can't be edited"));
+            return Err(error.hint(match vo_lang::nearest(name, NAMES) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("what can be is {}", NAMES.join(", ")),
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// Changes jobs; `(verb, done)` tells how that is called. A person is asked when they are many.
+pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, &str)) -> Result<ExitCode> {
+    let mut master = meant.asking.connect()?;
+    let names = meant.batch_name.iter().cloned().map(Pick::Name);
+    let picks: Vec<Pick> = meant.picks.iter().cloned().chain(names).collect();
+    let ask = |only_count| Alter { picks: picks.clone(), alteration: alteration.clone(), only_count };
+    if !meant.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let Altered { jobs } = master.ask(&ask(true))?;
+        if jobs > MANY && !agreed(verb, jobs)? {
+            println!("Nothing is {done}.");
+            return Ok(ExitCode::Failure);
+        }
+    }
+    let Altered { jobs } = master.ask(&ask(false))?;
+    println!("{jobs} job(s) {done}.");
+    Ok(ExitCode::Success)
+}
+
+fn agreed(verb: &str, jobs: u32) -> Result<bool> {
+    let failed = |e| Error::system("cannot ask", e);
+    let mut verb = verb.to_owned();
+    if let Some(first) = verb.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    eprint!("{verb} {jobs} jobs? [y/N] ");
+    io::stderr().flush().map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_edited() {
+        let check = |change: &str, expected: &str| {
+            let mut edit = pool::Edit::default();
+            let read = set(&mut edit, change).map_or_else(|e| e.to_string(), |()| edit.to_string());
+            assert!(read.starts_with(expected), "{change}: {read}");
+        };
+        check("priority=-5", "priority = -5");
+        check("Request_Cpus = 4", "request_cpus = 4");
+        check("request_memory=2G", "request_memory = 2048");
+        check("request_memory=1500", "request_memory = 1500");
+        check("request_gpus=0", "request_gpus = 0");
+        check("requirements=Cpus >= 4 && Site == \"a\"", "requirements = Cpus >= 4 && Site == \"a\"");
+        check("request_cpus=0", "vo-login: request_cpus=0: expected a whole number from 1 on");
+        check("priority=high", "vo-login: priority=high: expected a whole number");
+        check("prioritty=1", "vo-login: \"prioritty\" can't be edited");
+    }
+}

@@ -1,0 +1,275 @@
+//! What the user changes of jobs that were submitted: holds, releases, edits.
+
+use super::*;
+
+/// What is changed of jobs; what is none stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Edit {
+    /// Their priority.
+    #[n(0)]
+    pub priority: Option<i32>,
+    /// Their requirements; an empty text takes them away.
+    #[n(1)]
+    pub requirements: Option<String>,
+    /// Their rank; an empty text takes it away.
+    #[n(2)]
+    pub rank: Option<String>,
+    /// Their accounting group; an empty text takes them out of theirs.
+    #[n(3)]
+    pub accounting_group: Option<String>,
+    /// CPUs, from 1.
+    #[n(4)]
+    pub cpus: Option<u32>,
+    /// Memory.
+    #[n(5)]
+    pub memory_mb: Option<u64>,
+    /// GPUs.
+    #[n(6)]
+    pub gpus: Option<u32>,
+}
+
+impl Edit {
+    fn of_program(&self, program: &Program) -> Program {
+        Program {
+            cpus: self.cpus.map_or(program.cpus, |cpus| cpus.max(1)),
+            memory_mb: self.memory_mb.or(program.memory_mb),
+            gpus: self.gpus.unwrap_or(program.gpus),
+            ..program.clone()
+        }
+    }
+
+    fn of_terms(&self, terms: &Terms) -> Terms {
+        let text = |new: &Option<String>, old: &Option<String>| match new {
+            Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            None => old.clone(),
+        };
+        Terms {
+            priority: self.priority.unwrap_or(terms.priority),
+            requirements: text(&self.requirements, &terms.requirements),
+            rank: text(&self.rank, &terms.rank),
+            accounting_group: text(&self.accounting_group, &terms.accounting_group),
+            attributes: terms.attributes.clone(),
+        }
+    }
+}
+
+impl core::fmt::Display for Edit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let text = |name: &str, text: &Option<String>| Some(format!("{name} = {}", text.as_ref()?));
+        let number = |name: &str, number: Option<i128>| Some(format!("{name} = {}", number?));
+        let all = [
+            number("priority", self.priority.map(Into::into)),
+            text("requirements", &self.requirements),
+            text("rank", &self.rank),
+            text("accounting_group", &self.accounting_group),
+            number("request_cpus", self.cpus.map(Into::into)),
+            number("request_memory", self.memory_mb.map(Into::into)),
+            number("request_gpus", self.gpus.map(Into::into)),
+        ];
+        f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Runs of neighbouring jobs: cluster, first, last.
+pub(super) fn ranges(jobs: &[JobId]) -> Vec<(u32, u32, u32)> {
+    let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
+    for job in jobs {
+        match ranges.last_mut() {
+            Some((cluster, _, last)) if *cluster == job.cluster && last.checked_add(1) == Some(job.proc) => {
+                *last = job.proc;
+            }
+            _ => ranges.push((job.cluster, job.proc, job.proc)),
+        }
+    }
+    ranges
+}
+
+/// The jobs in such runs.
+pub(super) fn jobs_in(ranges: &[(u32, u32, u32)]) -> impl Iterator<Item = JobId> + '_ {
+    ranges.iter().flat_map(|(cluster, first, last)| (*first..=*last).map(|proc| JobId { cluster: *cluster, proc }))
+}
+
+/// Is the job in one of them?
+pub(super) fn within(ranges: &[(u32, u32, u32)], job: JobId) -> bool {
+    ranges.iter().any(|(cluster, first, last)| *cluster == job.cluster && (*first..=*last).contains(&job.proc))
+}
+
+impl Pool {
+    fn selected(&self, select: &Select, wanted: impl Fn(JobState) -> bool) -> Vec<JobId> {
+        let unfinished = self.unfinished(select).into_iter();
+        unfinished.filter(|id| self.job(*id).is_some_and(|job| wanted(job.state))).collect()
+    }
+
+    /// How many of the selected jobs a change concerns.
+    pub fn concerned(&self, select: &Select, change: Change) -> u32 {
+        self.selected(select, |state| change.concerns(state)).len() as u32
+    }
+
+    pub(super) fn remove(&mut self, now: Time, select: &Select) {
+        let jobs = self.selected(select, |state| Change::Remove.concerns(state));
+        self.take_away(&jobs, |ranges| Record::Removed { at: now, ranges });
+    }
+
+    pub(super) fn hold_asked(&mut self, now: Time, select: &Select, why: &str) {
+        let jobs = self.selected(select, |state| Change::Hold.concerns(state));
+        self.take_away(&jobs, |ranges| Record::HeldByUser { at: now, ranges, why: why.to_owned() });
+    }
+
+    /// Writes that jobs are not to run any more, and kills what runs.
+    fn take_away(&mut self, jobs: &[JobId], record: impl FnOnce(Vec<(u32, u32, u32)>) -> Record) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
+        for job in jobs {
+            if let Some((attempt, key)) = self.live.get(job) {
+                kills.entry(*key).or_default().push(AttemptId { job: *job, attempt: *attempt });
+            }
+        }
+        self.write(record(ranges(jobs)));
+        for (key, ids) in kills {
+            self.kill(key, ids, KILL_GRACE);
+        }
+    }
+
+    pub(super) fn release(&mut self, now: Time, select: &Select) {
+        let jobs = self.selected(select, |state| Change::Release.concerns(state));
+        if !jobs.is_empty() {
+            self.write(Record::Released { at: now, ranges: ranges(&jobs) });
+        }
+    }
+
+    pub(super) fn edit(&mut self, now: Time, select: &Select, edit: Edit) {
+        let jobs = self.unfinished(select);
+        if !jobs.is_empty() {
+            self.write(Record::Edited { at: now, ranges: ranges(&jobs), edit });
+        }
+    }
+
+    pub(super) fn apply_held(&mut self, at: Time, id: JobId, why: &str) {
+        if self.job(id).is_none_or(|job| job.is_over() || job.state == JobState::Held) {
+            return;
+        }
+        // What its starter still holds of it occupies the starter until it says that it is gone.
+        self.end_live(id);
+        self.unqueue(id);
+        self.change(id, |job| {
+            job.state = JobState::Held;
+            job.at = at;
+        });
+        self.reason(id, why);
+    }
+
+    pub(super) fn apply_released(&mut self, at: Time, id: JobId) {
+        if self.job(id).is_none_or(|job| job.state != JobState::Held) {
+            return;
+        }
+        self.change(id, |job| {
+            job.state = JobState::Idle;
+            job.site_failures = 0;
+            job.at = at;
+        });
+        if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
+            cluster.reasons.remove(&id.proc);
+        }
+        self.enqueue(id);
+    }
+
+    pub(super) fn apply_edited(&mut self, ranges: &[(u32, u32, u32)], edit: &Edit) {
+        let mut touched: BTreeMap<(u32, usize), Vec<u32>> = BTreeMap::new();
+        for id in jobs_in(ranges) {
+            if self.job(id).is_some_and(|job| !job.is_over())
+                && let Some(index) = self.clusters.get(&id.cluster).and_then(|cluster| cluster.group_of(id.proc))
+            {
+                touched.entry((id.cluster, index)).or_default().push(id.proc);
+            }
+        }
+        for ((number, index), procs) in touched {
+            let Some(cluster) = self.clusters.get(&number) else { continue };
+            let Some(group) = cluster.groups.get(index) else { continue };
+            let (body, terms) = (edit.of_program(&group.body), edit.of_terms(&group.terms));
+            if body == *group.body && terms == *group.terms {
+                continue;
+            }
+            let open = cluster.jobs_of(index).filter(|(_, job)| !job.is_over()).count();
+            let live: Vec<JobId> = procs.iter().map(|proc| JobId { cluster: number, proc: *proc }).collect();
+            let live: Vec<JobId> = live.into_iter().filter(|id| self.live.contains_key(id)).collect();
+            live.iter().for_each(|id| self.load(*id, false));
+            let to = if open == procs.len() {
+                self.regroup(number, index, body, terms)
+            } else {
+                self.part(number, index, &procs, body, terms)
+            };
+            live.iter().for_each(|id| self.load(*id, true));
+            if let Some(index) = to {
+                self.open(number, index);
+            }
+        }
+    }
+
+    /// The group as it is changed to be.
+    fn changed(&mut self, group: &Group, body: Program, terms: Terms) -> Group {
+        let same = body == *group.body;
+        self.last_program += u64::from(!same);
+        Group {
+            program: if same { group.program } else { self.last_program },
+            class: self.classes.of(&*self.judge.0, &body, &terms),
+            account: self.queue.account(terms.accounting_group.as_deref()),
+            body: if same { Arc::clone(&group.body) } else { Arc::new(body) },
+            terms: Arc::new(terms),
+            ..group.clone()
+        }
+    }
+
+    /// Changes a group for all of its jobs.
+    fn regroup(&mut self, number: u32, index: usize, body: Program, terms: Terms) -> Option<usize> {
+        let group = self.clusters.get(&number)?.groups.get(index)?.clone();
+        self.queue.remove(group.account, group.class, group.place(number, index));
+        let changed = self.changed(&group, body, terms);
+        *self.clusters.get_mut(&number)?.groups.get_mut(index)? = changed;
+        Some(index)
+    }
+
+    /// Takes some jobs of a group into one of their own.
+    fn part(&mut self, number: u32, index: usize, procs: &[u32], body: Program, terms: Terms) -> Option<usize> {
+        let group = self.clusters.get(&number)?.groups.get(index)?.clone();
+        // Nothing of it is new; what waits of it is told one by one.
+        let group = Group { fresh: group.members.count(), again: BTreeSet::new(), ..group };
+        let mut changed = self.changed(&group, body, terms);
+        let cluster = self.clusters.get_mut(&number)?;
+        let to = cluster.groups.len();
+        for proc in procs {
+            cluster.groups.get_mut(index)?.again.remove(proc);
+            cluster.moved.insert(*proc, to as u32);
+            if cluster.jobs.get(*proc as usize)?.state == JobState::Idle {
+                changed.again.insert(*proc);
+            }
+        }
+        cluster.groups.push(changed);
+        Some(to)
+    }
+}
+
+/// What the user may do to jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Remove them.
+    Remove,
+    /// Hold them.
+    Hold,
+    /// Release them.
+    Release,
+    /// Change what they ask for.
+    Edit,
+}
+
+impl Change {
+    /// Does it concern a job in this state? A job whose outputs are coming has ended.
+    fn concerns(self, state: JobState) -> bool {
+        match self {
+            Change::Remove | Change::Edit => true,
+            Change::Hold => !matches!(state, JobState::Held | JobState::Transferring),
+            Change::Release => state == JobState::Held,
+        }
+    }
+}

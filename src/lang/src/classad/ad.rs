@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use super::ops::caseless;
 use super::{Expr, Text, Value};
 
 /// Attributes by name, without regard to case, in HTCondor's order: short names first, names of one length by the alphabet. Cheap to clone; a clone
@@ -12,14 +13,66 @@ pub struct Ad(Arc<Inner>);
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Inner {
-    attributes: Vec<(Text, Expr)>,
+    attributes: Vec<Attribute>,
     /// Where names are looked up that are not in `attributes`.
     chained: Option<Ad>,
 }
 
-fn order(a: &[u8], b: &[u8]) -> Ordering {
-    let folded = |bytes| <[u8]>::iter(bytes).map(u8::to_ascii_lowercase);
-    a.len().cmp(&b.len()).then_with(|| folded(a).cmp(folded(b)))
+#[derive(Debug, Clone, PartialEq)]
+struct Attribute {
+    key: Key,
+    name: Text,
+    value: Expr,
+}
+
+/// What most names differ in: their length, and the start of the name in lower case. The order is that of attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    length: usize,
+    head: u128,
+}
+
+impl Key {
+    const HEAD: usize = 16;
+
+    pub(super) const fn of(name: &[u8]) -> Self {
+        let (mut head, mut at) = (0, 0);
+        while at < name.len() && at < Key::HEAD {
+            head = head << 8 | name[at].to_ascii_lowercase() as u128;
+            at += 1;
+        }
+        Key { length: name.len(), head }
+    }
+}
+
+/// A name that is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name<'n> {
+    pub(super) key: Key,
+    pub(super) text: &'n [u8],
+}
+
+impl<'n> Name<'n> {
+    pub(super) const fn of(text: &'n [u8]) -> Self {
+        Name { key: Key::of(text), text }
+    }
+
+    pub(super) fn is(self, other: Name<'_>) -> bool {
+        self.key == other.key && (self.key.length <= Key::HEAD || self.text.eq_ignore_ascii_case(other.text))
+    }
+
+    fn cmp(self, other: Name<'_>) -> Ordering {
+        match self.key.cmp(&other.key) {
+            Ordering::Equal if self.key.length > Key::HEAD => caseless(self.text, other.text),
+            order => order,
+        }
+    }
+}
+
+impl Attribute {
+    fn named(&self) -> Name<'_> {
+        Name { key: self.key, text: &self.name }
+    }
 }
 
 impl Ad {
@@ -31,30 +84,36 @@ impl Ad {
     /// Sets an attribute, in place of one of the same name, whose spelling stays.
     pub fn insert(&mut self, name: impl Into<Text>, value: impl Into<Expr>) {
         let (name, value) = (name.into(), value.into());
+        let key = Key::of(&name);
         let attributes = &mut Arc::make_mut(&mut self.0).attributes;
-        match attributes.binary_search_by(|(known, _)| order(known, &name)) {
+        match attributes.binary_search_by(|known| known.named().cmp(Name { key, text: &name })) {
             Ok(found) => {
                 if let Some(attribute) = attributes.get_mut(found) {
-                    attribute.1 = value;
+                    attribute.value = value;
                 }
             }
-            Err(place) => attributes.insert(place, (name, value)),
+            Err(place) => attributes.insert(place, Attribute { key, name, value }),
         }
     }
 
     /// Removes an attribute from the ad itself.
     pub fn remove(&mut self, name: impl AsRef<[u8]>) -> Option<Expr> {
-        let found = self.0.attributes.binary_search_by(|(known, _)| order(known, name.as_ref())).ok()?;
-        Some(Arc::make_mut(&mut self.0).attributes.remove(found).1)
+        let name = Name::of(name.as_ref());
+        let found = self.0.attributes.binary_search_by(|known| known.named().cmp(name)).ok()?;
+        Some(Arc::make_mut(&mut self.0).attributes.remove(found).value)
     }
 
     /// An attribute's expression, of the ad or of those it is chained to.
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&Expr> {
-        let (name, mut ad) = (name.as_ref(), self);
+        self.find(Name::of(name.as_ref()))
+    }
+
+    pub(super) fn find(&self, name: Name<'_>) -> Option<&Expr> {
+        let mut ad = self;
         loop {
             let attributes = &ad.0.attributes;
-            match attributes.binary_search_by(|(known, _)| order(known, name)) {
-                Ok(found) => return attributes.get(found).map(|(_, value)| value),
+            match attributes.binary_search_by(|known| known.named().cmp(name)) {
+                Ok(found) => return attributes.get(found).map(|attribute| &attribute.value),
                 Err(_) => ad = ad.0.chained.as_ref()?,
             }
         }
@@ -67,7 +126,7 @@ impl Ad {
 
     /// The ad's own attributes, without those of ads that it is chained to.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Text, &Expr)> {
-        self.0.attributes.iter().map(|(name, value)| (name, value))
+        self.0.attributes.iter().map(|attribute| (&attribute.name, &attribute.value))
     }
 
     /// Number of the ad's own attributes.

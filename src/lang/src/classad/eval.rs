@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 
 use elsa::FrozenVec;
 
+use super::ad::Name;
 use super::expr::{Binary, Node, Reference, Special};
 use super::number::to_i32;
-use super::{AbsoluteTime, Ad, Expr, MAX_BYTES, Text, Value, ops, time};
+use super::{AbsoluteTime, Ad, Expr, MAX_BYTES, Value, ops, time};
 
 /// Tells how many seconds east of UTC clocks are at a time (seconds since 1970), summer time included.
 pub type Zone<'a> = &'a dyn Fn(i64) -> i32;
@@ -57,11 +58,13 @@ impl<'a> Context<'a> {
 
     fn run<T>(&self, expr: &Expr, finish: impl for<'b> FnOnce(&Machine<'b>, Outcome<'b>) -> T) -> T {
         let arena = Arena::default();
-        let top = Scope { kind: Kind::Match, parent: None };
-        let (left, right) =
-            (Scope { kind: Kind::Left, parent: Some(&top) }, Scope { kind: Kind::Right, parent: Some(&top) });
+        let top = Scope { kind: Kind::Match, parent: None, shared: false };
+        let (left, right) = (
+            Scope { kind: Kind::Left, parent: Some(&top), shared: false },
+            Scope { kind: Kind::Right, parent: Some(&top), shared: false },
+        );
         let matched = self.target.is_some() && self.my.is_some();
-        let scope = |ad, context| Scope { kind: Kind::Ad(ad), parent: matched.then_some(context) };
+        let scope = |ad, context| Scope { kind: Kind::Ad(ad), parent: matched.then_some(context), shared: false };
         let my = self.my.map(|ad| scope(ad, &left));
         let target = self.target.filter(|_| matched).map(|ad| scope(ad, &right));
         let mut machine = Machine {
@@ -69,13 +72,14 @@ impl<'a> Context<'a> {
             arena: &arena,
             my: my.as_ref(),
             target: target.as_ref(),
+            scope: my.as_ref(),
             borrowed: None,
             fuel: self.fuel,
             bytes: MAX_BYTES,
             scopes: BTreeMap::new(),
         };
-        let (scope, root) = (my.as_ref(), if matched { Some(&top) } else { my.as_ref() });
-        let outcome = machine.eval(expr, Cx { scope, lexical: scope, root, depth: MAX_DEPTH, level: 0, active: None });
+        let root = if matched { Some(&top) } else { my.as_ref() };
+        let outcome = machine.eval(expr, Cx { lexical: machine.my, root, depth: MAX_DEPTH, level: 0, active: None });
         finish(&machine, outcome)
     }
 }
@@ -83,7 +87,7 @@ impl<'a> Context<'a> {
 /// Evaluations in one another, as HTCondor counts them.
 pub(super) const MAX_DEPTH: u32 = 400;
 /// Evaluations in one another that the stack has room for, counted each.
-const MAX_LEVEL: u32 = 1200;
+const MAX_LEVEL: u32 = 420;
 
 /// The whole evaluation fails, however the value would have been used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +106,12 @@ pub(super) enum Val<'a> {
     Absolute(AbsoluteTime),
     Relative(f64),
     /// A list of expressions, and the ad around it.
-    List(&'a [Expr], Option<&'a Scope<'a>>),
-    /// A list that was made here. HTCondor has two kinds of those, which are never identical.
+    List {
+        exprs: &'a [Expr],
+        scope: Option<&'a Scope<'a>>,
+        shared: bool,
+    },
+    /// A list that was made here. HTCondor has two kinds of lists and of ads, those that it shares are never identical to others.
     Values {
         elements: &'a [Val<'a>],
         shared: bool,
@@ -115,6 +123,7 @@ pub(super) enum Val<'a> {
 pub(super) struct Scope<'a> {
     pub(super) kind: Kind<'a>,
     pub(super) parent: Option<&'a Scope<'a>>,
+    pub(super) shared: bool,
 }
 
 /// Two ads are matched in an ad that has both, `LEFT` and `RIGHT`, each in a context that names the other.
@@ -125,6 +134,15 @@ pub(super) enum Kind<'a> {
     Right,
     Match,
 }
+
+const TARGET_NAME: Name<'static> = Name::of(b"target");
+const OTHER_NAME: Name<'static> = Name::of(b"other");
+const MY_NAME: Name<'static> = Name::of(b"my");
+const AD_NAME: Name<'static> = Name::of(b"ad");
+const LEFT_NAME: Name<'static> = Name::of(b"left");
+const RIGHT_NAME: Name<'static> = Name::of(b"right");
+const LCTX_NAME: Name<'static> = Name::of(b"lctx");
+const RCTX_NAME: Name<'static> = Name::of(b"rctx");
 
 static LEFT: LazyLock<Ad> = LazyLock::new(|| fixed("[other = .RIGHT; target = .RIGHT; my = .LEFT; ad = .LEFT]"));
 static RIGHT: LazyLock<Ad> = LazyLock::new(|| fixed("[other = .LEFT; target = .LEFT; my = .RIGHT; ad = .RIGHT]"));
@@ -152,8 +170,6 @@ pub(super) struct Arena<'a> {
 /// Where an expression is evaluated.
 #[derive(Clone, Copy)]
 pub(super) struct Cx<'s, 'a> {
-    /// The ad of plain names.
-    pub(super) scope: Option<&'a Scope<'a>>,
     /// The ad that the expression stands in.
     pub(super) lexical: Option<&'a Scope<'a>>,
     /// The outermost ad, of `.name`.
@@ -176,9 +192,14 @@ impl<'s, 'a> Cx<'s, 'a> {
         Cx { depth: self.depth.saturating_sub(1), ..self }
     }
 
+    /// The context of what is looked through within.
+    pub(super) fn inner(self) -> Result<Self, Fail> {
+        if self.level >= MAX_LEVEL { Err(Fail) } else { Ok(Cx { level: self.level + 1, ..self }) }
+    }
+
     /// The context of an evaluation that begins anew in `scope`.
     pub(super) fn anew(self, scope: &'a Scope<'a>) -> Self {
-        Cx { scope: Some(scope), root: Some(outermost(scope)), depth: MAX_DEPTH, active: None, ..self }
+        Cx { root: Some(outermost(scope)), depth: MAX_DEPTH, active: None, ..self }
     }
 }
 
@@ -195,6 +216,8 @@ pub(super) struct Machine<'a> {
     arena: &'a Arena<'a>,
     pub(super) my: Option<&'a Scope<'a>>,
     pub(super) target: Option<&'a Scope<'a>>,
+    /// The ad of plain names. Not part of [`Cx`], as some functions leave it changed for what is evaluated after them.
+    pub(super) scope: Option<&'a Scope<'a>>,
     /// An ad in which an expression is evaluated, and where names are looked up that it lacks.
     pub(super) borrowed: Option<(&'a Scope<'a>, &'a Scope<'a>)>,
     fuel: u32,
@@ -220,7 +243,7 @@ pub(super) enum Elements<'a> {
 impl<'a> Val<'a> {
     pub(super) fn elements(self) -> Option<Elements<'a>> {
         match self {
-            Val::List(exprs, scope) => Some(Elements::Exprs(exprs, scope)),
+            Val::List { exprs, scope, .. } => Some(Elements::Exprs(exprs, scope)),
             Val::Values { elements, .. } => Some(Elements::Values(elements)),
             _ => None,
         }
@@ -279,7 +302,7 @@ impl<'a> Machine<'a> {
     pub(super) fn ad(&mut self, ad: Ad) -> Outcome<'a> {
         self.take(ad.len() * 64 + 64)?;
         let ad = self.arena.ads.push_get(Box::new(ad));
-        Ok(Val::Ad(self.scope(Kind::Ad(ad), None)?))
+        Ok(Val::Ad(self.arena_scope(Scope { kind: Kind::Ad(ad), parent: None, shared: false })?))
     }
 
     /// An expression that is read here.
@@ -288,9 +311,9 @@ impl<'a> Machine<'a> {
         Ok(self.arena.exprs.push_get(Box::new(expr)))
     }
 
-    fn scope(&mut self, kind: Kind<'a>, parent: Option<&'a Scope<'a>>) -> Result<&'a Scope<'a>, Fail> {
+    fn arena_scope(&mut self, scope: Scope<'a>) -> Result<&'a Scope<'a>, Fail> {
         self.take(64)?;
-        Ok(self.arena.scopes.push_get(Box::new(Scope { kind, parent })))
+        Ok(self.arena.scopes.push_get(Box::new(scope)))
     }
 
     /// The scope of an ad that stands in `expr`: the same one each time.
@@ -299,7 +322,7 @@ impl<'a> Machine<'a> {
         if let Some(known) = self.scopes.get(&key) {
             return Ok(known);
         }
-        let scope = self.scope(Kind::Ad(ad), parent)?;
+        let scope = self.arena_scope(Scope { kind: Kind::Ad(ad), parent, shared: false })?;
         self.scopes.insert(key, scope);
         Ok(scope)
     }
@@ -309,16 +332,16 @@ impl<'a> Machine<'a> {
         match &*expr.0 {
             Node::Literal(value) => Ok(literal(value)),
             Node::Reference(reference) => self.reference(reference, cx),
-            _ if cx.level >= MAX_LEVEL => Err(Fail),
-            node => self.compound(expr, node, Cx { level: cx.level + 1, ..cx }),
+            node => self.compound(expr, node, cx.inner()?),
         }
     }
 
     fn compound(&mut self, expr: &'a Expr, node: &'a Node, cx: Cx<'_, 'a>) -> Outcome<'a> {
         match node {
-            Node::List(elements) => return Ok(Val::List(elements, cx.lexical)),
+            Node::List(elements) => return Ok(Val::List { exprs: elements, scope: cx.lexical, shared: false }),
             Node::Ad(ad) => return Ok(Val::Ad(self.nested(expr, ad, cx.lexical)?)),
-            Node::Call(call) => return self.call(call, cx),
+            // Functions take more of the stack.
+            Node::Call(call) => return self.call(call, cx.inner()?),
             _ => {}
         }
         let cx = Cx { depth: cx.depth.checked_sub(1).ok_or(Fail)?, ..cx };
@@ -366,10 +389,13 @@ impl<'a> Machine<'a> {
             (Val::Error, _) | (_, Val::Error) => Ok(Val::Error),
             (Val::Undefined, _) | (_, Val::Undefined) => Ok(Val::Undefined),
             (Val::Ad(scope), Val::String(name)) => {
-                if !self.has(scope, name) {
+                if !self.has(scope, Name::of(name)) {
                     return Ok(Val::Undefined);
                 }
-                Ok(self.attribute_of(scope, name, cx).unwrap_or(Val::Error))
+                match self.attribute_of(scope, name, cx) {
+                    Ok(value) => self.orphan(value, true),
+                    Err(Fail) => Ok(Val::Error),
+                }
             }
             (_, Val::Integer(index)) if let Some(elements) = left.elements() => {
                 // HTCondor looks at the lower 32 bits.
@@ -382,7 +408,10 @@ impl<'a> Machine<'a> {
                             Elements::Exprs(_, scope) => scope,
                             Elements::Values(_) => None,
                         };
-                        Ok(self.element(elements, index, Cx { scope, ..cx.deeper() }).unwrap_or(Val::Error))
+                        Ok(self.within(scope, |machine| match machine.element(elements, index, cx.deeper()) {
+                            Err(Fail) => machine.failed(elements, index, cx),
+                            Ok(value) => value,
+                        }))
                     }
                     _ => Ok(Val::Error),
                 }
@@ -391,11 +420,41 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Does something with another ad of plain names.
+    pub(super) fn within<T>(&mut self, scope: Option<&'a Scope<'a>>, run: impl FnOnce(&mut Self) -> T) -> T {
+        let outside = std::mem::replace(&mut self.scope, scope);
+        let result = run(self);
+        self.scope = outside;
+        result
+    }
+
+    /// What HTCondor makes of an element whose evaluation fails.
+    fn failed(&mut self, elements: Elements<'a>, index: usize, cx: Cx<'_, 'a>) -> Val<'a> {
+        match elements {
+            Elements::Exprs(exprs, _) => exprs.get(index).map_or(Val::Error, |expr| self.failure(expr, cx)),
+            Elements::Values(_) => Val::Error,
+        }
+    }
+
+    /// What HTCondor makes of an expression whose evaluation fails, where it goes on: nothing is known of a reference that leads nowhere, all else is an error.
+    pub(super) fn failure(&mut self, expr: &'a Expr, cx: Cx<'_, 'a>) -> Val<'a> {
+        let (Node::Reference(reference), Ok(cx)) = (&*expr.0, cx.inner()) else {
+            return Val::Error;
+        };
+        match self.deref(reference, cx) {
+            Err(Fail) => Val::Undefined,
+            Ok(Found::Attribute(expr, scope)) => self.within(Some(scope), |machine| machine.failure(expr, cx)),
+            Ok(_) => Val::Error,
+        }
+    }
+
     /// Evaluates an ad's attribute anew, without knowing what is being evaluated.
     pub(super) fn attribute_of(&mut self, scope: &'a Scope<'a>, name: &[u8], cx: Cx<'_, 'a>) -> Outcome<'a> {
         let cx = cx.anew(scope);
-        match self.find(name, Special::of(name), scope, cx.root)? {
-            Found::Attribute(expr, scope) => self.eval(expr, Cx { scope: Some(scope), lexical: Some(scope), ..cx }),
+        match self.find(Name::of(name), Special::of(name), scope, cx.root)? {
+            Found::Attribute(expr, scope) => {
+                self.within(Some(scope), |machine| machine.eval(expr, Cx { lexical: Some(scope), ..cx }))
+            }
             Found::Value(value) => Ok(value),
             Found::Nothing => Ok(Val::Undefined),
         }
@@ -443,25 +502,16 @@ impl<'a> Machine<'a> {
             active = other.up;
         }
         let here = Active { attribute: expr, up: cx.active };
-        self.eval(
-            expr,
-            Cx {
-                scope: Some(scope),
-                lexical: Some(scope),
-                root: cx.root,
-                depth,
-                level: cx.level + 1,
-                active: Some(&here),
-            },
-        )
+        let cx = Cx { lexical: Some(scope), root: cx.root, depth, level: cx.level + 1, active: Some(&here) };
+        self.within(Some(scope), |machine| machine.eval(expr, cx))
     }
 
     /// What a reference stands for.
     pub(super) fn deref(&mut self, reference: &'a Reference, cx: Cx<'_, 'a>) -> Result<Found<'a>, Fail> {
-        let name = &reference.name;
+        let name = reference.named();
         match &reference.base {
             None => {
-                let start = if reference.absolute { Some(cx.root.ok_or(Fail)?) } else { cx.scope };
+                let start = if reference.absolute { Some(cx.root.ok_or(Fail)?) } else { self.scope };
                 let Some(start) = start else {
                     return Ok(Found::Nothing);
                 };
@@ -483,10 +533,10 @@ impl<'a> Machine<'a> {
     }
 
     /// `base.name`, which of a list is a list.
-    fn select(
+    pub(super) fn select(
         &mut self,
         base: Val<'a>,
-        name: &'a Text,
+        name: Name<'a>,
         special: Option<Special>,
         cx: Cx<'_, 'a>,
     ) -> Result<Found<'a>, Fail> {
@@ -500,10 +550,12 @@ impl<'a> Machine<'a> {
                 if cx.level >= MAX_LEVEL {
                     return Err(Fail);
                 }
-                let cx = Cx { root: cx.scope.map(outermost), level: cx.level + 1, ..cx };
+                let scope = self.scope;
+                let cx = Cx { root: scope.map(outermost), level: cx.level + 1, ..cx };
                 let mut values = Vec::with_capacity(elements.len());
                 for index in 0..elements.len() {
                     self.step()?;
+                    self.scope = scope;
                     values.push(if cx.depth == 0 {
                         Val::Error
                     } else {
@@ -513,19 +565,22 @@ impl<'a> Machine<'a> {
                             Found::Value(value) => value,
                             Found::Nothing => Val::Undefined,
                         };
-                        self.orphan(value)?
+                        self.orphan(value, false)?
                     });
                 }
+                self.scope = scope;
                 Ok(Found::Value(self.list(values, false)?))
             }
         }
     }
 
     /// A list or an ad without the ads around it.
-    fn orphan(&mut self, value: Val<'a>) -> Outcome<'a> {
+    fn orphan(&mut self, value: Val<'a>, shared: bool) -> Outcome<'a> {
         Ok(match value {
-            Val::List(exprs, _) => Val::List(exprs, None),
-            Val::Ad(Scope { kind, parent: Some(_) }) => Val::Ad(self.scope(*kind, None)?),
+            Val::List { exprs, .. } => Val::List { exprs, scope: None, shared },
+            Val::Values { elements, .. } => Val::Values { elements, shared },
+            Val::Ad(scope) if scope.parent.is_none() && scope.shared == shared => value,
+            Val::Ad(scope) => Val::Ad(self.arena_scope(Scope { kind: scope.kind, parent: None, shared })?),
             value => value,
         })
     }
@@ -542,40 +597,51 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn has(&self, scope: &'a Scope<'a>, name: &[u8]) -> bool {
+    /// The expressions of an ad.
+    pub(super) fn attributes(&self, scope: &'a Scope<'a>) -> Vec<&'a Expr> {
+        let ad = match scope.kind {
+            Kind::Ad(ad) => ad,
+            Kind::Left => &LEFT,
+            Kind::Right => &RIGHT,
+            Kind::Match => &MATCH,
+        };
+        ad.iter().map(|(_, expr)| expr).collect()
+    }
+
+    fn has(&self, scope: &'a Scope<'a>, name: Name<'_>) -> bool {
         !matches!(self.own(scope, name), Found::Nothing)
     }
 
     /// An attribute of the ad itself.
-    pub(super) fn own(&self, scope: &'a Scope<'a>, name: &[u8]) -> Found<'a> {
-        let of = |ad: &'a Ad| ad.get(name).map_or(Found::Nothing, |expr| Found::Attribute(expr, scope));
+    pub(super) fn own(&self, scope: &'a Scope<'a>, name: Name<'_>) -> Found<'a> {
+        let of = |ad: &'a Ad| ad.find(name).map_or(Found::Nothing, |expr| Found::Attribute(expr, scope));
         let side = |side: Option<&'a Scope<'a>>| side.map_or(Found::Nothing, |side| Found::Value(Val::Ad(side)));
-        let is = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
+        let is = |known: Name<'_>| name.is(known);
         match scope.kind {
             Kind::Ad(ad) => of(ad),
             Kind::Left | Kind::Right => {
                 let (own, other) =
                     if matches!(scope.kind, Kind::Left) { (self.my, self.target) } else { (self.target, self.my) };
-                if is("target") || is("other") {
+                if is(TARGET_NAME) || is(OTHER_NAME) {
                     side(other)
-                } else if is("my") || is("ad") {
+                } else if is(MY_NAME) || is(AD_NAME) {
                     side(own)
                 } else {
                     Found::Nothing
                 }
             }
-            Kind::Match if is("left") => side(self.my),
-            Kind::Match if is("right") => side(self.target),
-            Kind::Match if is("lctx") => side(self.my.and_then(|my| my.parent)),
-            Kind::Match if is("rctx") => side(self.target.and_then(|target| target.parent)),
+            Kind::Match if is(LEFT_NAME) => side(self.my),
+            Kind::Match if is(RIGHT_NAME) => side(self.target),
+            Kind::Match if is(LCTX_NAME) => side(self.my.and_then(|my| my.parent)),
+            Kind::Match if is(RCTX_NAME) => side(self.target.and_then(|target| target.parent)),
             Kind::Match => of(&MATCH),
         }
     }
 
     /// Looks a name up in an ad and those around it.
-    fn find(
+    pub(super) fn find(
         &self,
-        name: &[u8],
+        name: Name<'_>,
         special: Option<Special>,
         start: &'a Scope<'a>,
         root: Option<&'a Scope<'a>>,
@@ -614,7 +680,7 @@ impl<'a> Machine<'a> {
             Val::String(text) => Value::String(text.into()),
             Val::Absolute(time) => Value::AbsoluteTime(time),
             Val::Relative(seconds) => Value::RelativeTime(seconds),
-            Val::List(exprs, _) => Value::List(exprs.into()),
+            Val::List { exprs, .. } => Value::List((*exprs).into()),
             Val::Values { elements, .. } => {
                 Value::List(elements.iter().map(|element| Expr::from(self.to_value(*element))).collect())
             }
@@ -651,9 +717,9 @@ impl<'a> Machine<'a> {
         AbsoluteTime { secs, offset: self.offset(secs) }
     }
 
-    /// The time at which local clocks show `local`; see [`time::parse_absolute`].
+    /// The time at which local clocks show `local`.
     pub(super) fn local_time(&self, local: i64) -> AbsoluteTime {
-        time::at_offset(local, self.offset(local.saturating_sub(i64::from(self.offset(local)))))
+        time::in_zone(local, self.context.zone)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Parsed expressions.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::ad::{Key, Name};
 use super::functions::Function;
+use super::pattern::Pattern;
 use super::{Ad, Text, Value};
 
 /// A parsed expression. Cheap to clone. `Display` writes it as HTCondor does; the parentheses of its text are kept.
@@ -29,7 +31,18 @@ pub(super) struct Reference {
     pub(super) base: Option<Expr>,
     pub(super) absolute: bool,
     pub(super) name: Text,
+    pub(super) key: Key,
     pub(super) special: Option<Special>,
+}
+
+impl Reference {
+    pub(super) fn new(base: Option<Expr>, absolute: bool, name: Text) -> Self {
+        Reference { base, absolute, key: Key::of(&name), special: Special::of(&name), name }
+    }
+
+    pub(super) fn named(&self) -> Name<'_> {
+        Name { key: self.key, text: &self.name }
+    }
 }
 
 /// A call. A function that isn't known is an error when it is evaluated.
@@ -39,6 +52,24 @@ pub(super) struct Call {
     pub(super) name: Text,
     pub(super) function: Option<Function>,
     pub(super) arguments: Box<[Expr]>,
+    pub(super) compiled: Compiled,
+}
+
+/// The pattern of a call whose pattern and options are literals, once it was needed; nothing in it if it can't be read.
+#[derive(Debug, Default)]
+pub(super) struct Compiled(OnceLock<Option<Arc<Pattern>>>);
+
+impl Compiled {
+    pub(super) fn get_or_compile(&self, compile: impl FnOnce() -> Option<Arc<Pattern>>) -> Option<Arc<Pattern>> {
+        self.0.get_or_init(compile).clone()
+    }
+}
+
+impl PartialEq for Compiled {
+    /// It follows from what stands beside it.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Names that mean something in every scope that doesn't define them.

@@ -141,6 +141,10 @@ impl<'t> Lexer<'t> {
             }
             if self.peek(0) == b'.' {
                 self.at += 1;
+                if whole.is_empty() && self.peek(0) == b'.' {
+                    // HTCondor takes two points for one.
+                    self.at += 1;
+                }
                 if !self.peek(0).is_ascii_digit() {
                     return if whole.is_empty() { Ok(Token::Dot) } else { bad("number has no digit after its point") };
                 }

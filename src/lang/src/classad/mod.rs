@@ -15,6 +15,7 @@ mod lex;
 mod number;
 mod ops;
 mod parse;
+mod pattern;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -31,6 +32,6 @@ pub use value::{AbsoluteTime, Text, Value};
 /// Longest text of an expression or an ad, in bytes.
 pub const MAX_TEXT: usize = 16 << 20;
 /// Most levels of an expression: each operator, call, list and ad in another adds one, and so does each operand of a chain such as `a + b + c`.
-pub const MAX_HEIGHT: usize = 2000;
+pub const MAX_HEIGHT: usize = 1000;
 /// Most bytes of strings and lists that one evaluation makes; past that it is an error.
 pub const MAX_BYTES: usize = 64 << 20;

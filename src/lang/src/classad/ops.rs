@@ -18,6 +18,14 @@ impl<'a> Val<'a> {
         }
     }
 
+    /// Whether a list is of the kind that is never identical to those of the other.
+    fn shared_list(self) -> Option<bool> {
+        match self {
+            Val::List { shared, .. } | Val::Values { shared, .. } => Some(shared),
+            _ => None,
+        }
+    }
+
     fn is_number(self) -> bool {
         matches!(self, Val::Boolean(_) | Val::Integer(_) | Val::Real(_))
     }
@@ -114,14 +122,11 @@ fn identical(left: Val<'_>, right: Val<'_>) -> Option<bool> {
         (Val::Real(a), Val::Real(b)) | (Val::Relative(a), Val::Relative(b)) => a == b,
         (Val::String(a), Val::String(b)) => a == b,
         (Val::Absolute(a), Val::Absolute(b)) => a == b,
-        (Val::List(..), Val::List(..)) | (Val::Ad(_), Val::Ad(_)) => return None,
-        (Val::List(..), Val::Values { shared, .. }) | (Val::Values { shared, .. }, Val::List(..)) => {
-            return if shared { Some(false) } else { None };
-        }
-        (Val::Values { shared: a, .. }, Val::Values { shared: b, .. }) => {
-            return if a == b { None } else { Some(false) };
-        }
-        _ => false,
+        (Val::Ad(a), Val::Ad(b)) => return (a.shared != b.shared).then_some(false),
+        (a, b) => match (a.shared_list(), b.shared_list()) {
+            (Some(a), Some(b)) => return (a != b).then_some(false),
+            _ => false,
+        },
     })
 }
 

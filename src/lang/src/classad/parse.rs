@@ -1,9 +1,9 @@
 //! Texts to expressions and ads. The grammar is HTCondor's, with its depth of nesting.
 
-use super::expr::{Binary, Call, Node, Reference, Special, Unary};
+use super::expr::{Binary, Call, Compiled, Node, Reference, Unary};
 use super::functions::Function;
 use super::lex::{Lexer, Token, is_space};
-use super::{Ad, Expr, MAX_HEIGHT, MAX_TEXT, Text, Value, time};
+use super::{Ad, Expr, MAX_HEIGHT, MAX_TEXT, Text, Value, Zone, time};
 
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,15 +48,20 @@ impl Expr {
     /// # Errors
     /// The first fault.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, Fault> {
-        let mut parser = Parser::new(text.as_ref(), 0, false)?;
-        let parsed = parser.expression()?;
-        parser.end()?;
-        Ok(parsed.expr)
+        Parser::new(text.as_ref(), 0, false, None)?.whole()
+    }
+
+    /// Reads an expression. Times in it that name no zone are of `zone` from now on, as they are in HTCondor, not of the zone in which the expression is evaluated.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn parse_in(text: impl AsRef<[u8]>, zone: Zone<'_>) -> Result<Self, Fault> {
+        Parser::new(text.as_ref(), 0, false, Some(zone))?.whole()
     }
 
     /// Reads an expression as `eval()` does, which asks for no end after `a ? b : c`.
-    pub(super) fn parse_for_eval(text: &[u8]) -> Option<Self> {
-        let mut parser = Parser::new(text, 0, false).ok()?;
+    pub(super) fn parse_for_eval(text: &[u8], zone: Zone<'_>) -> Option<Self> {
+        let mut parser = Parser::new(text, 0, false, Some(zone)).ok()?;
         let parsed = parser.expression().ok()?;
         let conditional = matches!(*parsed.expr.0, Node::Conditional(..));
         (conditional || parser.token == Token::End).then_some(parsed.expr)
@@ -67,10 +72,7 @@ impl Expr {
     /// # Errors
     /// The first fault.
     pub fn parse_old(text: impl AsRef<[u8]>) -> Result<Self, Fault> {
-        let mut parser = Parser::new(text.as_ref(), 0, true)?;
-        let parsed = parser.expression()?;
-        parser.end()?;
-        Ok(parsed.expr)
+        Parser::new(text.as_ref(), 0, true, None)?.whole()
     }
 }
 
@@ -80,10 +82,15 @@ impl Ad {
     /// # Errors
     /// The first fault.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, Fault> {
-        let mut parser = Parser::new(text.as_ref(), 0, false)?;
-        let (ad, _) = parser.ad()?;
-        parser.end()?;
-        Ok(ad)
+        Parser::new(text.as_ref(), 0, false, None)?.whole_ad()
+    }
+
+    /// Reads an ad in the new syntax; see [`Expr::parse_in`].
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn parse_in(text: impl AsRef<[u8]>, zone: Zone<'_>) -> Result<Self, Fault> {
+        Parser::new(text.as_ref(), 0, false, Some(zone))?.whole_ad()
     }
 
     /// Reads an ad in the old syntax, `Name = expression` on each line; empty lines and those that begin with `#` are passed over.
@@ -124,10 +131,8 @@ fn old_line(line: &[u8]) -> Result<Option<(Text, Expr)>, Fault> {
             Fault::new(start, "not the name of an attribute").expected("letters, digits and `_` before the `=`")
         );
     }
-    let mut parser = Parser::new(line, start + equals + 1, true)?;
-    let parsed = parser.expression()?;
-    parser.end()?;
-    Ok(Some((name.into(), parsed.expr)))
+    let expr = Parser::new(line, start + equals + 1, true, None)?.whole()?;
+    Ok(Some((name.into(), expr)))
 }
 
 fn too_long() -> Fault {
@@ -145,14 +150,16 @@ struct Parser<'t> {
     /// Where `token` begins.
     start: usize,
     depth: usize,
+    /// The zone of times that name none, if it is known.
+    zone: Option<Zone<'t>>,
 }
 
 impl<'t> Parser<'t> {
-    fn new(text: &'t [u8], at: usize, old: bool) -> Result<Self, Fault> {
+    fn new(text: &'t [u8], at: usize, old: bool, zone: Option<Zone<'t>>) -> Result<Self, Fault> {
         if text.len() > MAX_TEXT {
             return Err(too_long());
         }
-        let mut parser = Parser { lexer: Lexer::new(text, at, old), token: Token::End, start: at, depth: 0 };
+        let mut parser = Parser { lexer: Lexer::new(text, at, old), token: Token::End, start: at, depth: 0, zone };
         parser.advance()?;
         Ok(parser)
     }
@@ -184,15 +191,26 @@ impl<'t> Parser<'t> {
         if self.token == Token::End { Ok(()) } else { Err(self.unexpected("an operator, or the end")) }
     }
 
-    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn whole(mut self) -> Result<Expr, Fault> {
+        let parsed = self.expression()?;
+        self.end()?;
+        Ok(parsed.expr)
+    }
+
+    fn whole_ad(mut self) -> Result<Ad, Fault> {
+        let (ad, _) = self.ad()?;
+        self.end()?;
+        Ok(ad)
+    }
+
+    /// Begins a call within others. Whoever ends well takes one off `depth`; after a fault, nobody looks at it.
+    fn enter(&mut self) -> Result<(), Fault> {
         if self.depth >= MAX_DEPTH {
             return Err(Fault::new(self.start, "nested too deeply")
                 .expected("fewer parentheses, lists and calls in one another"));
         }
         self.depth += 1;
-        let result = parse(self);
-        self.depth -= 1;
-        result
+        Ok(())
     }
 
     fn make(&self, node: Node, inner: usize) -> Result<Parsed, Fault> {
@@ -202,31 +220,39 @@ impl<'t> Parser<'t> {
         Ok(Parsed { expr: Expr::new(node), height: inner + 1 })
     }
 
+    // The functions that call each other are small, so that the stack has room for many.
+
     fn expression(&mut self) -> Result<Parsed, Fault> {
-        self.nested(|parser| {
-            let condition = parser.binary(0)?;
-            if parser.token != Token::Question {
-                return Ok(condition);
-            }
-            parser.advance()?;
-            let then = parser.expression()?;
-            parser.expect(&Token::Colon, "`:` and what holds otherwise")?;
-            let otherwise = parser.expression()?;
-            let height = condition.height.max(then.height).max(otherwise.height);
-            parser.make(Node::Conditional(condition.expr, then.expr, otherwise.expr), height)
-        })
+        self.enter()?;
+        let condition = self.binary(0)?;
+        let parsed = if self.token == Token::Question { self.conditional(condition)? } else { condition };
+        self.depth -= 1;
+        Ok(parsed)
+    }
+
+    fn conditional(&mut self, condition: Parsed) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let then = self.expression()?;
+        self.expect(&Token::Colon, "`:` and what holds otherwise")?;
+        let otherwise = self.expression()?;
+        let height = condition.height.max(then.height).max(otherwise.height);
+        self.make(Node::Conditional(condition.expr, then.expr, otherwise.expr), height)
     }
 
     /// Operators that bind as `least` does, or more tightly; all of them group to the left.
     fn binary(&mut self, least: u8) -> Result<Parsed, Fault> {
         let mut left = self.unary()?;
         while let Some((operator, binding)) = self.operator().filter(|(_, binding)| *binding >= least) {
-            self.advance()?;
-            let right = self.binary(binding + 1)?;
-            let height = left.height.max(right.height);
-            left = self.make(Node::Binary(operator, left.expr, right.expr), height)?;
+            left = self.operation(left, operator, binding)?;
         }
         Ok(left)
+    }
+
+    fn operation(&mut self, left: Parsed, operator: Binary, binding: u8) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let right = self.binary(binding + 1)?;
+        let height = left.height.max(right.height);
+        self.make(Node::Binary(operator, left.expr, right.expr), height)
     }
 
     fn operator(&self) -> Option<(Binary, u8)> {
@@ -254,49 +280,62 @@ impl<'t> Parser<'t> {
     }
 
     fn unary(&mut self) -> Result<Parsed, Fault> {
-        self.nested(|parser| {
-            let operator = match parser.token {
-                Token::Plus => Unary::Plus,
-                Token::Minus => Unary::Minus,
-                Token::Not => Unary::Not,
-                Token::Complement => Unary::Complement,
-                _ => return parser.postfix(),
-            };
-            parser.advance()?;
-            let operand = parser.unary()?;
-            parser.make(Node::Unary(operator, operand.expr), operand.height)
-        })
+        self.enter()?;
+        let operator = match self.token {
+            Token::Plus => Some(Unary::Plus),
+            Token::Minus => Some(Unary::Minus),
+            Token::Not => Some(Unary::Not),
+            Token::Complement => Some(Unary::Complement),
+            _ => None,
+        };
+        let parsed = match operator {
+            Some(operator) => self.negation(operator)?,
+            None => self.postfix()?,
+        };
+        self.depth -= 1;
+        Ok(parsed)
+    }
+
+    fn negation(&mut self, operator: Unary) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let operand = self.unary()?;
+        self.make(Node::Unary(operator, operand.expr), operand.height)
     }
 
     fn postfix(&mut self) -> Result<Parsed, Fault> {
-        self.nested(|parser| {
-            let mut left = parser.primary()?;
-            loop {
-                match parser.token {
-                    Token::OpenBracket => {
-                        parser.advance()?;
-                        let right = parser.expression()?;
-                        parser.expect(&Token::CloseBracket, "`]` after a subscript")?;
-                        let height = left.height.max(right.height);
-                        left = parser.make(Node::Binary(Binary::Subscript, left.expr, right.expr), height)?;
-                    }
-                    Token::Operator(Binary::Default) => {
-                        parser.advance()?;
-                        let right = parser.postfix()?;
-                        let height = left.height.max(right.height);
-                        left = parser.make(Node::Binary(Binary::Default, left.expr, right.expr), height)?;
-                    }
-                    Token::Dot => {
-                        parser.advance()?;
-                        let name = parser.name("the name of an attribute after `.`")?;
-                        let reference =
-                            Reference { base: Some(left.expr), absolute: false, special: Special::of(&name), name };
-                        left = parser.make(Node::Reference(reference), left.height)?;
-                    }
-                    _ => return Ok(left),
-                }
-            }
-        })
+        self.enter()?;
+        let mut left = self.primary()?;
+        loop {
+            left = match self.token {
+                Token::OpenBracket => self.subscript(left)?,
+                Token::Operator(Binary::Default) => self.or_default(left)?,
+                Token::Dot => self.selection(left)?,
+                _ => break,
+            };
+        }
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    fn subscript(&mut self, left: Parsed) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let right = self.expression()?;
+        self.expect(&Token::CloseBracket, "`]` after a subscript")?;
+        let height = left.height.max(right.height);
+        self.make(Node::Binary(Binary::Subscript, left.expr, right.expr), height)
+    }
+
+    fn or_default(&mut self, left: Parsed) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let right = self.postfix()?;
+        let height = left.height.max(right.height);
+        self.make(Node::Binary(Binary::Default, left.expr, right.expr), height)
+    }
+
+    fn selection(&mut self, left: Parsed) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let name = self.name("the name of an attribute after `.`")?;
+        self.make(Node::Reference(Reference::new(Some(left.expr), false, name)), left.height)
     }
 
     fn name(&mut self, expected: &'static str) -> Result<Text, Fault> {
@@ -311,57 +350,66 @@ impl<'t> Parser<'t> {
 
     fn primary(&mut self) -> Result<Parsed, Fault> {
         match &self.token {
-            Token::Name(_) => {
-                let name = self.name("a name")?;
-                if self.token == Token::Open {
-                    return self.call(name);
-                }
-                self.make(
-                    Node::Reference(Reference { base: None, absolute: false, special: Special::of(&name), name }),
-                    0,
-                )
-            }
-            Token::Dot => {
-                self.advance()?;
-                let name = self.name("the name of an attribute after `.`")?;
-                self.make(
-                    Node::Reference(Reference { base: None, absolute: true, special: Special::of(&name), name }),
-                    0,
-                )
-            }
-            Token::Open => {
-                self.advance()?;
-                let inner = self.expression()?;
-                self.expect(&Token::Close, "an operator, or `)`")?;
-                self.make(Node::Parentheses(inner.expr), inner.height)
-            }
-            Token::OpenBracket => {
-                let (ad, height) = self.ad()?;
-                self.make(Node::Ad(ad), height)
-            }
-            Token::OpenList => {
-                self.advance()?;
-                let (elements, height) = self.sequence(&Token::CloseList, "`,` or `}`")?;
-                self.make(Node::List(elements.into()), height)
-            }
-            Token::Undefined
-            | Token::Error
-            | Token::Boolean(_)
-            | Token::Integer(_)
-            | Token::Real(_)
-            | Token::String(_) => {
-                let value = match self.advance()? {
-                    Token::Boolean(truth) => Value::Boolean(truth),
-                    Token::Integer(number) => Value::Integer(number),
-                    Token::Real(number) => Value::Real(number),
-                    Token::String(text) => Value::String(text.into()),
-                    Token::Error => Value::Error,
-                    _ => Value::Undefined,
-                };
-                self.make(Node::Literal(value), 0)
-            }
-            _ => Err(self.unexpected("a value, a name, or `(`")),
+            Token::Name(_) => self.name_or_call(),
+            Token::Open => self.parentheses(),
+            Token::OpenBracket => self.ad_expression(),
+            Token::OpenList => self.list(),
+            _ => self.leaf(),
         }
+    }
+
+    fn name_or_call(&mut self) -> Result<Parsed, Fault> {
+        let name = self.name("a name")?;
+        if self.token == Token::Open {
+            return self.call(name);
+        }
+        self.make(Node::Reference(Reference::new(None, false, name)), 0)
+    }
+
+    fn parentheses(&mut self) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let inner = self.expression()?;
+        self.expect(&Token::Close, "an operator, or `)`")?;
+        self.make(Node::Parentheses(inner.expr), inner.height)
+    }
+
+    fn ad_expression(&mut self) -> Result<Parsed, Fault> {
+        let (ad, height) = self.ad()?;
+        self.make(Node::Ad(ad), height)
+    }
+
+    fn list(&mut self) -> Result<Parsed, Fault> {
+        self.advance()?;
+        let (elements, height) = self.sequence(&Token::CloseList, "`,` or `}`")?;
+        self.make(Node::List(elements.into()), height)
+    }
+
+    fn leaf(&mut self) -> Result<Parsed, Fault> {
+        if !matches!(
+            self.token,
+            Token::Dot
+                | Token::Undefined
+                | Token::Error
+                | Token::Boolean(_)
+                | Token::Integer(_)
+                | Token::Real(_)
+                | Token::String(_)
+        ) {
+            return Err(self.unexpected("a value, a name, or `(`"));
+        }
+        let value = match self.advance()? {
+            Token::Dot => {
+                let name = self.name("the name of an attribute after `.`")?;
+                return self.make(Node::Reference(Reference::new(None, true, name)), 0);
+            }
+            Token::Boolean(truth) => Value::Boolean(truth),
+            Token::Integer(number) => Value::Integer(number),
+            Token::Real(number) => Value::Real(number),
+            Token::String(text) => Value::String(text.into()),
+            Token::Error => Value::Error,
+            _ => Value::Undefined,
+        };
+        self.make(Node::Literal(value), 0)
     }
 
     /// Expressions with commas between them, and `close`.
@@ -387,6 +435,10 @@ impl<'t> Parser<'t> {
         let start = self.start;
         self.advance()?;
         let (arguments, height) = self.sequence(&Token::Close, "an operator, `,` or `)`")?;
+        self.called(name, arguments, height, start)
+    }
+
+    fn called(&mut self, name: Text, arguments: Vec<Expr>, height: usize, start: usize) -> Result<Parsed, Fault> {
         let function = Function::of(&name);
         // Times in text become values as soon as they are read.
         if let [only] = arguments.as_slice()
@@ -395,7 +447,7 @@ impl<'t> Parser<'t> {
             let read = match function {
                 Some(Function::AbsTime) => match time::parse_absolute(text) {
                     Some((local, Some(offset))) => Some(Value::AbsoluteTime(time::at_offset(local, offset))),
-                    Some((_, None)) => None,
+                    Some((local, None)) => self.zone.map(|zone| Value::AbsoluteTime(time::in_zone(local, zone))),
                     None => {
                         return Err(
                             Fault::new(start, "not a time").expected("a time such as \"2026-05-31T12:00:00+02:00\"")
@@ -414,34 +466,43 @@ impl<'t> Parser<'t> {
                 return self.make(Node::Literal(value), 0);
             }
         }
-        self.make(Node::Call(Call { name, function, arguments: arguments.into() }), height)
+        let call = Call { name, function, arguments: arguments.into(), compiled: Compiled::default() };
+        self.make(Node::Call(call), height)
     }
 
     fn ad(&mut self) -> Result<(Ad, usize), Fault> {
         self.expect(&Token::OpenBracket, "`[`")?;
         let (mut ad, mut height) = (Ad::new(), 0);
+        if self.token == Token::CloseBracket {
+            self.advance()?;
+            return Ok((ad, height));
+        }
         loop {
-            match self.token {
-                Token::Semicolon => drop(self.advance()?),
-                Token::CloseBracket => {
-                    self.advance()?;
-                    return Ok((ad, height));
-                }
-                _ => {
-                    let start = self.start;
-                    let name = self.name("the name of an attribute, or `]`")?;
-                    if name.is_empty() {
-                        return Err(Fault::new(start, "the name of an attribute is empty"));
-                    }
-                    self.expect(&Token::Assign, "`=` after the name of an attribute")?;
-                    let value = self.expression()?;
-                    height = height.max(value.height);
-                    ad.insert(name, value.expr);
-                    if !matches!(self.token, Token::Semicolon | Token::CloseBracket) {
-                        return Err(self.unexpected("an operator, `;` or `]`"));
-                    }
-                }
+            self.skip_semicolons()?;
+            let start = self.start;
+            let name = self.name("the name of an attribute")?;
+            if name.is_empty() {
+                return Err(Fault::new(start, "the name of an attribute is empty"));
+            }
+            self.expect(&Token::Assign, "`=` after the name of an attribute")?;
+            let value = self.expression()?;
+            height = height.max(value.height);
+            ad.insert(name, value.expr);
+            if !matches!(self.token, Token::Semicolon | Token::CloseBracket) {
+                return Err(self.unexpected("an operator, `;` or `]`"));
+            }
+            self.skip_semicolons()?;
+            if self.token == Token::CloseBracket {
+                self.advance()?;
+                return Ok((ad, height));
             }
         }
+    }
+
+    fn skip_semicolons(&mut self) -> Result<(), Fault> {
+        while self.token == Token::Semicolon {
+            self.advance()?;
+        }
+        Ok(())
     }
 }

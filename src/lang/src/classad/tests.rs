@@ -50,3 +50,82 @@ fn a_requirement_falls_into_clauses() {
     assert_eq!((names(&references.my), names(&references.target)), (vec!["X".to_owned()], vec!["Memory".to_owned()]));
     assert_eq!(names(&references.plain), ["b", "c", "d", "RequestMemory"]);
 }
+
+/// What HTCondor 25.14 makes of generated expressions, recorded by `tests/conform/run --record`.
+#[test]
+fn recorded_expressions_have_the_values_of_htcondor() {
+    let recorded = include_str!("../../../../tests/fixtures/classad/expressions.tsv");
+    assert!(recorded.lines().count() > 300);
+    for line in recorded.lines() {
+        let [my, target, text, written, value] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let zone: Zone<'_> = &|_| 0;
+        let Ok(expr) = Expr::parse_in(text, zone) else {
+            assert_eq!((written, value), ("unreadable", "unreadable"), "{line}");
+            continue;
+        };
+        assert_eq!(expr.to_string(), written, "{line}");
+        let ads = [my, target].map(|ad| (!ad.is_empty()).then(|| Ad::parse_in(ad, zone)).transpose());
+        let [Ok(my), Ok(target)] = ads else {
+            panic!("{line}");
+        };
+        let found = match Context::new(my.as_ref(), target.as_ref(), 1_790_000_000).evaluate(&expr) {
+            // HTCondor's module for Python shows whole seconds.
+            Value::RelativeTime(seconds) => Value::RelativeTime(seconds.trunc()),
+            found => found,
+        };
+        assert_eq!(found.to_string(), value, "{line}");
+    }
+}
+
+#[test]
+fn depth_has_a_bound() {
+    let nested = |open: &str, close: &str, count: usize| format!("{}1{}", open.repeat(count), close.repeat(count));
+    for (open, close) in [
+        ("(", ")"),
+        ("{", "}"),
+        ("[a=", "]"),
+        ("-", ""),
+        ("!", ""),
+        ("f(", ")"),
+        ("1?:", ""),
+        ("1?1:", ""),
+        ("a[", "]"),
+        ("eval(\"", "\")"),
+        ("1+(", ")"),
+    ] {
+        for count in [100, 10_000] {
+            if let Ok(expr) = Expr::parse(nested(open, close, count)) {
+                let _ =
+                    (Context::new(None, None, 0).evaluate(&expr), expr.to_string(), expr.references(), expr.clauses());
+            }
+        }
+        assert!(Expr::parse(nested(open, close, 100_000)).is_err(), "{open}");
+    }
+    for chain in ["1+", "a&&", "a.", "\"\"==", "1<<"] {
+        assert!(Expr::parse(format!("{}1", chain.repeat(1_000_000))).is_err(), "{chain}");
+        let long = Expr::parse(format!("{}a", chain.repeat(900))).unwrap();
+        let _ = (Context::new(None, None, 0).evaluate(&long), long.to_string(), long.clauses());
+    }
+    // What is nested through names: as deep as the stack allows, and not deeper.
+    for (open, close) in [
+        ("ifThenElse(true, ", ", 1)"),
+        ("strcat(", ")"),
+        ("member(1, {", "})"),
+        ("(", ")"),
+        ("debug(", ")"),
+        ("size({", "}[0])"),
+        ("evalInEachContext(", ", {[b = 1]})"),
+        ("eval(string(", "))"),
+        ("true && (", ")"),
+        ("{[x = ", "]}.x"),
+        ("[x = ", "].x"),
+        ("[x = ", "][\"x\"]"),
+        ("true ? ", " : 1"),
+        ("join(\",\", ", ")"),
+        ("unresolved(a0, string(", "))"),
+    ] {
+        let attribute = |number| format!("a{number} = {}a{}{}; ", open.repeat(20), number + 1, close.repeat(20));
+        let ad = Ad::parse(format!("[{} a600 = 1]", (0..600).map(attribute).collect::<String>())).unwrap();
+        let _ = Context::new(Some(&ad), None, 0).attribute("a0");
+    }
+}

@@ -1,8 +1,8 @@
 //! Times as HTCondor reads and shows them.
 
-use super::AbsoluteTime;
 use super::lex::is_space;
 use super::number::{general, read_int, read_real, to_i32};
+use super::{AbsoluteTime, Zone};
 
 /// A date and time of day. Months and days count from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ fn days_to_month(year: i64, month: i64) -> i64 {
 }
 
 impl Civil {
-    /// Of seconds since 1970.
+    /// Of seconds since 1970. A year that doesn't fit is the first or last that does.
     pub(super) fn of(secs: i64) -> Self {
         let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
         let shifted = days + 719_468;
@@ -41,7 +41,7 @@ impl Civil {
         let shifted_month = (5 * day_of_year + 2) / 153;
         let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
-        let int = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
+        let int = |number: i64| i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX });
         Civil {
             year: int(year),
             month: int(month),
@@ -61,7 +61,7 @@ pub(super) fn show_absolute(time: AbsoluteTime) -> String {
     let sign = if time.offset > 0 { '+' } else { '-' };
     let offset = time.offset.unsigned_abs();
     format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{sign}{:02}:{:02}",
+        "{}-{:02}-{:02}T{:02}:{:02}:{:02}{sign}{:02}:{:02}",
         at.year,
         at.month,
         at.day,
@@ -99,6 +99,11 @@ pub(super) fn show_relative(seconds: f64) -> String {
 /// The time whose clock shows `local` where clocks are `offset` seconds east of UTC.
 pub(super) fn at_offset(local: i64, offset: i32) -> AbsoluteTime {
     AbsoluteTime { secs: local.saturating_sub(i64::from(offset)), offset }
+}
+
+/// The time at which clocks in `zone` show `local`.
+pub(super) fn in_zone(local: i64, zone: Zone<'_>) -> AbsoluteTime {
+    at_offset(local, zone(local.saturating_sub(i64::from(zone(local)))))
 }
 
 /// Reads a date and time: a year of four digits, and then as many of month, day, hour, minute and second in two digits each as there are, with anything but digits

@@ -12,6 +12,8 @@ enum Style {
     New,
     /// What `condor_q -long` shows: shorter reals, strings without escapes but for the quotation mark, `=?=`.
     Old,
+    /// As the new one, with lists and ads over several lines, indented by that much.
+    Pretty(usize),
 }
 
 impl fmt::Display for Value {
@@ -44,6 +46,19 @@ impl fmt::Display for Old<&Value> {
 impl fmt::Display for Old<&Expr> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_expr(f, self.0, Style::Old)
+    }
+}
+
+impl Expr {
+    /// As `unparse()` has it.
+    pub(super) fn pretty(&self) -> String {
+        struct Pretty<'a>(&'a Expr);
+        impl fmt::Display for Pretty<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_expr(f, self.0, Style::Pretty(0))
+            }
+        }
+        Pretty(self).to_string()
     }
 }
 
@@ -144,6 +159,16 @@ fn write_name(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
 }
 
 fn write_list(f: &mut fmt::Formatter<'_>, elements: &[Expr], style: Style) -> fmt::Result {
+    if let Style::Pretty(indent) = style {
+        const INDENT: usize = 3;
+        let (outer, inner) = (indent + INDENT, indent + 2 * INDENT);
+        write!(f, "\n{:outer$}{{", "")?;
+        for (number, element) in elements.iter().enumerate() {
+            write!(f, "{}\n{:inner$}", if number > 0 { "," } else { "" }, "")?;
+            write_expr(f, element, Style::Pretty(inner))?;
+        }
+        return write!(f, "\n{:outer$}}}", "");
+    }
     f.write_str("{ ")?;
     write_sequence(f, elements, style)?;
     f.write_str(" }")
@@ -160,16 +185,30 @@ fn write_sequence(f: &mut fmt::Formatter<'_>, elements: &[Expr], style: Style) -
 }
 
 fn write_ad(f: &mut fmt::Formatter<'_>, ad: &Ad, style: Style) -> fmt::Result {
-    f.write_str("[ ")?;
+    const INDENT: usize = 4;
+    let (inner, outer, within) = match style {
+        Style::Pretty(indent) => (Style::Pretty(indent + 2 * INDENT), Some(indent + INDENT), indent + 2 * INDENT),
+        style => (style, None, 0),
+    };
+    match outer {
+        Some(outer) => write!(f, "\n{:outer$}[", "")?,
+        None => f.write_str("[ ")?,
+    }
     for (number, (name, value)) in ad.iter().enumerate() {
         if number > 0 {
             f.write_str("; ")?;
         }
+        if outer.is_some() {
+            write!(f, "\n{:within$}", "")?;
+        }
         write_name(f, name)?;
         f.write_str(" = ")?;
-        write_expr(f, value, style)?;
+        write_expr(f, value, inner)?;
     }
-    f.write_str(" ]")
+    match outer {
+        Some(outer) => write!(f, "\n{:outer$}]", ""),
+        None => f.write_str(" ]"),
+    }
 }
 
 fn raw<'a>(name: &'a Text) -> std::borrow::Cow<'a, str> {

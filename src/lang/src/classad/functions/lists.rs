@@ -1,6 +1,6 @@
 //! Functions of lists.
 
-use super::super::eval::{Cx, Elements, Fail, Found, Machine, Outcome, Scope, Val};
+use super::super::eval::{Cx, Elements, Fail, Found, Machine, Outcome, Scope, Val, outermost};
 use super::super::expr::{Binary, Call, Node, Reference};
 use super::super::{Expr, ops};
 
@@ -159,12 +159,9 @@ impl<'a> Machine<'a> {
             return Ok(Val::Error);
         };
         let mut evaluated = Subject::Expr(subject, cx.lexical);
-        let mut cx = cx;
         if let Node::Reference(reference) = &*subject.0 {
             // What the reference stands for is found here, and what follows is evaluated where it was found.
-            let (found, scope) = self.resolve(reference, cx);
-            cx.scope = scope;
-            match found {
+            match self.resolve(reference, cx) {
                 Ok(Found::Attribute(expr, scope)) => evaluated = Subject::Expr(expr, Some(scope)),
                 Ok(Found::Value(value)) if !matches!(value, Val::Error) => evaluated = Subject::Value(value),
                 _ => {}
@@ -178,6 +175,9 @@ impl<'a> Machine<'a> {
                     Some(elements) => elements,
                     None => return Ok(Val::Error),
                 },
+                Err(Fail) if matches!(self.failure(list, cx), Val::Undefined) => {
+                    return Ok(if count { Val::Integer(0) } else { Val::Undefined });
+                }
                 Err(Fail) => return Ok(Val::Error),
             },
         };
@@ -202,7 +202,7 @@ impl<'a> Machine<'a> {
             Subject::Expr(expr, lexical) => {
                 let borrowed = self.side(scope.parent).map(|other| (scope, other));
                 let replaced = std::mem::replace(&mut self.borrowed, borrowed);
-                let result = self.eval(expr, Cx { lexical, ..cx.anew(scope) });
+                let result = self.within(Some(scope), |machine| machine.eval(expr, Cx { lexical, ..cx.anew(scope) }));
                 self.borrowed = replaced;
                 result.unwrap_or(Val::Error)
             }
@@ -220,22 +220,31 @@ impl<'a> Machine<'a> {
         None
     }
 
-    /// What a reference stands for, and the ad where the search ended.
-    pub(super) fn resolve(
-        &mut self,
-        reference: &'a Reference,
-        cx: Cx<'_, 'a>,
-    ) -> (Result<Found<'a>, Fail>, Option<&'a Scope<'a>>) {
-        let found = self.deref(reference, cx);
-        let scope = match &found {
-            Ok(Found::Attribute(_, scope)) => Some(*scope),
-            Ok(Found::Nothing) if reference.base.is_none() && reference.special.is_none() => {
-                let start = if reference.absolute { cx.root } else { cx.scope };
-                let last = start.and_then(|start| self.alternate(start)).filter(|_| !reference.absolute).or(start);
-                last.map(super::super::eval::outermost)
-            }
-            _ => cx.scope,
+    /// What a reference stands for. HTCondor goes on in the ad where the search ended.
+    pub(super) fn resolve(&mut self, reference: &'a Reference, cx: Cx<'_, 'a>) -> Result<Found<'a>, Fail> {
+        let start = match &reference.base {
+            None if reference.absolute => cx.root,
+            None => self.scope,
+            Some(_) if cx.depth == 0 => None,
+            Some(base) => match self.eval(base, cx.inner()?.deeper())? {
+                Val::Ad(scope) => Some(scope),
+                base => return self.select(base, reference.named(), reference.special, cx),
+            },
         };
-        (found, scope)
+        let other =
+            start.filter(|_| reference.base.is_none() && !reference.absolute).and_then(|start| self.alternate(start));
+        let found = match (&reference.base, start) {
+            (Some(_), Some(start)) => self.find(reference.named(), reference.special, start, cx.root),
+            _ => self.deref(reference, cx),
+        };
+        match &found {
+            Ok(Found::Attribute(_, scope)) => self.scope = Some(scope),
+            Ok(Found::Nothing) if reference.special.is_none() => {
+                self.scope = other.or(start).map(outermost).or(self.scope)
+            }
+            Ok(_) if start.is_some() => self.scope = start,
+            _ => {}
+        }
+        found
     }
 }

@@ -1,7 +1,10 @@
 //! The functions of expressions.
 
+mod environment;
+mod exprs;
 mod lists;
 mod numbers;
+mod patterns;
 mod strings;
 mod times;
 
@@ -38,6 +41,10 @@ functions! {
     GetDayOfYear = "getdayofyear", GetDayOfMonth = "getdayofmonth", GetDayOfWeek = "getdayofweek", GetDays = "getdays", GetHours = "gethours",
     GetMinutes = "getminutes", GetSeconds = "getseconds", SplitTime = "splittime", FormatTime = "formattime", Interval = "interval",
     Floor = "floor", Ceiling = "ceil" | "ceiling", Round = "round", Pow = "pow", Quantize = "quantize", Random = "random",
+    Regexp = "regexp", RegexpMember = "regexpmember", RegexpS = "regexps", Replace = "replace", ReplaceAll = "replaceall",
+    StringListRegexpMember = "stringlist_regexpmember",
+    EnvV1ToV2 = "envv1tov2", MergeEnvironment = "mergeenvironment", ListToArgs = "listtoargs", ArgsToList = "argstolist",
+    Unparse = "unparse", Unresolved = "unresolved", UserHome = "userhome", UserMap = "usermap",
     IfThenElse = "ifthenelse", Eval = "eval", Debug = "debug",
 }
 
@@ -94,6 +101,18 @@ impl<'a> Machine<'a> {
             Random => self.random(call, cx),
             IfThenElse => self.if_then_else(call, cx),
             Eval => self.eval_text(call, cx),
+            Regexp => self.regexp(call, cx),
+            RegexpMember => self.regexp_member(call, cx),
+            RegexpS | Replace | ReplaceAll => self.substitute(function, call, cx),
+            StringListRegexpMember => self.string_list_regexp_member(call, cx),
+            EnvV1ToV2 => self.env_v1_to_v2(call, cx),
+            MergeEnvironment => self.merge_environment(call, cx),
+            ListToArgs => self.list_to_args(call, cx),
+            ArgsToList => self.args_to_list(call, cx),
+            Unparse => self.unparse(call),
+            Unresolved => self.unresolved(call, cx),
+            UserHome => self.user_home(call, cx),
+            UserMap => self.user_map(call, cx),
             Debug => self.convert(call, cx, |_, value| Ok(value)),
             AbsTime | RelTime => self.make_time(call, cx, function == RelTime),
             Time | CurrentTime | TimeZoneOffset | DayTime => self.clock(function, call),
@@ -183,11 +202,11 @@ impl<'a> Machine<'a> {
                 return Err(Fail);
             }
             machine.work(text.len())?;
-            let Some(expr) = Expr::parse_for_eval(text) else {
+            let Some(expr) = Expr::parse_for_eval(text, machine.context.zone) else {
                 return Ok(Val::Error);
             };
             let expr = machine.expr(expr, text.len())?;
-            machine.eval(expr, Cx { lexical: cx.scope, ..cx.deeper() })
+            machine.eval(expr, Cx { lexical: machine.scope, ..cx.deeper() })
         })
     }
 

@@ -134,6 +134,10 @@ impl<'a> Machine<'a> {
             _ => return None,
         };
         let at = Civil::of(time.secs.saturating_add(i64::from(time.offset)));
+        if at.year == i32::MAX || at.year == i32::MIN {
+            // Out of range.
+            return None;
+        }
         ad.insert("Type", "AbsoluteTime");
         for (name, part) in [
             ("Year", at.year),

@@ -1,0 +1,47 @@
+"""Evaluates cases with HTCondor's classad2: "MY<tab>TARGET<tab>EXPRESSION" a line, either ad may be missing; prints the expression as it is written,
+a tab, and its value. What can't be read gives "unreadable", and what HTCondor doesn't survive, "crashed"."""
+
+import subprocess
+import sys
+
+
+def run(line):
+    import classad2
+
+    my, target, text = line.split("\t")
+    try:
+        expression = classad2.ExprTree(text)
+    except classad2.ClassAdException:
+        return "unreadable\tunreadable"
+    try:
+        ads = [classad2.ClassAd(ad) if ad else None for ad in (my, target)]
+    except classad2.ClassAdException:
+        return "unreadable ad\tunreadable ad"
+    try:
+        value = repr(expression.simplify(*ads))
+    except classad2.ClassAdException:
+        value = "error"
+    return f"{expression!r}\t{value}"
+
+
+def work():
+    import htcondor2  # noqa: F401, it registers functions
+
+    for line in sys.stdin:
+        print(run(line.rstrip("\n")), flush=True)
+
+
+def main():
+    lines = sys.stdin.read().split("\n")[:-1]
+    while lines:
+        text = "\n".join(lines) + "\n"
+        worker = subprocess.run([sys.executable, __file__, "work"], input=text, stdout=subprocess.PIPE, text=True)
+        results = worker.stdout.split("\n")[:-1]
+        sys.stdout.write(worker.stdout[: worker.stdout.rfind("\n") + 1])
+        lines = lines[len(results) :]
+        if lines:
+            print("crashed")
+            lines = lines[1:]
+
+
+work() if sys.argv[1:] == ["work"] else main()

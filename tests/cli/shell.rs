@@ -168,7 +168,7 @@ fn history_and_completion_help_typing() {
     terminal.run("submit many.sub");
     terminal.send(b"q 2.\t15 --json | jq -r .[].job\r");
     assert_eq!(terminal.prompt().trim_end().lines().last(), Some("2.15"));
-    terminal.run("vo rm --all");
+    terminal.run("vo rm --all --yes");
     leave(&home, terminal);
 
     let mut terminal = start(&home);

@@ -1,5 +1,6 @@
 //! A program at a terminal, and what a person would see and type there.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::os::fd::BorrowedFd;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-use crate::{seconds, wait_until};
+use crate::seconds;
 
 /// How long anything at a terminal may take, unless the test says otherwise.
 const LIMIT: Duration = seconds(30);
@@ -16,9 +17,16 @@ const LIMIT: Duration = seconds(30);
 /// What the grid shell's prompt ends with.
 const PROMPT: &str = "(grid)% ";
 
+/// Leads the terminal's session, as a shell would: when a leader ends, the kernel throws away what was printed and not read yet. It tells
+/// who the program is, and how it ended, in titles that no program sets.
+const LEADER: &str = r#"trap : INT QUIT TERM
+sh -c 'printf "\033]777;pid=%s\007" $$; exec "$@"' sh "$@"
+printf '\033]777;code=%s\007' $?
+cd / && exec env -i sleep infinity"#;
+
 /// A program at a terminal: of 50 lines and 200 columns, unless the test says otherwise.
 pub struct Terminal {
-    child: Box<dyn Child + Send + Sync>,
+    leader: Box<dyn Child + Send + Sync>,
     // Held: the terminal hangs up when it is dropped.
     pty: Box<dyn MasterPty + Send>,
     keyboard: Box<dyn Write + Send>,
@@ -29,10 +37,12 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub(crate) fn start(command: CommandBuilder, (rows, cols): (u16, u16)) -> Terminal {
+    pub(crate) fn start(mut command: CommandBuilder, (rows, cols): (u16, u16)) -> Terminal {
+        let words = ["sh", "-c", LEADER, "leader"].map(OsString::from);
+        command.get_argv_mut().splice(..0, words);
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
-        let child = pair.slave.spawn_command(command).expect("the program starts");
+        let leader = pair.slave.spawn_command(command).expect("the program starts");
         drop(pair.slave);
         let mut output = pair.master.try_clone_reader().expect("a second handle of the terminal");
         let seen = Arc::new((Mutex::new(Screen::new(rows, cols)), Condvar::new()));
@@ -54,7 +64,7 @@ impl Terminal {
             }
         });
         let keyboard = pair.master.take_writer().expect("the terminal's only writer");
-        Terminal { child, pty: pair.master, keyboard, seen, mark: (0, 0), limit: LIMIT }
+        Terminal { leader, pty: pair.master, keyboard, seen, mark: (0, 0), limit: LIMIT }
     }
 
     /// Changes how long what follows may take.
@@ -122,24 +132,23 @@ impl Terminal {
         self.pty.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("the terminal has a size");
     }
 
-    /// Waits for the program's end and for the last of its output; returns its exit code.
+    /// Waits for the program's end and for the last of its output; returns its exit code, 128 and the number if a signal ended it.
     pub fn exit_code(&mut self) -> i32 {
-        let Terminal { child, seen, limit, .. } = self;
-        let deadline = Instant::now() + *limit;
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("our own child") {
-                break status;
-            }
-            if Instant::now() > deadline {
-                let shown = seen.0.lock().expect("no one panics holding it").since((0, 0));
-                panic!("the program has not ended within {limit:?}; the terminal shows:\n{shown}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        wait_until("the terminal's end", seconds(10), || {
-            seen.0.lock().expect("no one panics holding it").closed.then_some(())
-        });
-        i32::try_from(status.exit_code()).unwrap_or(-1)
+        let limit = self.limit;
+        let code = self.told(limit, |screen| screen.code);
+        code.unwrap_or_else(|| {
+            panic!("the program has not ended within {limit:?}; the terminal shows:\n{}", self.shown())
+        })
+    }
+
+    /// Waits for a word of the leader.
+    fn told(&self, limit: Duration, word: impl Fn(&Screen) -> Option<i32>) -> Option<i32> {
+        let (screen, changed) = &*self.seen;
+        let screen = screen.lock().expect("no one panics holding it");
+        let (screen, _) = changed
+            .wait_timeout_while(screen, limit, |screen| word(screen).is_none() && !screen.closed)
+            .expect("no one panics holding it");
+        word(&screen)
     }
 
     /// What the window shows now.
@@ -207,7 +216,7 @@ impl Terminal {
 
     /// The program's process.
     pub fn pid(&self) -> i32 {
-        self.child.process_id().and_then(|pid| i32::try_from(pid).ok()).expect("a process that runs has an id")
+        self.told(LIMIT, |screen| screen.pid).expect("the program was started")
     }
 
     /// Waits until `look` finds a place, from and to; moves the mark behind it, and returns what was before it.
@@ -233,8 +242,12 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let (pid, code) = self.seen.0.lock().map_or((None, None), |screen| (screen.pid, screen.code));
+        if let Some(pid) = pid.filter(|_| code.is_none()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = self.leader.kill();
+        let _ = self.leader.wait();
     }
 }
 
@@ -280,6 +293,9 @@ struct Screen {
     column: usize,
     escape: Escape,
     closed: bool,
+    /// What the leader told: the program's process, and its exit code.
+    pid: Option<i32>,
+    code: Option<i32>,
     /// The same as an emulator shows it.
     window: vt100::Parser,
 }
@@ -290,7 +306,7 @@ enum Escape {
     /// After `ESC [`.
     Control(Vec<u8>),
     /// After `ESC ]`: a title or the like, up to BEL or `ESC \`.
-    Title,
+    Title(Vec<u8>),
     /// One more byte.
     Charset,
 }
@@ -299,7 +315,7 @@ impl Screen {
     fn new(rows: u16, cols: u16) -> Screen {
         let window = vt100::Parser::new(nonzero(rows), nonzero(cols), 10_000);
         let (lines, width) = (vec![Vec::new()], usize::from(cols));
-        Screen { lines, width, row: 0, column: 0, escape: Escape::None, closed: false, window }
+        Screen { lines, width, row: 0, column: 0, escape: Escape::None, closed: false, pid: None, code: None, window }
     }
 
     fn put(&mut self, byte: u8) {
@@ -311,17 +327,30 @@ impl Screen {
             (Escape::None, 0..0x20 | 0x7f) => {}
             (Escape::None, byte) => self.write(byte),
             (Escape::Begun, b'[') => self.escape = Escape::Control(Vec::new()),
-            (Escape::Begun, b']') => self.escape = Escape::Title,
+            (Escape::Begun, b']') => self.escape = Escape::Title(Vec::new()),
             (Escape::Begun, b'(' | b')') => self.escape = Escape::Charset,
-            (Escape::Begun | Escape::Charset, _) | (Escape::Title, 7) => {}
-            (Escape::Title, 0x1b) => self.escape = Escape::Begun,
-            (Escape::Title, _) => self.escape = Escape::Title,
+            (Escape::Title(title), 7) => self.hear(&title),
+            (Escape::Begun | Escape::Charset, _) => {}
+            (Escape::Title(_), 0x1b) => self.escape = Escape::Begun,
+            (Escape::Title(mut title), byte) => {
+                title.push(byte);
+                self.escape = Escape::Title(title);
+            }
             (Escape::Control(parameters), 0x40..) => self.control(&parameters, byte),
             (Escape::Control(mut parameters), byte) => {
                 parameters.push(byte);
                 self.escape = Escape::Control(parameters);
             }
         }
+    }
+
+    /// A title, perhaps a word of the leader.
+    fn hear(&mut self, title: &[u8]) {
+        let title = String::from_utf8_lossy(title);
+        let word = |name| title.strip_prefix(name)?.parse().ok();
+        self.pid = self.pid.or_else(|| word("777;pid="));
+        self.code = self.code.or_else(|| word("777;code="));
+        self.closed |= self.code.is_some();
     }
 
     fn write(&mut self, byte: u8) {

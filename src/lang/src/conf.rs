@@ -3,6 +3,7 @@
 //! The plain form has one gateway a line, as `host`, `user@host` or `user@host:port`, and `#` comments.
 //! The full form is TOML with a `[session]` table and a `[[site]]` table for each site; see vo.conf(5).
 
+use crate::classad;
 use crate::diagnostic::{Source, show};
 use crate::{BadQuantity, Diagnostic, Severity, nearest, parse_bytes, parse_duration, parse_walltime};
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct SessionConf {
     pub max_output: Option<u64>,
     /// Keys that detach a terminal; see [`parse_detach_keys`].
     pub detach_keys: Vec<u8>,
+    /// Weights of accounting groups, at least 1; 1 unless set.
+    pub shares: BTreeMap<String, u32>,
 }
 
 /// Unused by line editors, and harmless where it comes through: `ctrl-^ d`.
@@ -66,6 +69,7 @@ impl Default for SessionConf {
             listen_ports: None,
             max_output: None,
             detach_keys: DETACH_KEYS.to_vec(),
+            shares: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +125,8 @@ pub struct SiteConf {
     pub system_ssh: bool,
     /// Most core hours to use. Not acted on yet; a warning says so.
     pub max_core_hours: Option<f64>,
+    /// Attributes of its slots' machine ads, with the ClassAd text of their values.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl SiteConf {
@@ -145,6 +151,7 @@ impl SiteConf {
             listen_ports: None,
             system_ssh: false,
             max_core_hours: None,
+            attributes: Vec::new(),
         }
     }
 }
@@ -285,8 +292,17 @@ fn is_toml(text: &str) -> bool {
         .any(|line| line.contains('=') || (line.starts_with('[') && line.ends_with(']') && !line.contains(':')))
 }
 
-const SESSION_KEYS: &[&str] =
-    &["heartbeat", "missed_heartbeats", "on_missed", "idle", "lease", "listen_ports", "max_output", "detach_keys"];
+const SESSION_KEYS: &[&str] = &[
+    "heartbeat",
+    "missed_heartbeats",
+    "on_missed",
+    "idle",
+    "lease",
+    "listen_ports",
+    "max_output",
+    "detach_keys",
+    "shares",
+];
 const SITE_KEYS: &[&str] = &[
     "gateway",
     "name",
@@ -306,6 +322,7 @@ const SITE_KEYS: &[&str] = &[
     "listen_ports",
     "system_ssh",
     "max_core_hours",
+    "attributes",
 ];
 
 /// A site before names are given out, and where it stands.
@@ -411,6 +428,7 @@ impl Reader<'_> {
                 "listen_ports" => self.read(value, parse_ports).map(|v| session.listen_ports = Some(v)),
                 "max_output" => self.size(value).map(|v| session.max_output = Some(v)),
                 "detach_keys" => self.read(value, parse_detach_keys).map(|v| session.detach_keys = v),
+                "shares" => self.shares(value).map(|v| session.shares = v),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
             };
         }
@@ -448,6 +466,7 @@ impl Reader<'_> {
                 "listen_ports" => self.read(value, parse_ports).map(|v| conf.listen_ports = Some(v)),
                 "system_ssh" => self.boolean(value).map(|v| conf.system_ssh = v),
                 "max_core_hours" => self.core_hours(value, key.span().start).map(|v| conf.max_core_hours = Some(v)),
+                "attributes" => self.attributes(value).map(|v| conf.attributes = v),
                 unknown => self.unknown(unknown, key.span().start, SITE_KEYS, SESSION_KEYS, "[session]"),
             };
         }
@@ -581,6 +600,47 @@ impl Reader<'_> {
             false => Err("one option of the batch system, on one line"),
         };
         list.iter().map(|item| self.read(item, line)).collect()
+    }
+
+    /// Names and values, such as `{ Project = "TACC_RESOURCES", Fast = true }`, as ClassAd text.
+    fn attributes(&mut self, value: Value<'_, '_>) -> Result<Vec<(String, String)>, Refused> {
+        const EXPECTED: &str = "names and values, such as { Project = \"TACC_RESOURCES\", Fast = true }";
+        let Some(table) = value.get_ref().as_table() else {
+            return self.wrong_type(value, EXPECTED);
+        };
+        let mut attributes = Vec::new();
+        for (key, value) in table {
+            let name = key.get_ref();
+            let letters = |c: char| c == '_' || c.is_ascii_alphanumeric();
+            if !name.chars().all(letters) || name.starts_with(|c: char| c.is_ascii_digit()) {
+                let d = self.at(key.span().start, Severity::Error, format!("`{name}` can't be an attribute's name"));
+                self.found.push(d.expected("letters, digits and `_`, the first no digit"));
+                return Err(Refused);
+            }
+            let number = |text: &str| text.replace('_', "").parse::<f64>().ok().filter(|n| n.is_finite());
+            let text = match value.get_ref() {
+                DeValue::String(text) => classad::Value::from(text.as_ref()).to_string(),
+                DeValue::Boolean(truth) => truth.to_string(),
+                DeValue::Integer(n) if n.radix() == 10 => n.as_str().replace('_', ""),
+                DeValue::Float(n) if number(n.as_str()).is_some() => n.as_str().replace('_', ""),
+                _ => return self.wrong_type(value, "a string, a number, true or false"),
+            };
+            attributes.push((name.to_string(), text));
+        }
+        Ok(attributes)
+    }
+
+    /// Weights by the name of an accounting group.
+    fn shares(&mut self, value: Value<'_, '_>) -> Result<BTreeMap<String, u32>, Refused> {
+        const MOST: u32 = 1_000_000;
+        let Some(table) = value.get_ref().as_table() else {
+            return self.wrong_type(value, "accounting groups and weights, such as { survey = 3, tests = 1 }");
+        };
+        let mut shares = BTreeMap::new();
+        for (name, weight) in table {
+            shares.insert(name.get_ref().to_string(), self.integer(weight, 1, MOST)?);
+        }
+        Ok(shares)
     }
 
     fn core_hours(&mut self, value: Value<'_, '_>, key: usize) -> Result<f64, Refused> {
@@ -775,6 +835,7 @@ lease = "1h"
 listen_ports = "40000-40100"
 max_output = "2G"
 detach_keys = "ctrl-a  ctrl-D"
+shares = { survey = 3, "a.b" = 1 }
 
 [[site]]
 gateway = "ewalker@tg-login.ncsa.example.org:2200"
@@ -799,6 +860,7 @@ walltime = 600
 parallel_environment = "smp"
 listen_ports = "5000"
 max_core_hours = 5_000
+attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
 "#,
         );
         let mut ncsa = SiteConf::new("tg-login", "tg-login.ncsa.example.org");
@@ -817,6 +879,8 @@ max_core_hours = 5_000
         texas.parallel_environment = Some("smp".into());
         texas.listen_ports = Some(Ports { first: 5000, last: 5000 });
         texas.max_core_hours = Some(5000.0);
+        let attributes = [("Fast", "true"), ("Level", "-1000"), ("Project", r#""a \"b\"""#), ("Speed", "1.5")];
+        texas.attributes = attributes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let session = SessionConf {
             heartbeat: Duration::from_secs(5_400),
             missed_heartbeats: 5,
@@ -826,6 +890,7 @@ max_core_hours = 5_000
             listen_ports: Some(Ports { first: 40_000, last: 40_100 }),
             max_output: Some(2 << 30),
             detach_keys: vec![1, 4],
+            shares: [("survey".to_owned(), 3), ("a.b".to_owned(), 1)].into(),
         };
         let conf = conf.unwrap();
         assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));
@@ -889,6 +954,15 @@ max_core_hours = 5_000
                 "4:11 `-x` can't be used here, expected one word that doesn't begin with a dash",
             ],
         );
+        check(
+            &with("attributes = { \"a b\" = 1 }"),
+            &["3:16 `a b` can't be an attribute's name, expected letters, digits and `_`, the first no digit"],
+        );
+        check(
+            &with("attributes = { a = [1] }"),
+            &["3:20 an array stands here, expected a string, a number, true or false"],
+        );
+        check("[session]\nshares = { a = 0 }", &["2:16 bad number, expected a whole number from 1 to 1000000"]);
         check(
             &with("directives = [\"ok\", \"a\\nb\"]"),
             &["3:21 `a·b` can't be used here, expected one option of the batch system, on one line"],

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vo_core::pool::{Action, Pool, Record, Snapshot};
 use vo_store::{Log, Options, Replay, StoreError};
+
+use crate::judge::ClassAds;
 
 /// Least time between two commits: what arrives meanwhile shares the next one. The first record after a pause waits for nobody.
 const PACE: Duration = Duration::from_millis(5);
@@ -85,11 +88,12 @@ impl Journal {
     /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. Entries of the job event logs that follow from
     /// records behind number `logged` are collected.
     pub(crate) fn open(dir: &Path, logged: u64, tell: impl Fn(Told) + Send + 'static) -> Result<Opened, JournalError> {
-        let (mut pool, mut number, mut unlogged) = (Pool::new(), 0, Vec::new());
+        let empty = || Pool::with_judge(Arc::new(ClassAds));
+        let (mut pool, mut number, mut unlogged) = (empty(), 0, Vec::new());
         let opened = Log::open(dir, Options { keep: EVIDENCE_BYTES, ..Options::default() }, |replay| {
             match replay {
                 Replay::Snapshot(bytes, covers) => {
-                    pool = Pool::new().restore(minicbor::decode::<Snapshot>(bytes)?);
+                    pool = empty().restore(minicbor::decode::<Snapshot>(bytes)?);
                     number = covers;
                 }
                 Replay::Record(bytes) => {

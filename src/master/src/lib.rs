@@ -8,6 +8,7 @@ mod eventlog;
 mod history;
 mod inputs;
 mod journal;
+mod judge;
 mod listing;
 mod master;
 mod outputs;

@@ -415,6 +415,7 @@ impl Master {
         let mut routes = Vec::new();
         let conf =
             session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        pool.set_weights(conf.session.shares.clone());
         let makings = sites::Makings {
             session: &session,
             conf: &conf,

@@ -131,6 +131,17 @@ fn host_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// What expressions may ask of a site's slots besides what its nodes tell.
+fn attributes(conf: &SiteConf) -> Vec<(String, String)> {
+    let name = |name: &str, value: &str| (name.to_owned(), vo_lang::classad::Value::from(value).to_string());
+    let own = conf.attributes.iter().cloned();
+    [name("Site", &conf.name)]
+        .into_iter()
+        .chain(conf.account.iter().map(|account| name("Project", account)))
+        .chain(own)
+        .collect()
+}
+
 fn limits(conf: &Conf, site: &SiteConf) -> Limits {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let ports = site.listen_ports.or(conf.session.listen_ports);
@@ -438,7 +449,7 @@ impl Master {
                     drain: Duration::from_millis(site.limits.drain_ms),
                     arch: facts.arch,
                     system: facts.system,
-                    attributes: Vec::new(),
+                    attributes: attributes(&site.conf),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });

@@ -1,0 +1,255 @@
+//! The judge of the pool's expressions: ClassAds of jobs and of slots, in HTCondor's words.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use vo_core::job::Program;
+use vo_core::pool::{Judge, Match, Offer, Terms};
+use vo_lang::classad::{Ad, Context, Expr, Value};
+
+/// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
+const FUEL: u32 = 100_000;
+/// What differs between slots that are of one kind to the pool.
+const PASSING: [&str; 4] = ["timetolive", "machine", "name", "currenttime"];
+
+/// Judges by ClassAd expressions.
+#[derive(Debug)]
+pub(crate) struct ClassAds;
+
+/// The expressions of a class of jobs.
+#[derive(Debug)]
+struct Class {
+    requirements: Option<Expr>,
+    rank: Option<Expr>,
+    /// What of the jobs' own attributes the expressions may ask for.
+    my: Ad,
+    lasting: bool,
+}
+
+impl Judge for ClassAds {
+    fn terms(&self, terms: &Terms, program: &Program) -> Option<(String, Arc<dyn Match>)> {
+        // What can't be read was refused at submission; should it come here all the same, it suits nothing.
+        let read = |text: &Option<String>| {
+            text.as_ref().map(|text| Expr::parse(text).unwrap_or_else(|_| Expr::from(Value::Error)))
+        };
+        let (requirements, rank) = (read(&terms.requirements), read(&terms.rank));
+        if requirements.is_none() && rank.is_none() {
+            return None;
+        }
+        let all = job_ad(terms, program);
+        let (mut my, mut lasting) = (Ad::new(), true);
+        for expr in requirements.iter().chain(&rank) {
+            let asked = expr.references_in(&all);
+            for name in asked.my.iter().chain(&asked.plain) {
+                if let Some(value) = all.get(name) {
+                    my.insert(name.clone(), value.clone());
+                }
+            }
+            let passes = |name: &vo_lang::classad::Text| {
+                PASSING.iter().any(|passing| name.to_str_lossy().eq_ignore_ascii_case(passing))
+            };
+            let text = expr.to_string().to_ascii_lowercase();
+            lasting &= !asked.more
+                && !asked.target.iter().chain(&asked.plain).any(passes)
+                && !text.contains("time(")
+                && !text.contains("random(");
+            if asked.more {
+                my = all.clone();
+            }
+        }
+        let word = |expr: &Option<Expr>| expr.as_ref().map_or_else(String::new, Expr::to_string);
+        let text = format!("{}\n{}\n{my}", word(&requirements), word(&rank));
+        Some((text, Arc::new(Class { requirements, rank, my, lasting })))
+    }
+}
+
+impl Class {
+    fn on<T>(&self, offer: &Offer, time_left: Option<Duration>, judge: impl FnOnce(&Context<'_>) -> T) -> T {
+        let slot = slot_ad(offer, time_left);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        judge(&Context { fuel: FUEL, ..Context::new(Some(&self.my), Some(&slot), now) })
+    }
+}
+
+impl Match for Class {
+    fn rank(&self, offer: &Offer, time_left: Option<Duration>) -> Option<f64> {
+        self.on(offer, time_left, |context| {
+            let suits = self.requirements.as_ref().is_none_or(|expr| context.holds(expr) == Some(true));
+            let rank = || self.rank.as_ref().and_then(|expr| context.evaluate(expr).as_f64());
+            suits.then(|| rank().filter(|rank| !rank.is_nan()).unwrap_or(0.0))
+        })
+    }
+
+    fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    fn has_rank(&self) -> bool {
+        self.rank.is_some()
+    }
+
+    fn refusal(&self, offer: &Offer, time_left: Option<Duration>) -> Option<String> {
+        self.on(offer, time_left, |context| {
+            let clauses = self.requirements.as_ref()?.clauses();
+            let failed = clauses.into_iter().find(|clause| context.holds(clause) != Some(true))?;
+            let why = match context.holds(&failed) {
+                None => " (undefined there)",
+                Some(_) => "",
+            };
+            Some(format!("{}{why}", failed.old_syntax()))
+        })
+    }
+}
+
+/// The attributes of a job that expressions may ask for.
+fn job_ad(terms: &Terms, program: &Program) -> Ad {
+    let mut ad = Ad::new();
+    ad.insert("JobPrio", Value::from(i64::from(terms.priority)));
+    ad.insert("RequestCpus", Value::from(i64::from(program.cpus)));
+    ad.insert("RequestGPUs", Value::from(i64::from(program.gpus)));
+    if let Some(memory) = program.memory_mb {
+        ad.insert("RequestMemory", Value::from(i64::try_from(memory).unwrap_or(i64::MAX)));
+    }
+    for (name, text) in &terms.attributes {
+        if let Ok(value) = Expr::parse(text) {
+            ad.insert(name.as_str(), value);
+        }
+    }
+    ad
+}
+
+/// The machine ad of a starter's slots.
+pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
+    let mut ad = Ad::new();
+    let number = |n: u64| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
+    let text = |text: &str| Value::from(text);
+    ad.insert("Machine", text(&offer.host));
+    ad.insert("Name", text(&format!("slot1@{}", offer.host)));
+    ad.insert("Cpus", number(offer.cpus.into()));
+    ad.insert("TotalCpus", number(offer.cpus.into()));
+    ad.insert("Memory", number(offer.memory_mb));
+    ad.insert("TotalMemory", number(offer.memory_mb));
+    ad.insert("GPUs", number(offer.gpus.into()));
+    ad.insert("Arch", text(&offer.arch.to_ascii_uppercase()));
+    // Whatever its distribution: no starter runs on anything else.
+    ad.insert("OpSys", text("LINUX"));
+    let (name, major) = distribution(&offer.system);
+    ad.insert("OpSysLongName", text(&offer.system));
+    ad.insert("OpSysName", text(name));
+    if let Some(major) = major {
+        ad.insert("OpSysMajorVer", number(major));
+        ad.insert("OpSysAndVer", text(&format!("{name}{major}")));
+    }
+    if let Some(left) = time_left {
+        ad.insert("TimeToLive", number(left.as_secs()));
+    }
+    for (name, value) in &offer.attributes {
+        if let Ok(value) = Expr::parse(value) {
+            ad.insert(name.as_str(), value);
+        }
+    }
+    ad
+}
+
+/// The first word of a distribution's name, as HTCondor shortens it, and its major version: `Debian GNU/Linux 12 (bookworm)` is Debian, 12.
+fn distribution(system: &str) -> (&str, Option<u64>) {
+    let name = system.split(' ').next().unwrap_or_default();
+    let number = |word: &str| {
+        let digits = word.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().ok()
+    };
+    (name, system.split(' ').skip(1).find_map(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use vo_core::ids::{ProxyId, SiteId};
+    use vo_core::pool::Shared;
+
+    use super::*;
+
+    fn offer() -> Offer {
+        Offer {
+            site: SiteId(0),
+            proxy: ProxyId(1),
+            host: "n1".into(),
+            cpus: 4,
+            memory_mb: 2000,
+            gpus: 0,
+            shared: Shared::Nothing,
+            drain: Duration::ZERO,
+            arch: "x86_64".into(),
+            system: "Debian GNU/Linux 12 (bookworm)".into(),
+            attributes: vec![("Site".into(), "\"tundra\"".into()), ("Project".into(), "\"TACC_RESOURCES\"".into())],
+        }
+    }
+
+    fn class(requirements: &str, rank: Option<&str>) -> (String, Arc<dyn Match>) {
+        let terms = Terms {
+            requirements: Some(requirements.into()),
+            rank: rank.map(str::to_owned),
+            attributes: vec![("Wanted".into(), "2".into()), ("Unasked".into(), "1".into())],
+            ..Terms::default()
+        };
+        let program = Program { cpus: 1, memory_mb: Some(1000), ..Program::default() };
+        ClassAds.terms(&terms, &program).unwrap()
+    }
+
+    #[test]
+    fn requirements_are_those_of_the_paper_and_of_the_field() {
+        let check = |requirements: &str, expected: Result<(), &str>| {
+            let (_, class) = class(requirements, None);
+            let left = Some(Duration::from_secs(3600));
+            assert_eq!(class.rank(&offer(), left).is_some(), expected.is_ok(), "{requirements}");
+            let refusal = class.refusal(&offer(), left);
+            assert_eq!(refusal.as_deref(), expected.err(), "{requirements}");
+        };
+        check("TARGET.TimeToLive > 1800", Ok(()));
+        check("TARGET.TimeToLive > 7200 && true", Err("TARGET.TimeToLive > 7200"));
+        check("TARGET.Project == \"tacc_resources\"", Ok(()));
+        check("Project =!= \"TACC_RESOURCES\"", Err("Project =!= \"TACC_RESOURCES\""));
+        check("(OpSys == \"LINUX\") && (Arch == \"X86_64\") && (OpSysAndVer == \"Debian12\")", Ok(()));
+        check("Memory >= RequestMemory && Cpus >= MY.Wanted", Ok(()));
+        check("Memory >= 1024 && Cpus > 4", Err("Cpus > 4"));
+        check("HasSingularity", Err("HasSingularity (undefined there)"));
+        check("Site == \"tundra\" || Site == \"mesa\"", Ok(()));
+        check("this is not one", Err("error (undefined there)"));
+    }
+
+    #[test]
+    fn jobs_are_of_one_class_if_what_is_asked_for_is_the_same() {
+        let terms = |requirements: &str, attributes: &[(&str, &str)]| Terms {
+            requirements: Some(requirements.into()),
+            attributes: attributes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+            ..Terms::default()
+        };
+        let text = |terms: &Terms| ClassAds.terms(terms, &Program::default()).unwrap().0;
+        let one = text(&terms("Cpus>=MY.Wanted", &[("Wanted", "2"), ("Other", "1")]));
+        assert_eq!(one, text(&terms("Cpus >= MY.Wanted", &[("Wanted", "2"), ("Other", "7")])));
+        assert_ne!(one, text(&terms("Cpus >= MY.Wanted", &[("Wanted", "3")])));
+        assert!(ClassAds.terms(&Terms::default(), &Program::default()).is_none());
+    }
+
+    #[test]
+    fn verdicts_last_unless_time_or_the_node_matter() {
+        for (requirements, lasting) in [
+            ("Cpus > 1", true),
+            ("TimeToLive > 60", false),
+            ("Machine == \"n1\"", false),
+            ("time() > 0", false),
+            ("eval(strcat(\"Cp\", \"us\")) > 1", false),
+        ] {
+            assert_eq!(class(requirements, None).1.is_lasting(), lasting, "{requirements}");
+        }
+    }
+
+    #[test]
+    fn a_rank_is_a_number_or_nothing() {
+        let left = None;
+        assert_eq!(class("true", Some("Memory * 2")).1.rank(&offer(), left), Some(4000.0));
+        assert_eq!(class("true", Some("Nothing")).1.rank(&offer(), left), Some(0.0));
+        assert_eq!(class("true", Some("Cpus > 2")).1.rank(&offer(), left), Some(1.0));
+        assert!(class("true", Some("1")).1.has_rank() && !class("true", None).1.has_rank());
+    }
+}

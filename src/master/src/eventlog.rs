@@ -333,7 +333,7 @@ mod tests {
             Note::Executing { host: "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".into() };
         let executing = texts(&entry);
         assert_eq!(executing[Path::new("/d/job.log")].lines().count(), 2, "a host's name makes no event of its own");
-        entry.note = Note::Submitted { jobs: Members::new(1, 2, None, None) };
+        entry.note = Note::Submitted { jobs: Members::new(2, 2, None, None) };
         assert!(texts(&entry)[Path::new("/d/job.log")].contains("000 (007.003.000)"));
     }
 

@@ -119,3 +119,93 @@ fn items_come_from_lists_commands_and_patterns() {
     assert_eq!(said, ["p 00", "p 10", "q 01", "q 11", "1 one 00", "2 two 01", "x.dat 00", "y.dat 01", "last 00"]);
     end(&home);
 }
+
+#[test]
+fn a_command_line_is_description_enough() {
+    let home = session();
+    home.sh("mkdir data").ok();
+    for name in ["a", "b"] {
+        home.write(format!("data/{name}.fits"), name);
+    }
+    home.script("analyse", "#!/bin/sh\necho \"$1 $2 $(cat \"$2\")\"\n");
+    let run =
+        home.vo(["-s", "t", "-c", "submit --cpus 1 --memory 10M --for 'data/*.fits' ./analyse \"it's\" {}; wait"]);
+    assert_eq!(run.ok().says(["2 of 2 job(s) succeeded"]).stdout, "2 job(s) submitted to cluster 1.\n");
+    assert_eq!(home.read("analyse.1.0.out"), "it's data/a.fits a\n");
+    assert_eq!(home.read("analyse.1.1.out"), "it's data/b.fits b\n");
+    home.vo(["-s", "t", "-c", "submit should_transfer_files=yes --for 'data/*.fits' ./analyse x {}"]).code(6);
+    home.vo(["-s", "t", "-c", "submit -a should_transfer_files=yes --for 'data/*.fits' ./analyse x {}; wait"]).ok();
+    assert_eq!(home.read("analyse.2.1.out"), "x data/b.fits b\n");
+    home.vo(["-s", "t", "-c", "submit --jobs 3 sh -- -c 'echo {}'; wait"]).ok().says(["3 of 3 job(s) succeeded"]);
+    assert_eq!(home.read("sh.3.2.out"), "2\n");
+    home.vo(["-s", "t", "-c", "submit --for 'none*' ./analyse {}"]).code(6).says(["none* matches no file"]);
+    end(&home);
+}
+
+#[test]
+fn a_dry_run_shows_the_job_ads() {
+    let home = session();
+    let text = "executable = /bin/echo\narguments = $(x)\nperiodic_remove = NumJobStarts > 3\nqueue x in (p q)\n";
+    home.write("a.sub", text);
+    let run = home.vo(["-s", "t", "-c", "submit --dry-run a.sub"]).ok();
+    for line in
+        ["Args = \"p\"", "Args = \"q\"", "ProcId = 1", "PeriodicRemove = NumJobStarts > 3", "Cmd = \"/bin/echo\""]
+    {
+        assert!(run.stdout.lines().any(|shown| shown == line), "{line}: {}", run.stdout);
+    }
+    home.vo(["-s", "t", "-c", "submit --dry-run=ads a.sub"]).ok();
+    assert!(home.read("ads").contains("ProcId = 0\n"));
+    let all = home.vo(["-s", "t", "-c", "q --all --json"]).ok();
+    assert_eq!(all.json(), serde_json::json!([]), "nothing was submitted");
+    end(&home);
+}
+
+#[test]
+fn outputs_go_where_they_are_sent() {
+    let home = session();
+    home.sh("mkdir -p results deep/er").ok();
+    home.write("deep/er/in.txt", "in\n");
+    home.script("make", "#!/bin/sh\nmkdir d; echo one > out.txt; echo two > d/two.txt; cat $1 > kept; exit $2\n");
+    home.write(
+        "a.sub",
+        "executable = make\narguments = in.txt 0\ntransfer_input_files = deep/er/in.txt\ntransfer_output_files = out.txt, d/two.txt, kept\n\
+         transfer_output_remaps = \"out.txt = results/o.$(Process); kept=results/k\"\nqueue\n",
+    );
+    home.vo(["-s", "t", "-c", "submit a.sub; wait"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(
+        (home.read("results/o.0"), home.read("two.txt"), home.read("results/k")),
+        ("one\n".into(), "two\n".into(), "in\n".into())
+    );
+    home.write(
+        "b.sub",
+        "executable = make\narguments = deep/er/in.txt 1\ntransfer_input_files = deep/er/in.txt\npreserve_relative_paths = true\n\
+         transfer_output_files = d/two.txt\nwhen_to_transfer_output = $(w)\nshould_transfer_files = yes\nqueue w from (\nON_SUCCESS\nON_EXIT\n)\n",
+    );
+    home.vo(["-s", "t", "-c", "submit b.sub; wait"]).says(["0 of 2 job(s) succeeded"]);
+    assert!(home.work("d/two.txt").exists());
+    home.sh("rm -r d").ok();
+    home.vo(["-s", "t", "-c", "submit b.sub w=ON_SUCCESS; wait"]).says(["0 of 2 job(s) succeeded"]);
+    end(&home);
+}
+
+#[test]
+fn a_job_may_run_in_a_container() {
+    let mut home = Home::new();
+    home.sh("mkdir bin").ok();
+    // Stands in for the real one, which needs an image and rights that not every host gives.
+    home.script("bin/apptainer", "#!/bin/sh\necho \"$1 $2\"\nwhile [ \"$1\" != --pwd ]; do shift; done\ncd \"$2\" && echo \"in ${3##*/}\"; shift 3; exec \"$@\"\n");
+    let path = format!("{}:{}", home.work("bin").display(), std::env::var("PATH").unwrap_or_default());
+    home.set("PATH", path);
+    home.vo(["-s", "t", "--keep", "-c", "true"]).ok();
+    home.write("box.sif", "an image");
+    home.write(
+        "a.sub",
+        "executable = /bin/echo\ntransfer_executable = false\narguments = hello $(Process)\ncontainer_image = $(i)\noutput = out.$(Process)\n\
+         should_transfer_files = $(t)\nqueue i, t from (\ndocker://debian:12 yes\nbox.sif yes\nbox.sif no\n)\n",
+    );
+    home.vo(["-s", "t", "-c", "submit a.sub; wait"]).ok().says(["3 of 3 job(s) succeeded"]);
+    assert_eq!(home.read("out.0"), "exec --no-home\nin debian:12\nhello 0\n");
+    assert_eq!(home.read("out.1"), "exec --no-home\nin box.sif\nhello 1\n");
+    assert_eq!(home.read("out.2"), "exec --no-home\nin box.sif\nhello 2\n");
+    end(&home);
+}

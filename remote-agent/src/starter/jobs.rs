@@ -216,7 +216,10 @@ impl Node {
         let text = |template: &Template, job: JobId| OsString::from_vec(template.expand(job));
         let program = &prepared.program;
         // process_group and current_dir keep std on posix_spawn, which doesn't copy our page tables; a pre_exec hook would not.
-        let mut command = Command::new(executable);
+        let mut command = match &program.container {
+            Some(image) => container(path(&image.expand(id.job)), executable, directory, program)?,
+            None => Command::new(executable),
+        };
         command
             .args(program.arguments.iter().map(|argument| text(argument, id.job)))
             .current_dir(directory)
@@ -236,6 +239,38 @@ impl Node {
             .env("VO_ATTEMPT", id.attempt.to_string());
         Ok(command.spawn()?.id().cast_signed())
     }
+}
+
+/// A command that runs `executable` in a container of `image`, where `directory` is seen as it is here. An image that is a file or a directory lies
+/// in `directory`, if it travelled, or where its name says.
+fn container(image: &Path, executable: &Path, directory: &Path, program: &Program) -> io::Result<Command> {
+    let registry = image.as_os_str().as_bytes().windows(3).any(|w| w == b"://");
+    let travelled = image.file_name().map(|name| directory.join(name)).filter(|file| file.exists());
+    let image = if registry { image.to_owned() } else { travelled.unwrap_or_else(|| directory.join(image)) };
+    let installed = |name: &&str| {
+        let dirs = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&dirs).any(|dir| dir.join(name).is_file())
+    };
+    if let Some(runtime) = ["apptainer", "singularity"].into_iter().find(installed) {
+        let mut command = Command::new(runtime);
+        command.args(["exec", "--no-home"]);
+        if program.gpus > 0 {
+            command.arg("--nv");
+        }
+        command.arg("--bind").arg(directory).arg("--pwd").arg(directory).arg(image).arg(executable);
+        return Ok(command);
+    }
+    if registry && let Some(runtime) = ["podman"].into_iter().find(installed) {
+        let mut command = Command::new(runtime);
+        let mut volume = directory.as_os_str().to_owned();
+        volume.push(":");
+        volume.push(directory);
+        command.args(["run", "--rm", "--interactive", "--network=host", "--env-host", "--volume"]).arg(volume);
+        command.arg("--workdir").arg(directory).arg("--entrypoint").arg(executable).arg(image);
+        return Ok(command);
+    }
+    let text = "the node has neither apptainer nor singularity, nor podman for images of a registry";
+    Err(io::Error::other(format!("{text}: {}", image.display())))
 }
 
 fn is_absent(e: &io::Error) -> bool {

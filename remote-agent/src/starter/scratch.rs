@@ -213,11 +213,19 @@ impl Place {
     }
 
     /// Looks through what the job left. `ended` tells how, for messages. Reads all of it: not for the event loop.
-    pub(super) fn collect(&self, program: &Program, id: AttemptId, ended: &str, limits: (u64, u32)) -> Collected {
+    pub(super) fn collect(
+        &self,
+        program: &Program,
+        id: AttemptId,
+        ended: &str,
+        limits: (u64, u32),
+        well: bool,
+    ) -> Collected {
         let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new() };
         left.paths = self.captures();
         cut_all(&left.paths, limits.0);
         match &program.transfer_output {
+            _ if program.only_success && !well => {}
             None => self.changed(&mut left.paths),
             Some(names) => {
                 for name in names {

@@ -8,13 +8,17 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
 use vo_core::job::{Program, Transfer};
+use vo_core::pool::Terms;
 use vo_core::template::{Piece, Template};
-use vo_lang::submit::{self, Context, GetEnv, Group, JobAd, ShouldTransfer, Universe};
+use vo_lang::classad::Value;
+use vo_lang::submit::{
+    self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World,
+};
 use vo_wire::Frame;
 use vo_wire::control::{Submit as Request, SubmitGroup, SubmitPiece, Submitted};
 
@@ -42,11 +46,41 @@ pub(crate) struct Submit {
     /// A JSON array, one object for each cluster
     #[arg(long)]
     json: bool,
-    /// Submit descriptions; `-` is standard input [default: standard input, unless it is a terminal]
+    /// Print the job ads and submit nothing; into FILE, if one is given
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    dry_run: Option<PathBuf>,
+    #[command(flatten)]
+    by_arguments: ByArguments,
+    /// Submit descriptions; `-` is standard input [default: standard input, unless it is a terminal]. With --for, --jobs, --cpus,
+    /// --memory, --disk or --gpus: a program and its arguments, in which `{}` stands for the job's item
     #[arg(value_name = "FILE")]
     words: Vec<OsString>,
 }
 
+/// Jobs described by the command line alone.
+#[derive(Args, Debug)]
+struct ByArguments {
+    /// A job for each file that the pattern matches
+    #[arg(long = "for", value_name = "PATTERN")]
+    patterns: Vec<OsString>,
+    /// So many jobs, told apart by their numbers from 0 on
+    #[arg(long, value_name = "COUNT", conflicts_with = "patterns")]
+    jobs: Option<u32>,
+    /// Processors of each job
+    #[arg(long, value_name = "COUNT")]
+    cpus: Option<u32>,
+    /// Memory of each job: 2G
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Scratch space of each job: 10G
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<String>,
+    /// GPUs of each job
+    #[arg(long, value_name = "COUNT")]
+    gpus: Option<u32>,
+}
+
+mod dry;
 mod world;
 
 /// Bytes of a submission in one frame.
@@ -63,7 +97,9 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit { asking, append, batch_name, terse, json, words } = arguments;
+    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, words } = arguments;
+    let described = by_arguments.describe(&words)?;
+    let words = if described.is_some() { Vec::new() } else { words };
     let (overrides, mut files): (Vec<_>, Vec<_>) =
         words.into_iter().partition(|word| assignment(word).is_some() && !Path::new(word).exists());
     let overrides: Vec<(String, Vec<u8>)> = append
@@ -73,16 +109,24 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
             assignment(word).ok_or_else(|| Error::usage(format!("{} is not of the form NAME=VALUE", word.display())))
         })
         .collect::<Result<_>>()?;
-    if files.is_empty() {
+    if files.is_empty() && described.is_none() {
         if io::stdin().is_terminal() {
             return Err(Error::usage("no submit description given").hint("`submit FILE`; `help submit` tells more"));
         }
         files.push("-".into());
     }
     let here = std::env::current_dir().map_err(|e| Error::system("cannot tell the current directory", e))?;
+    let texts = files.iter().map(|file| Ok((file.clone(), read(file)?)));
+    let texts: Vec<(OsString, Vec<u8>)> =
+        described.into_iter().map(|text| Ok(("command line".into(), text))).chain(texts).collect::<Result<_>>()?;
+    if let Some(into) = dry_run {
+        return dry::run(&texts, &overrides, &here, &into);
+    }
     // All of them are read and checked before any is sent.
-    let requests: Vec<Request> =
-        files.iter().map(|file| prepare(file, &overrides, batch_name.as_deref(), &here)).collect::<Result<_>>()?;
+    let requests: Vec<Request> = texts
+        .iter()
+        .map(|(file, text)| prepare(file, text, &overrides, batch_name.as_deref(), &here))
+        .collect::<Result<_>>()?;
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
@@ -124,8 +168,7 @@ fn assignment(word: &OsStr) -> Option<(String, Vec<u8>)> {
     plain.then(|| (name.to_owned(), value.get(1..).unwrap_or_default().trim_ascii().to_vec()))
 }
 
-fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&str>, here: &Path) -> Result<Request> {
-    let shown = file.to_string_lossy();
+fn read(file: &OsStr) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     // One byte more than is taken, so that the parser sees that it is too much.
     let most = submit::MAX_TEXT as u64 + 1;
@@ -134,17 +177,148 @@ fn prepare(file: &OsStr, overrides: &[(String, Vec<u8>)], batch_name: Option<&st
     } else {
         fs::File::open(file).and_then(|opened| opened.take(most).read_to_end(&mut text))
     };
+    let shown = file.to_string_lossy();
     read.map_err(|e| Error::new(ExitCode::Refused, format!("cannot read {shown}")).because(e))?;
-    let context =
-        Context { world: &world::Here, overrides, predefined: &world::predefined(), here: here.as_os_str().as_bytes() };
-    let description = match submit::parse(&shown, &text, &context) {
-        Ok(description) => description,
+    Ok(text)
+}
+
+/// Reads a description, and tells what is wrong with it.
+fn describe(
+    file: &OsStr,
+    text: &[u8],
+    overrides: &[(String, Vec<u8>)],
+    here: &Path,
+    only_show: bool,
+) -> Result<submit::Description> {
+    let shown = file.to_string_lossy();
+    let context = Context {
+        world: &world::Here,
+        overrides,
+        predefined: &world::predefined(),
+        here: here.as_os_str().as_bytes(),
+        only_show,
+    };
+    match submit::parse(&shown, text, &context) {
+        Ok(description) => {
+            description.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            Ok(description)
+        }
         Err(findings) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
-            return Err(Error::new(ExitCode::Refused, format!("nothing of {shown} was submitted")));
+            Err(Error::new(ExitCode::Refused, format!("nothing of {shown} was submitted")))
         }
-    };
-    description.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    }
+}
+
+impl ByArguments {
+    /// The description that the arguments stand for, if they stand for one.
+    fn describe(&self, words: &[OsString]) -> Result<Option<Vec<u8>>> {
+        let ByArguments { patterns, jobs, cpus, memory, disk, gpus } = self;
+        let asked = jobs.is_some() || cpus.is_some() || memory.is_some() || disk.is_some() || gpus.is_some();
+        if patterns.is_empty() && !asked {
+            return Ok(None);
+        }
+        let Some((program, arguments)) = words.split_first() else {
+            return Err(Error::usage("no program is given").hint("`submit --for 'data/*.fits' ./analyse {}`"));
+        };
+        let program = found(program)?;
+        let item: &[u8] = if patterns.is_empty() { b"$(Process)" } else { b"$(Item)" };
+        let quote = |word: &OsString| {
+            let mut quoted = vec![b'\''];
+            let mut rest = word.as_bytes();
+            while let Some((byte, tail)) = rest.split_first() {
+                match byte {
+                    b'{' if tail.first() == Some(&b'}') => {
+                        quoted.extend_from_slice(item);
+                        rest = tail.get(1..).unwrap_or_default();
+                        continue;
+                    }
+                    b'\'' | b'"' => quoted.extend([*byte, *byte]),
+                    b'$' => quoted.extend_from_slice(b"$(DOLLAR)"),
+                    b'\n' => return Err(Error::usage("an argument of several lines")),
+                    byte => quoted.push(*byte),
+                }
+                rest = tail;
+            }
+            quoted.push(b'\'');
+            Ok(quoted)
+        };
+        let arguments = arguments.iter().map(quote).collect::<Result<Vec<_>>>()?.join(&b' ');
+        let name = String::from_utf8_lossy(&base(&program)).replace('$', "_");
+        let mut text = [b"executable = ", &program[..], b"\narguments = \"", &arguments, b"\"\n"].concat();
+        let mut set = |name: &str, value: String| text.extend(format!("{name} = {value}\n").into_bytes());
+        cpus.iter().for_each(|cpus| set("request_cpus", cpus.to_string()));
+        gpus.iter().for_each(|gpus| set("request_gpus", gpus.to_string()));
+        memory.iter().for_each(|memory| set("request_memory", memory.clone()));
+        disk.iter().for_each(|disk| set("request_disk", disk.clone()));
+        set("output", format!("{name}.$(Cluster).$(Process).out"));
+        set("error", format!("{name}.$(Cluster).$(Process).err"));
+        set("log", format!("{name}.$(Cluster).log"));
+        if patterns.is_empty() {
+            set("queue", String::new());
+            text.truncate(text.len() - " = \n".len());
+            text.extend(format!(" {}\n", jobs.unwrap_or(1)).into_bytes());
+        } else {
+            set("transfer_input_files", "$(Item)".to_owned());
+            set("preserve_relative_paths", "true".to_owned());
+            text.extend_from_slice(b"queue Item from (\n");
+            for name in self.matches()? {
+                text.extend(name);
+                text.push(b'\n');
+            }
+            text.extend_from_slice(b")\n");
+        }
+        Ok(Some(text))
+    }
+
+    /// The files that the patterns match, each once, in order.
+    fn matches(&self) -> Result<Vec<Vec<u8>>> {
+        let (mut names, mut known) = (Vec::new(), HashSet::new());
+        for pattern in &self.patterns {
+            let shown = pattern.display();
+            let found = world::Here.matching(pattern.as_bytes(), Kind::Files);
+            let found = found.map_err(|why| Error::usage(format!("{shown} can't be looked for: {why}")))?;
+            if found.is_empty() {
+                return Err(Error::new(ExitCode::Refused, format!("{shown} matches no file")));
+            }
+            for name in found {
+                if name.iter().any(|b| matches!(b, b'\'' | b'"' | b'$' | b',' | b'\n') || *b == 1) {
+                    let shown = String::from_utf8_lossy(&name).into_owned();
+                    let error =
+                        Error::new(ExitCode::Refused, format!("{shown} has a quote, a comma or a `$` in its name"));
+                    return Err(error.hint("a submit description can have it, with `queue x from FILE`"));
+                }
+                if known.insert(name.clone()) {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// Where a program is: a word without a slash is looked for as a shell does.
+fn found(program: &OsStr) -> Result<Vec<u8>> {
+    if program.as_bytes().contains(&b'/') {
+        return Ok(program.as_bytes().to_vec());
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&dirs).map(|dir| dir.join(program));
+    match places.find(|place| executable(place).is_ok()) {
+        Some(place) => Ok(place.into_os_string().into_vec()),
+        None => Err(Error::new(ExitCode::Refused, format!("there is no program {}", program.display()))
+            .hint("a program of this directory is written with `./` before it")),
+    }
+}
+
+fn prepare(
+    file: &OsStr,
+    text: &[u8],
+    overrides: &[(String, Vec<u8>)],
+    batch_name: Option<&str>,
+    here: &Path,
+) -> Result<Request> {
+    let description = describe(file, text, overrides, here, false)?;
     let mut groups = Vec::new();
     for group in &description.groups {
         let converted = convert(group, here)?;
@@ -169,7 +343,7 @@ fn name(group: &Group, file: &OsStr) -> Option<String> {
     };
     let bytes = match &group.ad.batch_name {
         Some(name) => text(name),
-        None if file == "-" => base(&text(&group.ad.executable)),
+        None if file == "-" || file == "command line" => base(&text(&group.ad.executable)),
         None => base(file.as_bytes()),
     };
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -181,10 +355,17 @@ fn base(path: &[u8]) -> Vec<u8> {
 
 fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     let ad = &group.ad;
-    if ad.universe == Universe::Local {
-        return Err(Error::new(ExitCode::Refused, "universe local is not supported")
+    if matches!(ad.universe, Universe::Local | Universe::Scheduler) {
+        return Err(Error::new(ExitCode::Refused, "universes local and scheduler are not supported yet")
             .hint("universe vanilla runs jobs on any node of the pool"));
     }
+    let image = ad.container_image.as_ref();
+    // An image that is a file travels as one, and is then known by its name alone.
+    let registry = image.is_some_and(
+        |image| matches!(image.0.first(), Some(Piece::Text(text)) if text.windows(3).any(|w| w == b"://")),
+    );
+    let mut transfer_input = ad.transfer_input.clone();
+    transfer_input.extend(image.filter(|_| !registry && ad.transfer != ShouldTransfer::No).cloned());
     let program = Program {
         executable: ad.executable.clone(),
         arguments: ad.arguments.clone(),
@@ -193,17 +374,37 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         input: ad.input.clone(),
         output: ad.output.clone(),
         error: ad.error.clone(),
-        transfer_input: ad.transfer_input.clone(),
+        transfer_input,
         transfer_output: ad.transfer_output.clone(),
         transfer: match ad.transfer {
             ShouldTransfer::Yes => Transfer::Yes,
             ShouldTransfer::No => Transfer::No,
+            // In its own directory, outputs would keep their names.
+            ShouldTransfer::IfNeeded if !ad.transfer_remaps.is_empty() => Transfer::Yes,
             ShouldTransfer::IfNeeded => Transfer::IfNeeded,
         },
         transfer_executable: ad.transfer_executable,
         cpus: ad.request_cpus,
         memory_mb: ad.request_memory_mb,
-        gpus: 0,
+        gpus: ad.request_gpus.unwrap_or(0),
+        transfer_remaps: ad.transfer_remaps.clone(),
+        keep_paths: is_true(ad, "PreserveRelativePaths"),
+        only_success: ad.when_to_transfer == WhenToTransfer::OnSuccess,
+        container: ad.container_image.clone(),
+    };
+    let attributes = ad.attributes.iter().filter_map(|(name, value)| Some((name.clone(), constant(value)?)));
+    let settings = ad.settings.iter().filter_map(|(name, setting)| match setting {
+        Setting::Expression(text) => Some(((*name).to_owned(), text.clone())),
+        Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).to_string())),
+        Setting::Path(_) => None,
+    });
+    let terms = Terms {
+        requirements: ad.demands(),
+        rank: ad.rank.clone(),
+        priority: ad.priority,
+        accounting_group: ad.accounting_group.clone(),
+        // The user's own word wins.
+        attributes: settings.chain(attributes).collect(),
     };
     let members = &group.members;
     Ok(SubmitGroup {
@@ -212,27 +413,46 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         log: ad.log.clone(),
         table: members.table().cloned(),
         procs: members.procs().cloned(),
-        ..SubmitGroup::default()
+        terms,
     })
+}
+
+fn is_true(ad: &JobAd, attribute: &str) -> bool {
+    let value = ad.settings.iter().find(|(name, _)| *name == attribute).map(|(_, setting)| setting);
+    matches!(value, Some(Setting::Expression(text)) if text == "true")
+}
+
+/// A template's text, if it is the same for all jobs.
+fn constant(template: &Template) -> Option<String> {
+    template
+        .is_constant()
+        .then(|| template.expand(JobId { cluster: 0, proc: 0 }))
+        .and_then(|text| String::from_utf8(text).ok())
 }
 
 /// The description's variables, after those that `getenv` takes from here.
 fn environment(ad: &JobAd) -> Vec<(Template, Template)> {
-    let mut variables = Vec::new();
-    if ad.getenv != GetEnv::None {
-        for (name, value) in std::env::vars_os() {
-            // The session's own variables mean nothing to a job.
-            let ours = name.as_bytes().starts_with(b"VO_SESSION");
-            let set = ad.environment.iter().any(|(other, _)| other.as_bytes() == name.as_bytes());
-            if !ours && !set && ad.getenv.selects(name.as_bytes()) {
-                variables.push((Template::constant(name.into_vec()), Template::constant(value.into_vec())));
-            }
-        }
-    }
+    let taken = taken_over(ad).into_iter().map(|(name, value)| (Template::constant(name), Template::constant(value)));
+    let mut variables: Vec<(Template, Template)> = taken.collect();
     for (name, value) in &ad.environment {
         variables.push((Template::constant(name.as_bytes()), value.clone()));
     }
     variables
+}
+
+/// What `getenv` takes from here, without what the description sets itself.
+fn taken_over(ad: &JobAd) -> Vec<(Vec<u8>, Vec<u8>)> {
+    if ad.getenv == GetEnv::None {
+        return Vec::new();
+    }
+    let wanted = |name: &OsStr| {
+        // The session's own variables mean nothing to a job.
+        let ours = name.as_bytes().starts_with(b"VO_SESSION");
+        let set = ad.environment.iter().any(|(other, _)| other.as_bytes() == name.as_bytes());
+        !ours && !set && ad.getenv.selects(name.as_bytes())
+    };
+    let here = std::env::vars_os().filter(|(name, _)| wanted(name));
+    here.map(|(name, value)| (name.into_vec(), value.into_vec())).collect()
 }
 
 /// Looks for what the jobs need on this machine.
@@ -343,7 +563,12 @@ mod tests {
 
     fn parsed_in(here: &Path, text: &[u8]) -> submit::Description {
         let (world, here) = (world::Here, here.as_os_str().as_bytes());
-        submit::parse("a.sub", text, &Context { world: &world, overrides: &[], predefined: &[], here }).unwrap()
+        submit::parse(
+            "a.sub",
+            text,
+            &Context { world: &world, overrides: &[], predefined: &[], here, only_show: false },
+        )
+        .unwrap()
     }
 
     #[test]

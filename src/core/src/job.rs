@@ -70,6 +70,18 @@ pub struct Program {
     /// GPUs that it occupies.
     #[cbor(n(13), default)]
     pub gpus: u32,
+    /// Outputs that come back under other names: the name in the scratch directory, and where it goes, seen from `initialdir`.
+    #[cbor(n(14), default)]
+    pub transfer_remaps: Vec<(Template, Template)>,
+    /// Do files keep the directories of their names, on their way to the node and back? If not, they lose them.
+    #[cbor(n(15), default)]
+    pub keep_paths: bool,
+    /// Do outputs but standard output and error come back only when the program exits with 0?
+    #[cbor(n(16), default)]
+    pub only_success: bool,
+    /// The image of the container that it runs in: `docker://…`, or a path of the node.
+    #[n(17)]
+    pub container: Option<Template>,
 }
 
 impl Program {
@@ -79,7 +91,10 @@ impl Program {
             return self.clone();
         }
         let all = |list: &[Template]| Template::fill_list(list, row);
-        let optional = |template: &Option<Template>| template.as_ref().map(|template| template.fill(row));
+        // A name that is empty for this job is no name.
+        let optional = |template: &Option<Template>| {
+            template.as_ref().map(|template| template.fill(row)).filter(|template| !template.0.is_empty())
+        };
         Arc::new(Program {
             executable: self.executable.fill(row),
             arguments: all(&self.arguments),
@@ -90,6 +105,8 @@ impl Program {
             error: optional(&self.error),
             transfer_input: all(&self.transfer_input),
             transfer_output: self.transfer_output.as_deref().map(all),
+            transfer_remaps: self.transfer_remaps.iter().map(|(from, to)| (from.fill(row), to.fill(row))).collect(),
+            container: optional(&self.container),
             ..**self
         })
     }

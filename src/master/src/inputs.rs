@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use ring::digest;
@@ -70,13 +70,18 @@ impl Files {
             }
             let found = path(name.clone());
             let whole = !name.ends_with(b"/");
+            // With its directories, where it has plain ones.
+            let kept = Path::new(OsStr::from_bytes(&name));
+            let kept = kept.components().all(|part| matches!(part, Component::Normal(_))).then_some(kept);
+            let kept = kept.filter(|_| program.keep_paths);
             if found.is_dir() {
                 // `dir` brings the directory, `dir/` what is in it.
-                let top = if whole { found.file_name().map(Path::new) } else { Some(Path::new("")) };
+                let top = if whole { kept.or(found.file_name().map(Path::new)) } else { Some(Path::new("")) };
                 let top = top.ok_or_else(|| format!("{}: has no name to give it on the node", found.display()))?;
                 self.add_tree(&found, top, &mut files)?;
             } else {
-                let name = found.file_name().ok_or_else(|| format!("{}: has no file name", found.display()))?;
+                let name = kept.map(Path::as_os_str).or(found.file_name());
+                let name = name.ok_or_else(|| format!("{}: has no file name", found.display()))?;
                 self.add(&found, FileRole::Input(name.as_bytes().to_vec()), &mut files)?;
             }
         }

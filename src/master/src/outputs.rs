@@ -63,20 +63,30 @@ pub(crate) fn destination(program: &Program, id: AttemptId, kind: &OutputKind) -
             // The node names these: they stay below the job's directory, whatever it says.
             let name = Path::new(OsStr::from_bytes(name));
             let plain = name.components().all(|c| matches!(c, Component::Normal(_)));
-            let asked_for = match &program.transfer_output {
-                Some(names) => names.iter().any(|named| {
-                    let named = named.expand(id.job);
-                    let parts = Path::new(OsStr::from_bytes(&named)).components();
-                    let named: PathBuf = parts.filter(|part| *part != Component::CurDir).collect();
-                    !named.as_os_str().is_empty() && name.starts_with(named)
+            let clean = |name: &Template| -> PathBuf {
+                let name = name.expand(id.job);
+                let parts = Path::new(OsStr::from_bytes(&name)).components();
+                parts.filter(|part| *part != Component::CurDir).collect()
+            };
+            // Where it goes at home: as HTCondor has it, without the directories of the name that was asked for.
+            let at_home = match &program.transfer_output {
+                Some(names) => names.iter().map(clean).find_map(|asked| {
+                    let below = name.strip_prefix(&asked).ok().filter(|_| !asked.as_os_str().is_empty())?;
+                    let top = if program.keep_paths { asked.as_path() } else { Path::new(asked.file_name()?) };
+                    Some(if below.as_os_str().is_empty() { top.to_owned() } else { top.join(below) })
                 }),
                 // What a job leaves at the top of its directory, as a shell's `*` shows it.
-                None => name.components().count() == 1 && !name.as_os_str().as_bytes().starts_with(b"."),
+                None => (name.components().count() == 1 && !name.as_os_str().as_bytes().starts_with(b"."))
+                    .then(|| name.to_owned()),
             };
-            (
-                (plain && asked_for && !name.as_os_str().is_empty()).then(|| dir.join(name)),
-                program.transfer_output.is_some(),
-            )
+            let remapped = program.transfer_remaps.iter().find_map(|(from, to)| {
+                let below = name.strip_prefix(clean(from)).ok()?;
+                let to = PathBuf::from(OsStr::from_bytes(&to.expand(id.job)));
+                Some(if below.as_os_str().is_empty() { to } else { to.join(below) })
+            });
+            let named = program.transfer_output.is_some() || remapped.is_some();
+            let path = at_home.filter(|_| plain && !name.as_os_str().is_empty()).map(|path| remapped.unwrap_or(path));
+            (path.map(|path| dir.join(path)), named)
         }
     };
     let path = path.filter(|path| *path != dir);

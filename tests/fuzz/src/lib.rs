@@ -150,7 +150,10 @@ impl submit::World for Echo {
 
 /// A submit description; the first jobs' words are worked out.
 pub fn submit(data: &[u8]) {
-    let context = submit::Context { world: &Echo, overrides: &[], predefined: &[], here: b"/here" };
+    let context = submit::Context { world: &Echo, overrides: &[], predefined: &[], here: b"/here", only_show: true };
+    let (owner, arch, opsys, domain) = ("u", "X86_64", "LINUX", "d");
+    let facts =
+        submit::Facts { cluster: 1, submitted: 0, owner, arch, opsys, domain, here: b"/here", environment: &[] };
     match submit::parse("f.sub", data, &context) {
         Ok(description) => {
             assert!(description.jobs() <= submit::MAX_JOBS);
@@ -158,6 +161,7 @@ pub fn submit(data: &[u8]) {
                 for proc in group.members.iter().take(3) {
                     let row = group.members.row(proc);
                     assert_eq!(row.is_empty(), group.members.table().is_none());
+                    assert!(group.classad(proc, &facts).contains("Cmd"));
                     for word in submit::Template::fill_list(&group.ad.arguments, &row) {
                         word.expand(JobId { cluster: 1, proc });
                     }

@@ -2,14 +2,15 @@
 
 use vo_core::template::Piece as Open;
 
-use super::commands::{self, Treatment};
+use super::commands::{self, Kind, Treatment};
 use super::lines::Spot;
 use super::macros::{Expanded, Macros, Refused, trim};
 use super::report::Report;
 use super::scene::{Scene, cell_of, words_of};
 use super::template::{self, Atom, Late};
 use super::words::{self, Piece};
-use super::{GetEnv, JobAd, ShouldTransfer, Template, Universe};
+use super::{GetEnv, JobAd, Setting, ShouldTransfer, Template, Universe, WhenToTransfer};
+use crate::classad::Expr;
 use crate::diagnostic::show;
 use crate::{nearest, parse_bytes};
 
@@ -21,6 +22,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let executable = builder.executable(queue, transfer_executable.unwrap_or(true));
     let universe = builder.universe();
     let arguments = builder.arguments();
+    let old_arguments = builder.old_arguments();
     let environment = builder.environment();
     let getenv = builder.getenv();
     let initialdir = builder.initialdir();
@@ -31,15 +33,27 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let request_cpus = builder.cpus();
     let request_memory_mb = builder.size(commands::REQUEST_MEMORY, 1 << 20);
     let request_disk_kb = builder.size(commands::REQUEST_DISK, 1 << 10);
+    let request_gpus = builder.gpus();
+    let resources = builder.resources();
+    let requirements = builder.expression(commands::REQUIREMENTS);
+    let rank = builder.expression(commands::RANK);
+    let priority = builder.priority();
+    let accounting_group = builder.word(commands::ACCOUNTING_GROUP);
+    let accounting_user = builder.word(commands::ACCOUNTING_USER);
+    let container_image = builder.container();
+    let without = builder.without();
     let transfer = builder.transfer();
+    let transfer_remaps = builder.remaps();
     let transfer_input = builder.list(commands::TRANSFER_INPUT);
     let transfer_output = builder.list(commands::TRANSFER_OUTPUT);
     let batch_name = builder.batch_name();
-    let attributes = builder.others();
+    let settings = builder.settings();
+    let attributes = builder.attributes();
     Some(JobAd {
         universe: universe.ok()?,
         executable: executable.ok()?,
         arguments: arguments.ok()?,
+        old_arguments: old_arguments.ok()?,
         environment: environment.ok()?,
         getenv: getenv.ok()?,
         initialdir: initialdir.ok()?,
@@ -50,11 +64,24 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         request_cpus: request_cpus.ok()?,
         request_memory_mb: request_memory_mb.ok()?,
         request_disk_kb: request_disk_kb.ok()?,
-        transfer: transfer.ok()?,
+        request_gpus: request_gpus.ok()?,
+        resources: resources.ok()?,
+        requirements: requirements.ok()?,
+        rank: rank.ok()?,
+        priority: priority.ok()?,
+        accounting_group: accounting_group.ok()?,
+        accounting_user: accounting_user.ok()?,
+        container_image: container_image.ok()?,
+        docker: macros.table.contains_key("docker_image") && !macros.table.contains_key("container_image"),
+        without: without.ok()?,
+        transfer: transfer.ok()?.0,
+        when_to_transfer: transfer.ok()?.1,
+        transfer_remaps: transfer_remaps.ok()?,
         transfer_executable: transfer_executable.ok()?,
         transfer_input: transfer_input.ok()?.unwrap_or_default(),
         transfer_output: transfer_output.ok()?,
         batch_name: batch_name.ok()?,
+        settings: settings.ok()?,
         attributes: attributes.ok()?,
     })
 }
@@ -254,20 +281,183 @@ impl Builder<'_, '_> {
         let Some((name, at)) = self.constant(commands::UNIVERSE)? else {
             return Ok(Universe::Vanilla);
         };
-        const OTHERS: [&str; 9] =
-            ["standard", "scheduler", "grid", "java", "parallel", "vm", "docker", "container", "mpi"];
+        const OTHERS: [&str; 6] = ["standard", "grid", "java", "parallel", "vm", "mpi"];
+        let supported = "`vanilla`, `container` or `docker`";
         match name.to_ascii_lowercase().as_str() {
             "vanilla" | "5" => Ok(Universe::Vanilla),
             "local" | "12" => Ok(Universe::Local),
-            known if OTHERS.contains(&known) || known.bytes().all(|b| b.is_ascii_digit()) => self.refuse(
-                at,
-                format!("universe `{}` is not supported yet", show(known.as_bytes())),
-                "`vanilla` or `local`",
-            ),
-            other => {
-                self.refuse(at, format!("there is no universe `{}`", show(other.as_bytes())), "`vanilla` or `local`")
+            "scheduler" | "7" => Ok(Universe::Scheduler),
+            "container" | "docker" => {
+                if self.value(commands::CONTAINER_IMAGE)?.or(self.value(commands::DOCKER_IMAGE)?).is_none() {
+                    return self.refuse(at, format!("universe `{name}` without an image"), "`container_image = IMAGE`");
+                }
+                Ok(if name.eq_ignore_ascii_case("docker") { Universe::Docker } else { Universe::Container })
+            }
+            known if OTHERS.contains(&known) || known.bytes().all(|b| b.is_ascii_digit()) => {
+                self.refuse(at, format!("universe `{}` is not supported", show(known.as_bytes())), supported)
+            }
+            other => self.refuse(at, format!("there is no universe `{}`", show(other.as_bytes())), supported),
+        }
+    }
+
+    fn old_arguments(&self) -> Result<bool, Refused> {
+        let value = self.value(commands::ARGUMENTS)?;
+        Ok(value.is_some_and(|value| !words::is_new(&value.pieces)))
+    }
+
+    /// A value that is a ClassAd expression; none when it is empty.
+    fn expression(&self, names: &[&str]) -> Result<Option<String>, Refused> {
+        let Some(value) = self.value(names)? else {
+            return Ok(None);
+        };
+        self.checked(&value, names.first().copied().unwrap_or_default()).map(Some)
+    }
+
+    /// The text of a value, if it is an expression.
+    fn checked(&self, value: &Value, name: &str) -> Result<String, Refused> {
+        let text = self.text(value, name)?;
+        let Err(fault) = Expr::parse_old(&text) else {
+            return Ok(text);
+        };
+        let at = value.pieces.get(fault.offset).map_or(value.at, |(_, place)| *place);
+        let d = self.report.make_error(at, format!("`{name}` is no ClassAd expression: {}", fault.message));
+        let d = match fault.expected {
+            Some(expected) => d.expected(expected),
+            None => d,
+        };
+        let bytes = text.as_bytes();
+        let single = |i: usize| {
+            bytes.get(i) == Some(&b'=')
+                && !matches!(bytes.get(i + 1), Some(b'=' | b'?' | b'!'))
+                && !i
+                    .checked_sub(1)
+                    .is_some_and(|before| matches!(bytes.get(before), Some(b'=' | b'!' | b'<' | b'>' | b'?')))
+        };
+        let d = if text.contains(['“', '”', '„', '‘', '’']) {
+            d.hint("it has typographic quotes, which word processors put in place of `\"`")
+        } else if !fault.message.contains("==") && (0..bytes.len()).any(single) {
+            d.hint("`==` compares; a single `=` doesn't")
+        } else if text.contains(" and ") || text.contains(" or ") {
+            d.hint("`&&` and `||` join conditions")
+        } else {
+            d
+        };
+        self.report.add(at, d);
+        Err(Refused)
+    }
+
+    fn word(&self, names: &[&str]) -> Result<Option<String>, Refused> {
+        Ok(self.constant(names)?.map(|(text, _)| text))
+    }
+
+    fn whole(&self, names: &[&str], expected: &str) -> Result<Option<i64>, Refused> {
+        let Some((text, at)) = self.constant(names)? else {
+            return Ok(None);
+        };
+        match super::functions::integer(text.as_bytes()) {
+            Some(number) => Ok(Some(number)),
+            None => self.refuse(at, format!("`{}` is no whole number", show(text.as_bytes())), expected),
+        }
+    }
+
+    fn priority(&self) -> Result<i32, Refused> {
+        let number = self.whole(commands::PRIORITY, "a priority such as 10 or -5")?.unwrap_or(0);
+        Ok(i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX }))
+    }
+
+    fn gpus(&self) -> Result<Option<u32>, Refused> {
+        if self.constant(commands::REQUEST_GPUS)?.is_some_and(|(text, _)| text.eq_ignore_ascii_case("undefined")) {
+            return Ok(None);
+        }
+        let number = self.whole(commands::REQUEST_GPUS, "a number of GPUs")?;
+        Ok(number.map(|number| u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
+    }
+
+    /// Resources of the site's own: `request_NAME`.
+    fn resources(&self) -> Result<Vec<(String, String)>, Refused> {
+        let mut resources = Vec::new();
+        for (name, definition) in &self.macros.table {
+            if !is_resource(name) || commands::find(name).is_some() || self.macros.mentioned.contains(name) {
+                continue;
+            }
+            let asked = name.get("request_".len()..).unwrap_or_default();
+            if let Some(near) = nearest(asked, ["cpus", "memory", "disk", "gpus"]) {
+                let d = self.report.make_error(definition.name_at, format!("there is no resource for `{name}`"));
+                self.report.add(definition.name_at, d.hint(format!("did you mean `request_{near}`?")));
+                return Err(Refused);
+            }
+            let Some(value) = self.expand(&definition.value)? else { continue };
+            let amount = self.checked(&value, name)?;
+            if amount.eq_ignore_ascii_case("undefined") {
+                continue;
+            }
+            let resource = definition.written.get("request_".len()..).unwrap_or_default().to_owned();
+            resources.push((resource, amount));
+        }
+        Ok(resources)
+    }
+
+    fn without(&self) -> Result<Vec<&'static str>, Refused> {
+        let requests = [
+            (commands::REQUEST_CPUS, "RequestCpus"),
+            (commands::REQUEST_MEMORY, "RequestMemory"),
+            (commands::REQUEST_DISK, "RequestDisk"),
+            (commands::REQUEST_GPUS, "RequestGPUs"),
+        ];
+        let mut without = Vec::new();
+        for (names, attribute) in requests {
+            if self.constant(names)?.is_some_and(|(text, _)| text.eq_ignore_ascii_case("undefined")) {
+                without.push(attribute);
             }
         }
+        Ok(without)
+    }
+
+    fn container(&self) -> Result<Option<Template>, Refused> {
+        if let Some(value) = self.value(commands::CONTAINER_IMAGE)? {
+            return Ok(Some(plain(&value.pieces)));
+        }
+        let Some(value) = self.value(commands::DOCKER_IMAGE)? else {
+            return Ok(None);
+        };
+        let scheme = b"docker://".map(|byte| (Atom::Byte(byte), value.at));
+        let scheme = if is_url(&value.pieces) { &scheme[..0] } else { &scheme[..] };
+        Ok(Some(plain(&[scheme, &value.pieces].concat())))
+    }
+
+    /// `from = to; …`, in double quotes.
+    fn remaps(&self) -> Result<Vec<(Template, Template)>, Refused> {
+        let Some(value) = self.value(commands::REMAPS)? else {
+            return Ok(Vec::new());
+        };
+        let dirty = |atom: &Atom| matches!(atom, Atom::Late(Late::Column(column)) if !self.scene.is_clean(*column));
+        if value.pieces.iter().any(|(atom, _)| dirty(atom)) {
+            self.scene.need(&value.pieces);
+            return Err(Refused);
+        }
+        let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
+        let pieces = match value.pieces.as_slice() {
+            [open, inner @ .., close] if quote(open) && quote(close) => inner,
+            pieces => pieces,
+        };
+        let mut remaps = Vec::new();
+        for pair in pieces.split(|(atom, _)| *atom == Atom::Byte(b';')) {
+            let pair = trim(pair);
+            let Some((_, at)) = pair.first() else { continue };
+            let Some(equals) = pair.iter().position(|(atom, _)| *atom == Atom::Byte(b'=')) else {
+                return self.refuse(*at, "this output has no place to go to".to_owned(), "`\"NAME = PATH; …\"`");
+            };
+            let (from, to) = pair.split_at(equals);
+            let (from, to) = (trim(from), trim(to.get(1..).unwrap_or_default()));
+            if from.is_empty() || to.is_empty() {
+                return self.refuse(*at, "this output has no place to go to".to_owned(), "`\"NAME = PATH; …\"`");
+            }
+            if is_url(to) {
+                return self.refuse(*at, "transfer to URLs is not supported yet".to_owned(), "a path");
+            }
+            remaps.push((plain(from), plain(to)));
+        }
+        Ok(remaps)
     }
 
     fn arguments(&self) -> Result<Vec<Template>, Refused> {
@@ -407,8 +597,8 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn transfer(&self) -> Result<ShouldTransfer, Refused> {
-        let should = match self.constant(commands::SHOULD_TRANSFER)? {
+    fn transfer(&self) -> Result<(ShouldTransfer, WhenToTransfer), Refused> {
+        let mut should = match self.constant(commands::SHOULD_TRANSFER)? {
             None => ShouldTransfer::IfNeeded,
             Some((text, at)) => match text.to_ascii_lowercase().as_str() {
                 "yes" | "true" => ShouldTransfer::Yes,
@@ -423,30 +613,33 @@ impl Builder<'_, '_> {
                 }
             },
         };
-        if let Some((text, at)) = self.constant(commands::WHEN_TO_TRANSFER)? {
-            match text.to_ascii_lowercase().as_str() {
-                "on_exit" if should == ShouldTransfer::No => {
-                    return self.refuse(
-                        at,
-                        "`should_transfer_files = no` leaves no output to transfer".to_owned(),
-                        "one of the two alone",
-                    );
-                }
-                "on_exit" => {}
-                "on_exit_or_evict" | "on_success" => {
-                    self.report.error(at, format!("`when_to_transfer_output = {text}` is not supported yet"));
-                    return Err(Refused);
-                }
-                _ => {
-                    return self.refuse(
-                        at,
-                        format!("`{}` is no time to transfer output", show(text.as_bytes())),
-                        "`on_exit`",
-                    );
-                }
+        let Some((text, at)) = self.constant(commands::WHEN_TO_TRANSFER)? else {
+            return Ok((should, WhenToTransfer::OnExit));
+        };
+        let when = match text.to_ascii_lowercase().as_str() {
+            "on_exit" => WhenToTransfer::OnExit,
+            "on_exit_or_evict" => WhenToTransfer::OnExitOrEvict,
+            "on_success" => WhenToTransfer::OnSuccess,
+            _ => {
+                return self.refuse(
+                    at,
+                    format!("`{}` is no time to transfer output", show(text.as_bytes())),
+                    "`on_exit`, `on_exit_or_evict` or `on_success`",
+                );
             }
+        };
+        if should == ShouldTransfer::No {
+            return self.refuse(
+                at,
+                "`should_transfer_files = no` leaves no output to transfer".to_owned(),
+                "one of the two alone",
+            );
         }
-        Ok(should)
+        if when == WhenToTransfer::OnExitOrEvict {
+            // As HTCondor has it: in its own directory there is nothing to bring back.
+            should = ShouldTransfer::Yes;
+        }
+        Ok((should, when))
     }
 
     fn boolean(&self, names: &[&str], default: bool) -> Result<bool, Refused> {
@@ -499,70 +692,249 @@ impl Builder<'_, '_> {
         })))
     }
 
-    /// The commands without a part of their own in the ad, and the user's attributes.
-    fn others(&self) -> Result<Vec<(String, Template)>, Refused> {
+    /// The user's own attributes.
+    fn attributes(&self) -> Result<Vec<(String, Template)>, Refused> {
         let mut attributes = Vec::new();
-        let mut refused = false;
-        for (name, definition) in &self.macros.table {
-            let at = definition.name_at;
-            if name.starts_with("my.") {
-                let attribute = &definition.written;
-                match self.expand(&definition.value) {
-                    Ok(value) => attributes
-                        .push((attribute.clone(), value.map_or(Template::constant("undefined"), |v| plain(&v.pieces)))),
-                    Err(Refused) => refused = true,
-                }
+        for (name, definition) in self.macros.table.range("my.".to_owned()..).take_while(|(n, _)| n.starts_with("my."))
+        {
+            let Some(value) = self.expand(&definition.value)? else {
+                attributes.push((definition.written.clone(), Template::constant("undefined")));
+                continue;
+            };
+            // What differs from job to job is not looked at: there may be a million of it.
+            if value.constant().is_some() {
+                self.checked(&value, name.get(3..).unwrap_or_default())?;
+            }
+            attributes.push((definition.written.clone(), plain(&value.pieces)));
+        }
+        Ok(attributes)
+    }
+
+    /// The commands without a part of their own in the ad.
+    fn settings(&self) -> Result<Vec<(&'static str, Setting)>, Refused> {
+        let (mut settings, mut refused) = (Vec::new(), false);
+        for name in self.macros.table.keys() {
+            let Some(command) = commands::find(name) else { continue };
+            // The other names of a command that is set twice were told of.
+            if command.names.iter().find(|other| self.macros.table.contains_key(**other)) != Some(&name.as_str()) {
                 continue;
             }
-            let harmless = |values: &[&str]| -> Result<bool, Refused> {
-                let Some(value) = self.expand(&definition.value)? else {
-                    return Ok(true);
-                };
-                let text = value.constant().unwrap_or_default().to_ascii_lowercase();
-                Ok(values.iter().any(|v| v.as_bytes() == text))
-            };
-            let outcome = match commands::find(name) {
-                Some(Treatment::Acted | Treatment::Quiet) => Ok(()),
-                Some(Treatment::NoEffect(values)) => harmless(values).map(|harmless| {
-                    if !harmless {
-                        self.report.warn(at, format!("`{name}` has no effect yet"));
-                    }
-                }),
-                Some(Treatment::Refused(values)) => match harmless(values) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => {
-                        let d = self.report.make_error(at, format!("`{name}` is not supported yet"));
-                        self.report.add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
-                        Err(Refused)
-                    }
-                    Err(Refused) => Err(Refused),
-                },
-                None if is_resource(name) && !self.macros.mentioned.contains(name) => {
-                    let message = format!(
-                        "`{}` asks for a resource of its own, which is not supported yet",
-                        show(name.as_bytes())
-                    );
-                    let d = self.report.make_error(at, message);
-                    self.report.add(
-                        at,
-                        match nearest(name, commands::names()) {
-                            Some(near) => d.hint(format!("did you mean `{near}`?")),
-                            None => d,
-                        },
-                    );
-                    Err(Refused)
-                }
-                None => Ok(()),
-            };
-            refused |= outcome.is_err();
+            match self.setting(name, command, &mut settings) {
+                Ok(()) => {}
+                Err(Refused) => refused = true,
+            }
         }
-        if refused { Err(Refused) } else { Ok(attributes) }
+        refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
+        if refused { Err(Refused) } else { Ok(settings) }
     }
+
+    fn setting(
+        &self,
+        name: &str,
+        command: &commands::Command,
+        settings: &mut Vec<(&'static str, Setting)>,
+    ) -> Result<(), Refused> {
+        let Some(definition) = self.macros.table.get(name) else { return Ok(()) };
+        let at = definition.name_at;
+        let values = match command.treatment {
+            Treatment::Acted | Treatment::Quiet => &[][..],
+            Treatment::NoEffect(values) | Treatment::Refused(values) => values,
+        };
+        let Some(value) = self.value(command.names)? else { return Ok(()) };
+        let text = value.constant().unwrap_or_default().to_ascii_lowercase();
+        let harmless = values.iter().any(|v| v.as_bytes() == text);
+        match command.treatment {
+            Treatment::NoEffect(_) if !harmless && !self.macros.context.only_show => {
+                self.report.warn(at, format!("`{name}` has no effect yet"));
+            }
+            Treatment::Refused(_) if !harmless && !self.macros.context.only_show => {
+                let d = self.report.make_error(at, format!("`{name}` is not supported yet"));
+                self.report.add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
+                return Err(Refused);
+            }
+            _ => {}
+        }
+        let Some((attribute, kind)) = command.attribute else { return Ok(()) };
+        let setting = match kind {
+            Kind::Text => Setting::Text(plain(&value.pieces)),
+            Kind::Path => Setting::Path(plain(&value.pieces)),
+            Kind::Bare => {
+                let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
+                Setting::Text(plain(match value.pieces.as_slice() {
+                    [open, inner @ .., close] if quote(open) && quote(close) => inner,
+                    pieces => pieces,
+                }))
+            }
+            Kind::List => {
+                let text = self.text(&value, name)?;
+                let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+                Setting::Text(Template::constant(words.collect::<Vec<_>>().join(",")))
+            }
+            Kind::Limits => {
+                let text = self.text(&value, name)?.to_ascii_lowercase();
+                let mut words: Vec<&str> =
+                    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
+                words.sort_unstable();
+                Setting::Text(Template::constant(words.join(",")))
+            }
+            Kind::Expression => Setting::Expression(self.checked(&value, name)?),
+            Kind::Boolean => {
+                let text = self.text(&value, name)?;
+                match super::functions::evaluate(text.as_bytes()).and_then(|value| value.truth()) {
+                    Some(truth) => Setting::Expression(truth.to_string()),
+                    None => {
+                        let message = format!("`{}` is neither true nor false", show(text.as_bytes()));
+                        return self.refuse(value.at, message, "`true` or `false`");
+                    }
+                }
+            }
+            Kind::Integer => match super::functions::integer(self.text(&value, name)?.as_bytes()) {
+                Some(number) => Setting::Expression(number.to_string()),
+                None => {
+                    let message = format!("`{}` is no whole number", show(&text));
+                    return self.refuse(value.at, message, "a whole number");
+                }
+            },
+            Kind::Signal => match signal(&self.text(&value, name)?) {
+                Some(name) => Setting::Text(Template::constant(name)),
+                None => {
+                    let message = format!("there is no signal `{}`", show(&text));
+                    return self.refuse(value.at, message, "a name such as SIGINT, or a number");
+                }
+            },
+        };
+        settings.push((attribute, setting));
+        Ok(())
+    }
+
+    /// How it begins, and what is told of it by mail.
+    fn states(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
+        let mut set = |name, text: &str| settings.push((name, Setting::Expression(text.to_owned())));
+        if let Some((text, at)) = self.constant(commands::HOLD)? {
+            match super::functions::evaluate(text.as_bytes()).and_then(|value| value.truth()) {
+                Some(true) => {
+                    set("JobStatus", "5");
+                    set("HoldReason", "\"submitted on hold at user's request\"");
+                    set("HoldReasonCode", "15");
+                }
+                Some(false) => {}
+                None => {
+                    let message = format!("`{}` is neither true nor false", show(text.as_bytes()));
+                    return self.refuse(at, message, "`true` or `false`");
+                }
+            }
+        }
+        if let Some((text, at)) = self.constant(commands::NOTIFICATION)? {
+            match text.to_ascii_lowercase().as_str() {
+                "never" => {}
+                "always" => set("JobNotification", "1"),
+                "complete" => set("JobNotification", "2"),
+                "error" => set("JobNotification", "3"),
+                _ => {
+                    let message = format!("`{}` is no time to notify", show(text.as_bytes()));
+                    return self.refuse(at, message, "`never`, `always`, `complete` or `error`");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What decides whether a job that ended has done, as condor_submit puts it together.
+    fn retries(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
+        let expression = |text: String| Setting::Expression(text);
+        let (hold, remove) = (self.expression(commands::ON_EXIT_HOLD)?, self.expression(commands::ON_EXIT_REMOVE)?);
+        let most = self.whole(commands::MAX_RETRIES, "a number of retries")?;
+        let success = self.whole(commands::SUCCESS_EXIT_CODE, "an exit code")?;
+        let until = self.expression(commands::RETRY_UNTIL)?;
+        if most.is_none() && success.is_none() && until.is_none() {
+            settings.extend(hold.map(|text| ("OnExitHold", expression(text))));
+            settings.extend(remove.map(|text| ("OnExitRemove", expression(text))));
+            return Ok(());
+        }
+        settings.push(("JobMaxRetries", expression(most.unwrap_or(2).to_string())));
+        settings.push(("OnExitHold", expression(hold.unwrap_or_else(|| "false".to_owned()))));
+        let mut done = "NumJobCompletions > JobMaxRetries || ExitCode =?= ".to_owned();
+        match success {
+            Some(code) => {
+                settings.push(("JobSuccessExitCode", expression(code.to_string())));
+                done.push_str("JobSuccessExitCode");
+            }
+            None => done.push('0'),
+        }
+        if let Some(until) = until {
+            match super::functions::integer(until.as_bytes()).filter(|_| !until.contains(char::is_alphabetic)) {
+                Some(code) => done.push_str(&format!(" || ExitCode =?= {code}")),
+                None => done.push_str(&format!(" || {}", wrapped(&until))),
+            }
+        }
+        if let Some(remove) = remove {
+            done.push_str(&format!(" || {}", wrapped(&remove)));
+        }
+        settings.push(("OnExitRemove", expression(done)));
+        Ok(())
+    }
+}
+
+/// An expression as an operand of `||`: in parentheses if it is a choice `a ? b : c`.
+fn wrapped(text: &str) -> String {
+    let (mut depth, mut quoted, mut before) = (0u32, false, ' ');
+    let mut choice = false;
+    for c in text.chars() {
+        match c {
+            '"' if before != '\\' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '{' | '[' => depth += 1,
+            ')' | '}' | ']' => depth = depth.saturating_sub(1),
+            '?' if depth == 0 && before != '=' => choice = true,
+            _ => {}
+        }
+        before = c;
+    }
+    if choice { format!("({text})") } else { text.to_owned() }
 }
 
 /// A value as a template.
 fn plain(pieces: &[Piece]) -> Template {
     template::template(pieces.iter().map(|(atom, _)| atom))
+}
+
+/// The name of a signal, given by its name or its number.
+fn signal(text: &str) -> Option<&'static str> {
+    const SIGNALS: [(&str, i64); 30] = [
+        ("SIGHUP", 1),
+        ("SIGINT", 2),
+        ("SIGQUIT", 3),
+        ("SIGILL", 4),
+        ("SIGTRAP", 5),
+        ("SIGABRT", 6),
+        ("SIGBUS", 7),
+        ("SIGFPE", 8),
+        ("SIGKILL", 9),
+        ("SIGUSR1", 10),
+        ("SIGSEGV", 11),
+        ("SIGUSR2", 12),
+        ("SIGPIPE", 13),
+        ("SIGALRM", 14),
+        ("SIGTERM", 15),
+        ("SIGSTKFLT", 16),
+        ("SIGCHLD", 17),
+        ("SIGCONT", 18),
+        ("SIGSTOP", 19),
+        ("SIGTSTP", 20),
+        ("SIGTTIN", 21),
+        ("SIGTTOU", 22),
+        ("SIGURG", 23),
+        ("SIGXCPU", 24),
+        ("SIGXFSZ", 25),
+        ("SIGVTALRM", 26),
+        ("SIGPROF", 27),
+        ("SIGWINCH", 28),
+        ("SIGIO", 29),
+        ("SIGSYS", 31),
+    ];
+    let number = text.parse::<i64>().ok();
+    let found = SIGNALS.iter().find(|(name, code)| name.eq_ignore_ascii_case(text) || Some(*code) == number);
+    found.map(|(name, _)| *name)
 }
 
 /// ` NAME=` in the value of a variable: most likely the new syntax, without its quotes.

@@ -1,9 +1,9 @@
-//! The commands of submit descriptions, and what becomes of each here.
+//! The commands of submit descriptions: what becomes of each here, and what HTCondor's job ad calls it.
 
 /// What becomes of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Treatment {
-    /// Its value is in the job ad.
+    /// It has its effect.
     Acted,
     /// Means nothing here, and nothing is lost.
     Quiet,
@@ -13,6 +13,48 @@ pub(super) enum Treatment {
     Refused(&'static [&'static str]),
 }
 use Treatment::{Acted, NoEffect, Quiet, Refused};
+
+/// How a command's value becomes an attribute's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// As it is, as a string.
+    Text,
+    /// The same, without double quotes around it.
+    Bare,
+    /// Words and commas, as a string with single commas.
+    List,
+    /// A file name, seen from the job's directory.
+    Path,
+    /// True or false.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// A ClassAd expression.
+    Expression,
+    /// A signal's name or number.
+    Signal,
+    /// Names of limits, in HTCondor's order.
+    Limits,
+}
+use Kind::{Bare, Boolean, Expression, Integer, Limits, List, Path, Signal, Text};
+
+/// A command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Command {
+    /// Its names, the one to prefer first.
+    pub(super) names: &'static [&'static str],
+    pub(super) treatment: Treatment,
+    /// The attribute of the job ad that its value becomes; none where it is worked out from more than the value, or there is none.
+    pub(super) attribute: Option<(&'static str, Kind)>,
+}
+
+const fn plain(names: &'static [&'static str], treatment: Treatment) -> Command {
+    Command { names, treatment, attribute: None }
+}
+
+const fn with(names: &'static [&'static str], treatment: Treatment, attribute: &'static str, kind: Kind) -> Command {
+    Command { names, treatment, attribute: Some((attribute, kind)) }
+}
 
 const FALSE: &[&str] = &["false"];
 const TRUE: &[&str] = &["true"];
@@ -32,148 +74,158 @@ pub(super) const UNIVERSE: &[&str] = &["universe", "jobuniverse"];
 pub(super) const REQUEST_CPUS: &[&str] = &["request_cpus", "requestcpus"];
 pub(super) const REQUEST_MEMORY: &[&str] = &["request_memory", "requestmemory"];
 pub(super) const REQUEST_DISK: &[&str] = &["request_disk", "requestdisk"];
+pub(super) const REQUEST_GPUS: &[&str] = &["request_gpus", "requestgpus"];
 pub(super) const SHOULD_TRANSFER: &[&str] = &["should_transfer_files", "shouldtransferfiles"];
 pub(super) const WHEN_TO_TRANSFER: &[&str] = &["when_to_transfer_output", "whentotransferoutput"];
 pub(super) const TRANSFER_EXECUTABLE: &[&str] = &["transfer_executable", "transferexecutable"];
 pub(super) const TRANSFER_INPUT: &[&str] = &["transfer_input_files", "transferinputfiles"];
 pub(super) const TRANSFER_OUTPUT: &[&str] = &["transfer_output_files", "transferoutputfiles"];
+pub(super) const REMAPS: &[&str] = &["transfer_output_remaps", "transferoutputremaps"];
 pub(super) const BATCH_NAME: &[&str] = &["batch_name", "jobbatchname"];
+pub(super) const REQUIREMENTS: &[&str] = &["requirements"];
+pub(super) const RANK: &[&str] = &["rank", "preferences"];
+pub(super) const PRIORITY: &[&str] = &["priority", "prio", "jobprio"];
+pub(super) const ACCOUNTING_GROUP: &[&str] = &["accounting_group", "acctgroup"];
+pub(super) const ACCOUNTING_USER: &[&str] = &["accounting_group_user", "acctgroupuser"];
+pub(super) const NOTIFICATION: &[&str] = &["notification"];
+pub(super) const CONTAINER_IMAGE: &[&str] = &["container_image"];
+pub(super) const DOCKER_IMAGE: &[&str] = &["docker_image"];
+pub(super) const MAX_RETRIES: &[&str] = &["max_retries"];
+pub(super) const RETRY_UNTIL: &[&str] = &["retry_until"];
+pub(super) const SUCCESS_EXIT_CODE: &[&str] = &["success_exit_code"];
+pub(super) const ON_EXIT_HOLD: &[&str] = &["on_exit_hold"];
+pub(super) const ON_EXIT_REMOVE: &[&str] = &["on_exit_remove"];
+pub(super) const HOLD: &[&str] = &["hold"];
 
-/// Names of one command, the one to prefer first, with its treatment.
-const COMMANDS: &[(&[&str], Treatment)] = &[
-    (EXECUTABLE, Acted),
-    (ARGUMENTS, Acted),
-    (ENVIRONMENT, Acted),
-    (GETENV, Acted),
-    (INITIALDIR, Acted),
-    (INPUT, Acted),
-    (OUTPUT, Acted),
-    (ERROR, Acted),
-    (LOG, Acted),
-    (UNIVERSE, Acted),
-    (REQUEST_CPUS, Acted),
-    (REQUEST_MEMORY, Acted),
-    (REQUEST_DISK, Acted),
-    (SHOULD_TRANSFER, Acted),
-    (WHEN_TO_TRANSFER, Acted),
-    (TRANSFER_EXECUTABLE, Acted),
-    (TRANSFER_INPUT, Acted),
-    (TRANSFER_OUTPUT, Acted),
-    (BATCH_NAME, Acted),
-    (
+const COMMANDS: &[Command] = &[
+    plain(EXECUTABLE, Acted),
+    plain(ARGUMENTS, Acted),
+    plain(ENVIRONMENT, Acted),
+    plain(GETENV, Acted),
+    plain(INITIALDIR, Acted),
+    plain(INPUT, Acted),
+    plain(OUTPUT, Acted),
+    plain(ERROR, Acted),
+    plain(LOG, Acted),
+    plain(UNIVERSE, Acted),
+    plain(REQUEST_CPUS, Acted),
+    plain(REQUEST_MEMORY, Acted),
+    plain(REQUEST_DISK, Acted),
+    plain(REQUEST_GPUS, Acted),
+    plain(SHOULD_TRANSFER, Acted),
+    plain(WHEN_TO_TRANSFER, Acted),
+    plain(TRANSFER_EXECUTABLE, Acted),
+    plain(TRANSFER_INPUT, Acted),
+    plain(TRANSFER_OUTPUT, Acted),
+    with(REMAPS, Acted, "TransferOutputRemaps", Bare),
+    plain(BATCH_NAME, Acted),
+    plain(REQUIREMENTS, Acted),
+    plain(RANK, Acted),
+    plain(PRIORITY, Acted),
+    plain(ACCOUNTING_GROUP, Acted),
+    plain(ACCOUNTING_USER, Quiet),
+    plain(
         &[
             "allow_arguments_v1",
             "allow_environment_v1",
             "batch_id",
-            "dagman_log",
-            "description",
-            "disk_usage",
-            "dont_encrypt_input_files",
-            "dont_encrypt_output_files",
-            "email_attributes",
-            "encrypt_input_files",
-            "encrypt_output_files",
-            "image_size",
             "interactive_args",
             "interactive_executable",
             "memory_usage",
-            "notify_user",
             "skip_filechecks",
-            "submit_event_notes",
-            "submit_event_user_notes",
+            "submitwarnemptymatches",
+            "submit_warn_empty_matches",
         ],
         Quiet,
     ),
-    (&["notification"], NoEffect(&["never", "error"])),
-    (&["priority", "prio"], NoEffect(ZERO)),
-    (&["rank", "preferences"], NoEffect(ZERO)),
-    (
+    with(&["dagman_log"], Quiet, "DAGManNodesLog", Path),
+    with(&["description"], Quiet, "JobDescription", Text),
+    with(&["disk_usage"], Quiet, "DiskUsage", Integer),
+    with(&["image_size"], Quiet, "ImageSize", Integer),
+    with(&["email_attributes"], Quiet, "EmailAttributes", List),
+    // What travels is encrypted, all of it.
+    with(&["encrypt_input_files"], Quiet, "EncryptInputFiles", Text),
+    with(&["encrypt_output_files"], Quiet, "EncryptOutputFiles", Text),
+    with(&["dont_encrypt_input_files"], Quiet, "DontEncryptInputFiles", Text),
+    with(&["dont_encrypt_output_files"], Quiet, "DontEncryptOutputFiles", Text),
+    with(&["notify_user"], Quiet, "NotifyUser", Text),
+    with(&["submit_event_notes"], Quiet, "SubmitEventNotes", Text),
+    with(&["submit_event_user_notes"], Quiet, "SubmitEventUserNotes", Text),
+    plain(NOTIFICATION, NoEffect(&["never", "error"])),
+    plain(&["copy_to_spool", "nice_user"], NoEffect(FALSE)),
+    with(&["keep_claim_idle"], NoEffect(FALSE), "KeepClaimIdle", Expression),
+    with(&["leave_in_queue"], NoEffect(FALSE), "LeaveJobInQueue", Expression),
+    with(&["load_profile"], NoEffect(FALSE), "LoadProfile", Boolean),
+    with(&["log_xml"], NoEffect(FALSE), "UserLogUseXML", Boolean),
+    with(&["manifest"], NoEffect(FALSE), "ManifestDesired", Boolean),
+    with(&["manifest_dir"], NoEffect(&[]), "ManifestDir", Text),
+    // Outputs come home when the job ends, and what it prints meanwhile can be looked at.
+    with(&["stream_error"], NoEffect(FALSE), "StreamErr", Boolean),
+    with(&["stream_input"], NoEffect(FALSE), "StreamIn", Boolean),
+    with(&["stream_output"], NoEffect(FALSE), "StreamOut", Boolean),
+    with(&["want_graceful_removal"], NoEffect(FALSE), "WantGracefulRemoval", Expression),
+    with(&["want_io_proxy"], NoEffect(FALSE), "WantIOProxy", Boolean),
+    with(&["run_as_owner"], NoEffect(TRUE), "RunAsOwner", Boolean),
+    with(&["want_job_networking"], NoEffect(TRUE), "WantJobNetworking", Boolean),
+    with(&["core_size", "coresize"], NoEffect(&[]), "CoreSize", Expression),
+    with(&["job_ad_information_attrs"], NoEffect(&[]), "JobAdInformationAttrs", Text),
+    with(&["job_lease_duration"], NoEffect(&[]), "JobLeaseDuration", Expression),
+    with(&["job_machine_attrs"], NoEffect(&[]), "JobMachineAttrs", Text),
+    with(&["job_max_vacate_time"], NoEffect(&[]), "JobMaxVacateTime", Expression),
+    with(&["jobset"], NoEffect(&[]), "JobSetName", Bare),
+    with(&["kill_sig"], NoEffect(&["sigterm", "15"]), "KillSig", Signal),
+    with(&["hold_kill_sig"], NoEffect(&["sigterm", "15"]), "HoldKillSig", Signal),
+    with(&["remove_kill_sig"], NoEffect(&["sigterm", "15"]), "RemoveKillSig", Signal),
+    with(&["kill_sig_timeout"], NoEffect(&[]), "KillSigTimeout", Integer),
+    with(&["max_idle"], NoEffect(&[]), "JobMaterializeMaxIdle", Integer),
+    with(&["max_job_retirement_time"], NoEffect(&[]), "MaxJobRetirementTime", Expression),
+    with(&["max_transfer_input_mb"], NoEffect(&[]), "MaxTransferInputMB", Expression),
+    with(&["max_transfer_output_mb"], NoEffect(&[]), "MaxTransferOutputMB", Expression),
+    with(&["next_job_start_delay"], NoEffect(&[]), "NextJobStartDelay", Expression),
+    with(&["stack_size"], NoEffect(&[]), "StackSize", Integer),
+    with(&["starter_debug"], NoEffect(&[]), "JobStarterDebug", Text),
+    with(&["starter_log"], NoEffect(&[]), "JobStarterLog", Path),
+    with(&["ulog_execute_attrs"], NoEffect(&[]), "UserLogExecuteEventAttrs", Text),
+    plain(&["job_machine_attrs_history_length", "match_list_length", "max_materialize", "want_ads"], NoEffect(&[])),
+    plain(MAX_RETRIES, Refused(ZERO)),
+    plain(RETRY_UNTIL, Refused(&[])),
+    plain(SUCCESS_EXIT_CODE, Refused(ZERO)),
+    plain(ON_EXIT_HOLD, Refused(FALSE)),
+    plain(ON_EXIT_REMOVE, Refused(TRUE)),
+    plain(HOLD, Refused(FALSE)),
+    with(&["on_exit_hold_reason"], Refused(&[]), "OnExitHoldReason", Expression),
+    with(&["on_exit_hold_subcode"], Refused(&[]), "OnExitHoldSubCode", Expression),
+    with(&["periodic_hold"], Refused(FALSE), "PeriodicHold", Expression),
+    with(&["periodic_hold_reason"], Refused(&[]), "PeriodicHoldReason", Expression),
+    with(&["periodic_hold_subcode"], Refused(&[]), "PeriodicHoldSubCode", Expression),
+    with(&["periodic_release"], Refused(FALSE), "PeriodicRelease", Expression),
+    with(&["periodic_remove"], Refused(FALSE), "PeriodicRemove", Expression),
+    with(&["periodic_vacate"], Refused(FALSE), "PeriodicVacate", Expression),
+    with(&["allowed_execute_duration"], Refused(&[]), "AllowedExecuteDuration", Expression),
+    with(&["allowed_job_duration"], Refused(&[]), "AllowedJobDuration", Expression),
+    with(&["concurrency_limits_expr"], Refused(&[]), "ConcurrencyLimits", Expression),
+    with(&["concurrency_limits"], Refused(&[]), "ConcurrencyLimits", Limits),
+    plain(CONTAINER_IMAGE, Acted),
+    plain(DOCKER_IMAGE, Acted),
+    with(&["encrypt_execute_directory"], Refused(FALSE), "EncryptExecuteDirectory", Boolean),
+    with(&["erase_output_and_error_on_restart"], Refused(FALSE), "EraseOutputAndErrorOnRestart", Boolean),
+    with(&["noop_job"], Refused(FALSE), "IsNoopJob", Expression),
+    with(&["noop_job_exit_code"], Refused(&[]), "NoopJobExitCode", Expression),
+    with(&["noop_job_exit_signal"], Refused(&[]), "NoopJobExitSignal", Expression),
+    with(&["preserve_relative_paths"], Acted, "PreserveRelativePaths", Boolean),
+    with(&["skip_if_dataflow"], Refused(FALSE), "SkipIfDataflow", Boolean),
+    plain(&["suspend_job_at_exec", "use_scitoken", "use_scitokens", "use_x509userproxy"], Refused(FALSE)),
+    plain(&["transfer_input", "transfer_output", "transfer_error"], Refused(TRUE)),
+    plain(&["machine_count", "node_count", "nodecount"], Refused(ONE)),
+    with(&["append_files"], Refused(&[]), "AppendFiles", Text),
+    with(&["output_destination"], Refused(&[]), "OutputDestination", Text),
+    with(&["checkpoint_destination"], Refused(&[]), "CheckpointDestination", Text),
+    plain(
         &[
-            "copy_to_spool",
-            "keep_claim_idle",
-            "leave_in_queue",
-            "load_profile",
-            "log_xml",
-            "manifest",
-            "nice_user",
-            "stream_error",
-            "stream_input",
-            "stream_output",
-            "want_graceful_removal",
-            "want_io_proxy",
-        ],
-        NoEffect(FALSE),
-    ),
-    (&["run_as_owner", "want_job_networking"], NoEffect(TRUE)),
-    (
-        &[
-            "accounting_group",
-            "accounting_group_user",
-            "core_size",
-            "coresize",
-            "hold_kill_sig",
-            "job_ad_information_attrs",
-            "job_lease_duration",
-            "job_machine_attrs",
-            "job_machine_attrs_history_length",
-            "job_max_vacate_time",
-            "jobset",
-            "kill_sig",
-            "kill_sig_timeout",
-            "manifest_dir",
-            "match_list_length",
-            "max_idle",
-            "max_job_retirement_time",
-            "max_materialize",
-            "max_transfer_input_mb",
-            "max_transfer_output_mb",
-            "next_job_start_delay",
-            "remove_kill_sig",
-            "stack_size",
-            "starter_debug",
-            "starter_log",
-            "ulog_execute_attrs",
-            "want_ads",
-        ],
-        NoEffect(&[]),
-    ),
-    (&["requirements", "on_exit_remove"], Refused(TRUE)),
-    (
-        &[
-            "encrypt_execute_directory",
-            "erase_output_and_error_on_restart",
-            "hold",
-            "noop_job",
-            "on_exit_hold",
-            "periodic_hold",
-            "periodic_release",
-            "periodic_remove",
-            "periodic_vacate",
-            "preserve_relative_paths",
-            "skip_if_dataflow",
-            "suspend_job_at_exec",
-            "use_scitoken",
-            "use_scitokens",
-            "use_x509userproxy",
-        ],
-        Refused(FALSE),
-    ),
-    (&["transfer_input", "transfer_output", "transfer_error"], Refused(TRUE)),
-    (&["max_retries", "request_gpus", "requestgpus", "success_exit_code"], Refused(ZERO)),
-    (&["machine_count", "node_count", "nodecount"], Refused(ONE)),
-    (
-        &[
-            "allowed_execute_duration",
-            "allowed_job_duration",
-            "append_files",
             "buffer_files",
-            "checkpoint_destination",
             "checkpoint_exit_code",
             "common_input_files",
             "compress_files",
-            "concurrency_limits",
-            "concurrency_limits_expr",
-            "container_image",
             "container_service_names",
             "container_target_dir",
             "cron_day_of_month",
@@ -186,7 +238,6 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
             "deferral_prep_time",
             "deferral_time",
             "deferral_window",
-            "docker_image",
             "docker_network_type",
             "docker_override_entrypoint",
             "docker_pull_policy",
@@ -202,14 +253,7 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
             "java_vm_args",
             "local_files",
             "mount_under_scratch",
-            "noop_job_exit_code",
-            "noop_job_exit_signal",
-            "on_exit_hold_reason",
-            "on_exit_hold_subcode",
-            "output_destination",
             "output_directory",
-            "periodic_hold_reason",
-            "periodic_hold_subcode",
             "primary_unix_group",
             "public_input_files",
             "remote_initialdir",
@@ -217,7 +261,6 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
             "retry_request_memory",
             "retry_request_memory_increase",
             "retry_request_memory_max",
-            "retry_until",
             "scitokens_file",
             "send_credential",
             "shell",
@@ -226,7 +269,6 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
             "tool_daemon_cmd",
             "transfer_checkpoint_files",
             "transfer_container",
-            "transfer_output_remaps",
             "transfer_plugins",
             "use_oauth_services",
             "useoauthservices",
@@ -237,12 +279,12 @@ const COMMANDS: &[(&[&str], Treatment)] = &[
     ),
 ];
 
-/// What becomes of the command `name` (lower case), if there is one.
-pub(super) fn find(name: &str) -> Option<Treatment> {
-    COMMANDS.iter().find(|(names, _)| names.contains(&name)).map(|(_, treatment)| *treatment)
+/// The command `name` (lower case), if there is one.
+pub(super) fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.names.contains(&name))
 }
 
 /// All names of commands.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().flat_map(|(names, _)| names.iter().copied())
+    COMMANDS.iter().flat_map(|command| command.names.iter().copied())
 }

@@ -427,7 +427,7 @@ fn general(number: f64, precision: usize, capital: bool, sharp: bool) -> String 
 }
 
 /// The value of a text as an expression, if it is one.
-fn evaluate(text: &[u8]) -> Option<Value> {
+pub(super) fn evaluate(text: &[u8]) -> Option<Value> {
     Some(Context::new(None, None, 0).evaluate(&Expr::parse_old(text).ok()?))
 }
 

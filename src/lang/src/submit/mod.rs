@@ -14,6 +14,7 @@
 
 mod ad;
 mod commands;
+mod described;
 mod functions;
 mod lines;
 mod macros;
@@ -26,6 +27,7 @@ mod template;
 mod tests;
 mod words;
 
+pub use described::Facts;
 pub use queue::Kind;
 pub use vo_core::Template;
 
@@ -84,6 +86,8 @@ pub struct JobAd {
     pub executable: Template,
     /// Arguments after the program's name.
     pub arguments: Vec<Template>,
+    /// Were the arguments written in the old syntax?
+    pub old_arguments: bool,
     /// Variables set for the job, each name once, in order; they win over those of `getenv`.
     pub environment: Vec<(String, Template)>,
     /// Variables taken over from the submitter's environment.
@@ -104,28 +108,101 @@ pub struct JobAd {
     pub request_memory_mb: Option<u64>,
     /// Scratch space in KiB, when asked for.
     pub request_disk_kb: Option<u64>,
+    /// GPUs, when asked for.
+    pub request_gpus: Option<u32>,
+    /// Further resources by name (`request_NAME`), with the text of the expressions that say how much.
+    pub resources: Vec<(String, String)>,
+    /// Which machines suit, a ClassAd expression, without what the rest of the ad demands; see [`JobAd::demands`].
+    pub requirements: Option<String>,
+    /// Which of them suit better, a ClassAd expression.
+    pub rank: Option<String>,
+    /// Jobs of a higher one go first.
+    pub priority: i32,
+    /// Whose share of the pool the job takes.
+    pub accounting_group: Option<String>,
+    /// Who of that group.
+    pub accounting_user: Option<String>,
+    /// Image of a container to run in: of a registry (`docker://…`), a `.sif` file or a directory.
+    pub container_image: Option<Template>,
+    /// Was the image named by `docker_image`?
+    pub docker: bool,
+    /// Attributes that the ad lacks, as they are set to `undefined`.
+    pub without: Vec<&'static str>,
     /// Whether files travel with the job.
     pub transfer: ShouldTransfer,
+    /// When outputs come back.
+    pub when_to_transfer: WhenToTransfer,
     /// Whether the program itself travels.
     pub transfer_executable: bool,
     /// Files and directories to bring; a trailing `/` means a directory's contents.
     pub transfer_input: Vec<Template>,
     /// Files and directories to fetch at the end; none means all that the job made, an empty list nothing.
     pub transfer_output: Option<Vec<Template>>,
+    /// Where outputs go that don't go where their names say: name in the job's directory, and name at home.
+    pub transfer_remaps: Vec<(Template, Template)>,
     /// Name of the batch in listings.
     pub batch_name: Option<Template>,
-    /// The user's own attributes (`+Name` or `MY.Name`), with the text of their ClassAd expressions, unchecked.
+    /// What the other commands make of HTCondor's job ad: attributes and their values.
+    pub settings: Vec<(&'static str, Setting)>,
+    /// The user's own attributes (`+Name` or `MY.Name`), with the text of their ClassAd expressions.
     pub attributes: Vec<(String, Template)>,
 }
 
+/// The value of an attribute that a command sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting {
+    /// A string.
+    Text(Template),
+    /// A path, seen from the job's directory.
+    Path(Template),
+    /// A ClassAd expression.
+    Expression(String),
+}
+
+/// When outputs come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenToTransfer {
+    /// When the program has ended by itself.
+    OnExit,
+    /// Also when it was interrupted.
+    OnExitOrEvict,
+    /// When it has ended well.
+    OnSuccess,
+}
+
 impl JobAd {
+    /// Which machines suit: the requirements, and what is asked for of [resources](JobAd::resources). A ClassAd expression.
+    pub fn demands(&self) -> Option<String> {
+        let mut clauses: Vec<String> = self.requirements.iter().map(|text| format!("({text})")).collect();
+        clauses.extend(self.resources.iter().filter_map(|(name, amount)| {
+            described::demand(name, amount).map(|demand| match demand {
+                described::Demand::AtLeast => format!("(TARGET.{name} >= ({amount}))"),
+                described::Demand::Like => format!("regexp({amount}, TARGET.{name})"),
+            })
+        }));
+        match clauses.as_slice() {
+            [] => None,
+            [_] if self.resources.is_empty() => self.requirements.clone(),
+            _ => Some(clauses.join(" && ")),
+        }
+    }
+
     /// Hands out every template, to change.
     fn each_template(&mut self, change: &mut dyn FnMut(&mut Template)) {
         change(&mut self.executable);
         self.arguments.iter_mut().for_each(&mut *change);
         self.environment.iter_mut().for_each(|(_, value)| change(value));
-        let options = [&mut self.initialdir, &mut self.input, &mut self.output, &mut self.error];
-        options.into_iter().chain([&mut self.log, &mut self.batch_name]).flatten().for_each(&mut *change);
+        let options = [&mut self.initialdir, &mut self.input, &mut self.output, &mut self.error, &mut self.log];
+        options.into_iter().chain([&mut self.batch_name, &mut self.container_image]).flatten().for_each(&mut *change);
+        self.transfer_remaps.iter_mut().for_each(|(from, to)| {
+            change(from);
+            change(to);
+        });
+        for (_, setting) in &mut self.settings {
+            if let Setting::Text(text) | Setting::Path(text) = setting {
+                change(text);
+            }
+        }
         self.transfer_input.iter_mut().chain(self.transfer_output.iter_mut().flatten()).for_each(&mut *change);
         self.attributes.iter_mut().for_each(|(_, value)| change(value));
     }
@@ -136,8 +213,14 @@ impl JobAd {
 pub enum Universe {
     /// On any slot of the pool.
     Vanilla,
-    /// On the submitting machine.
+    /// On the submitting machine, as soon as it may.
     Local,
+    /// On the submitting machine, at once.
+    Scheduler,
+    /// On any slot of the pool, in a container.
+    Container,
+    /// The same, as it was called before.
+    Docker,
 }
 
 /// Whether files travel with a job.
@@ -249,6 +332,8 @@ pub struct Context<'a> {
     pub predefined: &'a [(String, Vec<u8>)],
     /// The directory where it is submitted, absolute: relative paths of `executable` and `initialdir` count from it.
     pub here: &'a [u8],
+    /// Is nothing to be submitted, only shown? Then commands that are not supported are no errors.
+    pub only_show: bool,
 }
 
 /// Reads a description.

@@ -47,7 +47,8 @@ impl World for Small {
     }
 }
 
-const CONTEXT: Context<'_> = Context { world: &Small, overrides: &[], predefined: &[], here: b"/here" };
+const CONTEXT: Context<'_> =
+    Context { world: &Small, overrides: &[], predefined: &[], here: b"/here", only_show: false };
 
 fn run(text: &[u8]) -> Result<Description, Vec<Diagnostic>> {
     parse("a.sub", text, &CONTEXT)
@@ -164,6 +165,7 @@ fn defaults_are_htcondors() {
         universe: Universe::Vanilla,
         executable: Template::constant("/bin/echo"),
         arguments: vec![],
+        old_arguments: false,
         environment: vec![],
         getenv: GetEnv::None,
         initialdir: None,
@@ -174,7 +176,20 @@ fn defaults_are_htcondors() {
         request_cpus: 1,
         request_memory_mb: None,
         request_disk_kb: None,
+        request_gpus: None,
+        resources: vec![],
+        requirements: None,
+        rank: None,
+        priority: 0,
+        accounting_group: None,
+        accounting_user: None,
+        container_image: None,
+        docker: false,
+        without: vec!["RequestMemory"],
         transfer: ShouldTransfer::IfNeeded,
+        when_to_transfer: WhenToTransfer::OnExit,
+        transfer_remaps: vec![],
+        settings: vec![],
         transfer_executable: true,
         transfer_input: vec![],
         transfer_output: None,
@@ -409,13 +424,24 @@ fn faults_are_explained() {
         "E 2:16 `0` is no number of processors, \
         expected a whole number from 1 on (expressions are not supported yet)",
     );
+    check("request_memroy = 3", "E 2:1 there is no resource for `request_memroy`; did you mean `request_memory`?");
+    check("universe = docker", "E 2:12 universe `docker` without an image, expected `container_image = IMAGE`");
+    check("universe = moon", "E 2:12 there is no universe `moon`, expected `vanilla`, `container` or `docker`");
     check(
-        "request_memroy = 3",
-        "E 2:1 `request_memroy` asks for a resource of its own, \
-        which is not supported yet; did you mean `request_memory`?",
+        "requirements = OpSys = \"LINUX\"",
+        "E 2:22 `requirements` is no ClassAd expression: unexpected `=`; a comparison is `==`, \
+        expected an operator, or the end",
     );
-    check("universe = docker", "E 2:12 universe `docker` is not supported yet, expected `vanilla` or `local`");
-    check("universe = moon", "E 2:12 there is no universe `moon`, expected `vanilla` or `local`");
+    for (line, hint) in [
+        ("rank = a and b", "`&&` and `||` join conditions"),
+        ("requirements = Arch == “X86_64”", "it has typographic quotes, which word processors put in place of `\"`"),
+        ("+Foo = 1 +", "`foo` is no ClassAd expression"),
+    ] {
+        let fault = ad(line).unwrap_err();
+        assert!(fault.contains(hint), "{fault}");
+    }
+    check("transfer_output_remaps = \"a\"", "E 2:27 this output has no place to go to, expected `\"NAME = PATH; …\"`");
+    check("kill_sig = SIGFOO", "E 2:12 there is no signal `sigfoo`, expected a name such as SIGINT, or a number");
     check("transfer_executable = no", "E 2:23 `no` is neither true nor false, expected `true` or `false`");
     check(
         "should_transfer_files = NO\nwhen_to_transfer_output = ON_EXIT",
@@ -438,16 +464,12 @@ fn faults_are_explained() {
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";
     for command in [
-        "requirements = Memory > 1",
         "on_exit_hold = ExitCode != 0",
         "max_retries = 3",
         "retry_until = 0",
         "periodic_remove = true",
         "deferral_time = 5",
-        "container_image = x.sif",
-        "docker_image = debian",
-        "request_gpus = 1",
-        "transfer_output_remaps = \"a=b\"",
+        "concurrency_limits = a",
         "hold = true",
     ] {
         let name = command.split(' ').next().unwrap_or_default();
@@ -459,7 +481,7 @@ fn faults_are_explained() {
         "E 2:16 `x` is no number of processors, expected a whole number from 1 on (expressions are not supported yet)\n\
         E 3:5 `foo` is followed by something else, expected `=`\n\
         E 4:9 macro reference is never closed, expected a `)`\n\
-        E 5:12 universe `vm` is not supported yet, expected `vanilla` or `local`",
+        E 5:12 universe `vm` is not supported, expected `vanilla`, `container` or `docker`",
     );
     let found = run(b"arguments = x\nqueue\n").unwrap_err();
     assert_eq!(
@@ -481,7 +503,8 @@ fn warnings_leave_the_job_as_it_is() {
     };
     check("requirements = true\nmax_retries = 0\nperiodic_hold = False\nrequest_gpus = 0\nnotification = Never", &[]);
     check("n = 3\narguments = $(n)\n+Mine = 1\ndescription = d", &[]);
-    check("rank = Memory", &["W 2:1 `rank` has no effect yet"]);
+    check("rank = Memory\npriority = 1", &[]);
+    check("stack_size = 1", &["W 2:1 `stack_size` has no effect yet"]);
     check("argumnets = 5", &["W 2:1 `argumnets` is no command, and no value refers to it; did you mean `arguments`?"]);
     check(
         "zzz = 5",
@@ -564,6 +587,60 @@ fn overrides_win() {
     let found = parse("f", b"executable = x\nqueue\n", &Context { overrides: &overrides, ..CONTEXT }).unwrap_err();
     assert_eq!(found[0].to_string().lines().nth(1), Some("  1 | request_cpus = x"));
     assert_eq!((found[0].file.as_str(), found[0].column), ("command line", 16));
+}
+
+#[test]
+fn what_the_matcher_goes_by_is_in_the_ad() {
+    let ad = ad(concat!(
+        "requirements = TARGET.TimeToLive > 60 && Project == \"X\"\nrank = Memory\nprio = 2 + 3\nrequest_gpus = 2\n",
+        "accounting_group = g\nrequest_Licenses = 3\nrequest_tag = \"a\"\ntransfer_output_remaps = \"a.$(Process) = out/b; c=/d\"\n",
+        "+Project = \"Y\"\ndocker_image = debian:12\nwhen_to_transfer_output = ON_SUCCESS\n",
+    ));
+    let ad = ad.unwrap();
+    let demands =
+        "(TARGET.TimeToLive > 60 && Project == \"X\") && (TARGET.Licenses >= (3)) && regexp(\"a\", TARGET.tag)";
+    assert_eq!(ad.demands().as_deref(), Some(demands));
+    assert_eq!((ad.rank.as_deref(), ad.priority, ad.request_gpus), (Some("Memory"), 5, Some(2)));
+    assert_eq!((ad.accounting_group.as_deref(), ad.when_to_transfer), (Some("g"), WhenToTransfer::OnSuccess));
+    let remaps: Vec<_> = ad.transfer_remaps.iter().map(|(from, to)| format!("{}>{}", text(from), text(to))).collect();
+    assert_eq!(remaps, ["a.0>out/b", "c>/d"]);
+    assert_eq!(ad.container_image.as_ref().map(text).as_deref(), Some("docker://debian:12"));
+    let lone = self::ad("requirements = a || b").unwrap();
+    assert_eq!(lone.demands().as_deref(), Some("a || b"));
+    assert_eq!(self::ad("").unwrap().demands(), None);
+}
+
+/// Expected values: condor_submit 24.12; tests/conform compares thousands more.
+#[test]
+fn job_ads_are_those_of_condor_submit() {
+    let text = "executable = run.sh\narguments = \"a 'b c' $(x)\"\noutput = o.$(x)\nmax_retries = 3\nretry_until = a ? b : c\n\
+        request_memory = 2G\n+Item = \"$(x)\"\nqueue x in (p q)\n";
+    let description = parse("a.sub", text.as_bytes(), &Context { only_show: true, ..CONTEXT }).unwrap();
+    let (arch, opsys) = ("X86_64", "LINUX");
+    let facts =
+        Facts { cluster: 7, submitted: 9, owner: "ada", arch, opsys, domain: "d", here: b"/here", environment: &[] };
+    let ad = description.groups[0].classad(1, &facts);
+    let shown = |name: &str| ad.get(name).map(|value| value.old_syntax().to_string()).unwrap_or_default();
+    for (name, expected) in [
+        ("Cmd", "\"/here/run.sh\""),
+        ("Arguments", "\"a b' 'c q\""),
+        ("Out", "\"o.q\""),
+        ("Err", "\"/dev/null\""),
+        ("Iwd", "\"/here\""),
+        ("ProcId", "1"),
+        ("RequestMemory", "2048"),
+        ("OnExitRemove", "NumJobCompletions > JobMaxRetries || ExitCode =?= 0 || (a ? b : c)"),
+        ("Item", "\"q\""),
+        ("TransferErr", "false"),
+        ("TransferOut", ""),
+        (
+            "Requirements",
+            "(TARGET.Arch == \"X86_64\") && (TARGET.OpSys == \"LINUX\") && (TARGET.Disk >= RequestDisk) && \
+            (TARGET.Memory >= RequestMemory) && ((TARGET.FileSystemDomain == MY.FileSystemDomain) || (TARGET.HasFileTransfer))",
+        ),
+    ] {
+        assert_eq!(shown(name), expected, "{name}");
+    }
 }
 
 #[test]

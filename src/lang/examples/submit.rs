@@ -1,0 +1,110 @@
+//! Reads descriptions from standard input, one a line with the control character 0x1e for the ends of lines, and prints the ads of their first jobs, for
+//! tests/conform. With `--expand FILE`: reads one and tells how many jobs it makes, for tests/bench.
+
+use std::io::{BufRead, Write, stdin, stdout};
+
+use vo_lang::submit::{Context, Facts, Kind, MAX_TEXT, World, parse};
+
+struct Here;
+
+impl World for Here {
+    fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        std::env::var(name).ok().map(String::into_bytes)
+    }
+
+    fn file(&self, name: &[u8]) -> Result<Vec<u8>, String> {
+        std::fs::read(String::from_utf8_lossy(name).as_ref()).map_err(|e| e.to_string())
+    }
+
+    fn output(&self, command: &[u8]) -> Result<Vec<u8>, String> {
+        let command = String::from_utf8_lossy(command).into_owned();
+        let output = std::process::Command::new("/bin/sh").arg("-c").arg(command).output();
+        output.map(|output| output.stdout).map_err(|e| e.to_string())
+    }
+
+    fn matching(&self, pattern: &[u8], _: Kind) -> Result<Vec<Vec<u8>>, String> {
+        let text = self.output(&[b"ls -d ", pattern].concat())?;
+        Ok(text.split(|b| *b == b'\n').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+
+    fn random(&self) -> u64 {
+        4
+    }
+}
+
+/// What the other side leaves out, too: see theirs.py.
+const LEFT_OUT: [&str; 13] = [
+    "condorplatform",
+    "condorversion",
+    "diskusage",
+    "enteredcurrentstatus",
+    "executablesize",
+    "filesystemdomain",
+    "imagesize",
+    "jobsubmitmethod",
+    "owner",
+    "qdate",
+    "transferinputsizemb",
+    "userlog",
+    "iwd",
+];
+const MOST: usize = 6;
+
+fn main() -> std::io::Result<()> {
+    let here = std::env::current_dir()?.into_os_string().into_encoded_bytes();
+    let context = Context { world: &Here, overrides: &[], predefined: &[], here: &here, only_show: true };
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, _, file] = &arguments[..] {
+        let text = std::fs::read(file)?;
+        match parse(file, &text, &context) {
+            Ok(description) => println!("{} jobs in {} groups", description.jobs(), description.groups.len()),
+            Err(faults) => faults.iter().for_each(|fault| eprintln!("{fault}")),
+        }
+        return Ok(());
+    }
+    let mut variables: Vec<(Vec<u8>, Vec<u8>)> =
+        std::env::vars().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
+    variables.sort();
+    let owner = std::env::var("OWNER").unwrap_or_default();
+    let mut out = stdout().lock();
+    for line in stdin().lock().split(b'\n') {
+        let text: Vec<u8> = line?.iter().map(|b| if *b == 0x1e { b'\n' } else { *b }).collect();
+        assert!(text.len() < MAX_TEXT);
+        let description = match parse("case.sub", &[&text[..], b"\n"].concat(), &context) {
+            Ok(description) => description,
+            Err(_) => {
+                writeln!(out, "error")?;
+                continue;
+            }
+        };
+        let mut jobs: Vec<_> =
+            description.groups.iter().flat_map(|g| g.members.iter().map(move |proc| (proc, g))).collect();
+        jobs.sort_by_key(|(proc, _)| *proc);
+        let mut ads = Vec::new();
+        for (proc, group) in jobs.into_iter().take(MOST) {
+            let taken: Vec<_> = variables.iter().filter(|(name, _)| group.ad.getenv.selects(name)).cloned().collect();
+            let (arch, opsys) = ("X86_64", "LINUX");
+            let facts = Facts {
+                cluster: 7,
+                submitted: 0,
+                owner: &owner,
+                arch,
+                opsys,
+                domain: "d",
+                here: &here,
+                environment: &taken,
+            };
+            let ad = group.classad(proc, &facts);
+            let mut lines: Vec<String> = ad
+                .iter()
+                .map(|(name, value)| (name.to_str_lossy().to_ascii_lowercase(), value))
+                .filter(|(name, _)| !LEFT_OUT.contains(&name.as_str()))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            lines.sort();
+            ads.push(lines.join("\t").replace('\n', "\\n"));
+        }
+        writeln!(out, "{}", ads.join("\x1e"))?;
+    }
+    Ok(())
+}

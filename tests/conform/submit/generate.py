@@ -1,0 +1,144 @@
+"""generate.py SEED COUNT: random submit descriptions, one a line, with the control character 0x1e for the ends of lines."""
+
+import random
+import sys
+
+seed, count = int(sys.argv[1]), int(sys.argv[2])
+dice = random.Random(seed)
+pick = dice.choice
+
+
+def some(*values):
+    return lambda: pick(values)
+
+
+def word():
+    return pick(["a", "b c", "x$(v)", "$(v)", "$(w:def)", "$(u)", "data/$(v).txt", "$(Process)", "$(Cluster).$(ProcId)", "$Fn(v)", "$Fnx(p)", "$INT(n,%03d)"])
+
+
+def name():
+    return pick(["out", "out.$(Process)", "$(v).out", "run/o.$(Cluster).$(Step)", "/abs/$(w:x)", "$Fp(p)o"])
+
+
+def expression():
+    return pick(["true", "false", "JobStatus == 2", "(ExitCode =!= 0)", "NumJobStarts > $(n)", "time() - QDate > 3600 && JobStatus == 1", "ExitBySignal == true || ExitCode != 0"])
+
+
+def requirements():
+    one = ["Memory > $(n)", "OpSys == \"LINUX\"", "(Arch == \"X86_64\")", "TARGET.HasFileTransfer", "Machine =!= \"bad\"", "TARGET.Cpus >= 2", "Disk > 100",
+           "regexp(\"a+\", Machine)", "(OpSysAndVer =?= \"Debian12\")", "TARGET.TimeToLive > 3600", "HasSingularity", "TARGET.FileSystemDomain == \"x\""]
+    return pick([" && ", " || ", " && "]).join(dice.sample(one, dice.randint(1, 3)))
+
+
+def arguments():
+    old = " ".join(word() for _ in range(dice.randint(0, 4)))
+    new = '"' + " ".join(pick(["%s", "'%s'", "%s"]) % word() for _ in range(dice.randint(0, 4))) + '"'
+    return pick([old, new])
+
+
+def environment():
+    pairs = [f"{n}={word()}" for n in dice.sample(["A", "B", "LONG_NAME", "c"], dice.randint(1, 3))]
+    return pick(['"' + " ".join(p if " " not in p else p.split("=")[0] + "='" + p.split("=", 1)[1] + "'" for p in pairs) + '"', ";".join(pairs)])
+
+
+COMMANDS = {
+    "arguments": arguments,
+    "environment": environment,
+    "input": name,
+    "output": name,
+    "error": name,
+    "log": some("l", "log.$(Cluster)"),
+    "initialdir": some("run", "."),
+    "request_cpus": some("1", "4", "$(n)", "undefined"),
+    "request_memory": some("1", "100", "2GB", "1.5 G", "$(n)000", "undefined", "512M", "0"),
+    "request_disk": some("1000", "2GB", "1M", "0", "undefined"),
+    "request_gpus": some("0", "1", "$(n)"),
+    "request_widgets": some("0", "2", "$(n)", '"abc"'),
+    "requirements": requirements,
+    "rank": some("Memory", "Memory * 2 + Cpus", "0", "TARGET.Mips"),
+    "priority": some("0", "5", "-10", "$(n)", "2 + 3"),
+    "universe": some("vanilla", "Vanilla", "5"),
+    "should_transfer_files": some("YES", "NO", "if_needed", "true"),
+    "when_to_transfer_output": some("ON_EXIT", "on_exit_or_evict", "ON_SUCCESS"),
+    "transfer_executable": some("true", "false"),
+    "transfer_input_files": some("a", "a, b/c ,d", "$(v), in.$(Process)", "dir/"),
+    "transfer_output_files": some("a", "a,b", "out.$(v)", "d/"),
+    "transfer_output_remaps": some('"a = b"', '"a=b; c = d/$(Process)"'),
+    "preserve_relative_paths": some("true", "false"),
+    "on_exit_hold": expression,
+    "on_exit_remove": expression,
+    "periodic_hold": expression,
+    "periodic_release": expression,
+    "periodic_remove": expression,
+    "periodic_hold_reason": some('"too long"', 'strcat("a", "b")'),
+    "max_retries": some("0", "3", "$(n)"),
+    "success_exit_code": some("0", "2"),
+    "retry_until": some("5", "ExitCode > 3", "ExitCode == 1 || ExitBySignal"),
+    "leave_in_queue": expression,
+    "notification": some("never", "Always", "ERROR", "complete"),
+    "notify_user": some("ada@example.org"),
+    "accounting_group": some("g", "g.sub"),
+    "accounting_group_user": some("u"),
+    "job_lease_duration": some("600", "60 * 60"),
+    "kill_sig": some("SIGINT", "9", "sigusr1"),
+    "want_graceful_removal": some("true"),
+    "job_max_vacate_time": some("60", "60 * $(n)"),
+    "allowed_execute_duration": some("3600"),
+    "allowed_job_duration": some("3600 + 1"),
+    "batch_name": some("b", '"two words"', "b$(v)"),
+    "description": some("hello world"),
+    "hold": some("true", "false"),
+    "concurrency_limits": some("a", "A, b:2"),
+    "container_image": some("docker://debian:12", "a/b.sif", "images/box/"),
+    "getenv": some("true", "false", "HOME", "H*,!HOME"),
+    "stream_output": some("true", "false"),
+    "core_size": some("0"),
+    "encrypt_execute_directory": some("true", "false"),
+    "+Project": some('"TACC"', "3", "$(n) + 1", "true"),
+    "MY.Wanted": some('"x$(v)"', "undefined"),
+}
+
+MACROS = {
+    "v": some("1", "two", "x.y.z", "a/b.c", ""),
+    "w": some("w", "$(v)$(v)", ""),
+    "u": some("u u", "$(w)-$(v)"),
+    "n": some("2", "7", "10"),
+    "p": some("/a/b/c.txt", "rel/d.e", "plain"),
+}
+
+QUEUES = [
+    "queue",
+    "queue 2",
+    "queue $(n)",
+    "queue v in (1 b, c.d)",
+    "queue 2 v in (1, b)",
+    "queue v,w from (\x1e1 2\x1eb, x y\x1e)",
+    "queue v from items",
+    "queue v, w from items",
+    "queue v matching *.dat",
+    "queue v matching files *.dat",
+    "queue v in [1:] (1 2 3)",
+    "queue v from seq 3 |",
+]
+
+BLOCKS = [
+    "if defined w\x1ek = yes\x1eelse\x1ek = no\x1eendif",
+    "if version >= 8.1.6\x1ek = new\x1eendif",
+    "if $(z)\x1ek = 1\x1eelif true\x1ek = 2\x1eendif",
+    "include : more.inc",
+    "k @=end\x1efirst\x1esecond\x1e@end",
+    "k = $(k:0)1\x1ek = $(k)2",
+]
+
+for _ in range(count):
+    lines = ["executable = " + pick(["/bin/echo", "/bin/echo", "prog", "bin/$(v).sh"])]
+    for macro, value in MACROS.items():
+        if macro == "n" or dice.random() < 0.6:
+            lines.append(f"{macro} = {value()}")
+    for command in dice.sample(list(COMMANDS), dice.randint(1, 6)):
+        lines.append(f"{command} = {COMMANDS[command]()}")
+    if dice.random() < 0.3:
+        lines.append(pick(BLOCKS))
+        lines.append("arguments = $(k) $(n)")
+    lines.append(pick(QUEUES))
+    print("\x1e".join(lines))

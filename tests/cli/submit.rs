@@ -76,14 +76,15 @@ fn items_reach_the_jobs() {
     let show = "#!/bin/sh\necho \"$1 $NAME:$WORDS:$#:$(cat):$(ls | grep -c txt)\"\n";
     home.script("show.sh", show);
     // In their own directory, and in a scratch directory with their files.
-    for (transfer, name, beside) in [("no", "here", 0), ("yes", "there", 1)] {
+    for (transfer, name, beside, cluster) in [("no", "here", 0, "wait 1"), ("yes", "there", 1, "wait 2")] {
         let text = format!(
             "executable = show.sh\narguments = $(Process) $(file)\nenvironment = \"NAME='$Fn(file)' WORDS='$(Row) $(mem)'\"\n\
              input = $(file)\noutput = {name}.$(mem)\nlog = {name}.$(mem).log\nrequest_memory = $(mem)\n\
              transfer_input_files = $(file)\nshould_transfer_files = {transfer}\nqueue mem, file from items\n"
         );
         home.write("items.sub", text);
-        home.vo(["-s", "t", "-c", "submit items.sub; wait"]).ok().says(["job(s) succeeded"]);
+        home.vo(["-s", "t", "-c", "submit items.sub"]).ok();
+        home.vo(["-s", "t", "-c", cluster]).ok().says(["2 of 2 job(s) succeeded"]);
         assert_eq!(home.read(format!("{name}.10")), format!("0 a:0 10:2:alpha:{beside}\n"));
         assert_eq!(home.read(format!("{name}.20")), format!("1 b c:1 20:3:beta:{beside}\n"));
         for memory in ["10", "20"] {
@@ -136,7 +137,7 @@ fn a_command_line_is_description_enough() {
     home.vo(["-s", "t", "-c", "submit should_transfer_files=yes --for 'data/*.fits' ./analyse x {}"]).code(6);
     home.vo(["-s", "t", "-c", "submit -a should_transfer_files=yes --for 'data/*.fits' ./analyse x {}; wait"]).ok();
     assert_eq!(home.read("analyse.2.1.out"), "x data/b.fits b\n");
-    home.vo(["-s", "t", "-c", "submit --jobs 3 sh -- -c 'echo {}'; wait"]).ok().says(["3 of 3 job(s) succeeded"]);
+    home.vo(["-s", "t", "-c", "submit --jobs 3 sh -- -c 'echo {}'; wait 3"]).ok().says(["3 of 3 job(s) succeeded"]);
     assert_eq!(home.read("sh.3.2.out"), "2\n");
     home.vo(["-s", "t", "-c", "submit --for 'none*' ./analyse {}"]).code(6).says(["none* matches no file"]);
     end(&home);
@@ -181,10 +182,12 @@ fn outputs_go_where_they_are_sent() {
         "executable = make\narguments = deep/er/in.txt 1\ntransfer_input_files = deep/er/in.txt\npreserve_relative_paths = true\n\
          transfer_output_files = d/two.txt\nwhen_to_transfer_output = $(w)\nshould_transfer_files = yes\nqueue w from (\nON_SUCCESS\nON_EXIT\n)\n",
     );
-    home.vo(["-s", "t", "-c", "submit b.sub; wait"]).says(["0 of 2 job(s) succeeded"]);
+    home.vo(["-s", "t", "-c", "submit b.sub; wait 2"]).says(["0 of 2 job(s) succeeded"]);
     assert!(home.work("d/two.txt").exists());
     home.sh("rm -r d").ok();
-    home.vo(["-s", "t", "-c", "submit b.sub w=ON_SUCCESS; wait"]).says(["0 of 2 job(s) succeeded"]);
+    home.vo(["-s", "t", "-c", "submit b.sub -a when_to_transfer_output=ON_SUCCESS; wait 3"])
+        .says(["0 of 2 job(s) succeeded"]);
+    assert!(!home.work("d").exists());
     end(&home);
 }
 
@@ -207,5 +210,28 @@ fn a_job_may_run_in_a_container() {
     assert_eq!(home.read("out.0"), "exec --no-home\nin debian:12\nhello 0\n");
     assert_eq!(home.read("out.1"), "exec --no-home\nin box.sif\nhello 1\n");
     assert_eq!(home.read("out.2"), "exec --no-home\nin box.sif\nhello 2\n");
+    end(&home);
+}
+
+#[test]
+fn inputs_may_come_from_urls() {
+    let home = session();
+    home.write("there.txt", "from afar\n");
+    let url = format!("file://{}", home.work("there.txt").display());
+    home.write(
+        "a.sub",
+        format!(
+            "executable = /bin/cat\ntransfer_executable = false\narguments = there.txt\noutput = out\ntransfer_input_files = {url}\nqueue\n"
+        ),
+    );
+    home.vo(["-s", "t", "-c", "submit a.sub; wait"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(home.read("out"), "from afar\n");
+    // What can't be fetched is the site's fault, and tried again.
+    home.vo(["-s", "t", "-c", "submit a.sub 'transfer_input_files = gopher://x/there.txt'"]).ok();
+    wait_until("it was tried", seconds(30), || {
+        let why = home.vo(["-s", "t", "-c", "why 2.0"]).stdout;
+        why.contains("gopher://x/there.txt can not be fetched: nothing here fetches such a URL").then_some(())
+    });
+    home.vo(["-s", "t", "-c", "rm 2"]).ok();
     end(&home);
 }

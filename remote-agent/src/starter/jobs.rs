@@ -21,7 +21,7 @@ use vo_wire::link::Marker;
 use vo_wire::node::Shares;
 
 use super::facts;
-use super::scratch::{Captures, Place, Scratch, captures};
+use super::scratch::{Captures, Place, Scratch, captures, unfetched, urls};
 
 /// Bytes as a path.
 pub(super) fn path(bytes: &[u8]) -> &Path {
@@ -220,6 +220,10 @@ impl Node {
             Some(image) => container(path(&image.expand(id.job)), executable, directory, program)?,
             None => Command::new(executable),
         };
+        let fetched = own_scratch.map(|work| (work, urls(program, id))).filter(|(_, urls)| !urls.is_empty());
+        if let Some((work, urls)) = fetched {
+            command = fetching(&command, &unfetched(work), &urls);
+        }
         command
             .args(program.arguments.iter().map(|argument| text(argument, id.job)))
             .current_dir(directory)
@@ -241,10 +245,40 @@ impl Node {
     }
 }
 
+/// Fetches inputs, with the programs that the node has for their URLs, then becomes the job's program: `sh -c … sh MARK [URL NAME]... -- PROGRAM...`. What
+/// fails is told in the file MARK. All of it is the job's process, and is killed and reaped as that is.
+const FETCH: &str = r#"mark=$1; shift
+while [ "$1" != -- ]; do
+	url=$1 name=$2; shift 2
+	case $url in
+	http://* | https://* | ftp://* | file://*)
+		said=$(curl --fail --silent --show-error --location --retry 2 --speed-limit 1 --speed-time 120 --output "$name" -- "$url" 2>&1) ;;
+	osdf://* | pelican://* | stash://* | *+osdf://* | *+pelican://*)
+		if command -v pelican >/dev/null; then said=$(pelican object get "$url" "$name" 2>&1)
+		elif command -v stashcp >/dev/null; then said=$(stashcp "$url" "$name" 2>&1)
+		else said='the node has neither pelican nor stashcp' && false; fi ;;
+	*) said='nothing here fetches such a URL' && false ;;
+	esac || { printf '%s can not be fetched: %s' "$url" "$said" >"$mark"; exit 1; }
+done
+shift
+exec "$@""#;
+
+/// `command`, after its inputs were fetched.
+fn fetching(command: &Command, mark: &Path, urls: &[(OsString, OsString)]) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", FETCH, "sh"]).arg(mark);
+    for (url, name) in urls {
+        shell.arg(url).arg(name);
+    }
+    shell.arg("--").arg(command.get_program()).args(command.get_args());
+    shell
+}
+
 /// A command that runs `executable` in a container of `image`, where `directory` is seen as it is here. An image that is a file or a directory lies
 /// in `directory`, if it travelled, or where its name says.
 fn container(image: &Path, executable: &Path, directory: &Path, program: &Program) -> io::Result<Command> {
-    let registry = image.as_os_str().as_bytes().windows(3).any(|w| w == b"://");
+    let schemes = [&b"docker:"[..], b"oras:", b"library:", b"shub:"];
+    let registry = schemes.iter().any(|scheme| image.as_os_str().as_bytes().starts_with(scheme));
     let travelled = image.file_name().map(|name| directory.join(name)).filter(|file| file.exists());
     let image = if registry { image.to_owned() } else { travelled.unwrap_or_else(|| directory.join(image)) };
     let installed = |name: &&str| {

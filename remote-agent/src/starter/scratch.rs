@@ -9,7 +9,7 @@
 //!     stdout, stderr              beside it, so that no file of the job meets them
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use ring::digest::{Context, SHA256};
 use vo_core::ids::AttemptId;
-use vo_core::job::{Outcome, Output, OutputKind, Program};
+use vo_core::job::{Outcome, Output, OutputKind, Program, is_url};
 use vo_wire::work::{FileRef, FileRole};
 
 use super::jobs::{path, reason};
@@ -137,6 +137,8 @@ pub(super) struct Place {
     pub(super) stdout: Option<PathBuf>,
     pub(super) stderr: Option<PathBuf>,
     given: HashMap<OsString, Stamp>,
+    /// Names of inputs that the job's own process fetched: none of them is an output.
+    fetched: HashSet<OsString>,
 }
 
 /// What a try left.
@@ -169,6 +171,7 @@ impl Place {
             stdout: program.output.as_ref().map(|_| directory.join("stdout")),
             stderr: program.error.as_ref().map(|_| directory.join("stderr")),
             given: HashMap::new(),
+            fetched: urls(program, id).into_iter().map(|(_, name)| name).collect(),
             directory,
         };
         if program.output == program.error {
@@ -223,6 +226,10 @@ impl Place {
     ) -> Collected {
         let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new() };
         left.paths = self.captures();
+        if let Ok(why) = fs::read_to_string(unfetched(&self.work())) {
+            left.fault = Some(Outcome::SiteFailed(why.split_whitespace().collect::<Vec<_>>().join(" ")));
+            return left;
+        }
         cut_all(&left.paths, limits.0);
         match &program.transfer_output {
             _ if program.only_success && !well => {}
@@ -271,7 +278,7 @@ impl Place {
         for entry in fs::read_dir(self.work()).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             let written = |meta: &fs::Metadata| self.given.get(&name) != Some(&Stamp::of(meta));
-            let hidden = name.as_bytes().starts_with(b".");
+            let hidden = name.as_bytes().starts_with(b".") || self.fetched.contains(&name);
             if !hidden && entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) && path != self.executable
             {
                 paths.insert(OutputKind::File(name.into_vec()), path);
@@ -299,6 +306,22 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The inputs that the node fetches itself: their URLs, and the names that they get.
+pub(super) fn urls(program: &Program, id: AttemptId) -> Vec<(OsString, OsString)> {
+    let urls = program.transfer_input.iter().map(|input| input.expand(id.job)).filter(|name| is_url(name));
+    let named = urls.map(|url| {
+        let bare = url.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default();
+        let name = bare.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
+        (OsString::from_vec(url), OsString::from_vec(name))
+    });
+    named.collect()
+}
+
+/// Where it is told that an input of the job with this working directory could not be fetched.
+pub(super) fn unfetched(work: &Path) -> PathBuf {
+    work.with_file_name("unfetched")
 }
 
 /// `name`, if it stays within the directory that it is relative to; without superfluous parts.

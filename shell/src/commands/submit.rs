@@ -361,9 +361,17 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     }
     let image = ad.container_image.as_ref();
     // An image that is a file travels as one, and is then known by its name alone.
-    let registry = image.is_some_and(
-        |image| matches!(image.0.first(), Some(Piece::Text(text)) if text.windows(3).any(|w| w == b"://")),
-    );
+    let begins = |template: &Template, test: fn(&[u8]) -> bool| {
+        group.members.iter().any(|proc| {
+            let row = group.members.row(proc);
+            let each = Template::fill_list(std::slice::from_ref(template), &row);
+            each.iter().any(|each| matches!(each.0.first(), Some(Piece::Text(text)) if test(text)))
+        })
+    };
+    // These the container's program fetches by itself.
+    let registry = image.is_some_and(|image| begins(image, of_registry));
+    let urls =
+        ad.transfer_input.iter().chain(image.filter(|_| !registry)).any(|name| begins(name, vo_core::job::is_url));
     let mut transfer_input = ad.transfer_input.clone();
     transfer_input.extend(image.filter(|_| !registry && ad.transfer != ShouldTransfer::No).cloned());
     let program = Program {
@@ -380,7 +388,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
             ShouldTransfer::Yes => Transfer::Yes,
             ShouldTransfer::No => Transfer::No,
             // In its own directory, outputs would keep their names.
-            ShouldTransfer::IfNeeded if !ad.transfer_remaps.is_empty() => Transfer::Yes,
+            ShouldTransfer::IfNeeded if !ad.transfer_remaps.is_empty() || urls => Transfer::Yes,
             ShouldTransfer::IfNeeded => Transfer::IfNeeded,
         },
         transfer_executable: ad.transfer_executable,
@@ -415,6 +423,11 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         procs: members.procs().cloned(),
         terms,
     })
+}
+
+/// Is this an image that container programs take from a registry?
+fn of_registry(image: &[u8]) -> bool {
+    [&b"docker:"[..], b"oras:", b"library:", b"shub:"].iter().any(|scheme| image.starts_with(scheme))
 }
 
 fn is_true(ad: &JobAd, attribute: &str) -> bool {
@@ -473,6 +486,9 @@ fn check(group: &SubmitGroup, members: &Members) -> Result<()> {
                     continue;
                 }
                 let name = template.expand(job);
+                if vo_core::job::is_url(&name) {
+                    continue;
+                }
                 let path = PathBuf::from(OsString::from_vec(dir.expand(job))).join(OsStr::from_bytes(&name));
                 // An item without a name here has no such file.
                 if itself == name.is_empty() && seen.insert((path.clone(), what as usize)) {

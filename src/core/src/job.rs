@@ -84,6 +84,12 @@ pub struct Program {
     pub container: Option<Template>,
 }
 
+/// Is this the name of something elsewhere: `scheme://…`?
+pub fn is_url(name: &[u8]) -> bool {
+    let scheme = name.iter().take_while(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b)).count();
+    scheme > 1 && name.get(scheme..).is_some_and(|rest| rest.starts_with(b"://"))
+}
+
 impl Program {
     /// The program of one job: with the cells of its row in their places. The same where there is no row.
     pub fn filled(self: &Arc<Self>, row: &Row) -> Arc<Program> {

@@ -65,7 +65,8 @@ impl Files {
         }
         for input in &program.transfer_input {
             let name = input.expand(job);
-            if name.is_empty() {
+            // The node fetches by itself what has a URL.
+            if name.is_empty() || vo_core::job::is_url(&name) {
                 continue;
             }
             let found = path(name.clone());

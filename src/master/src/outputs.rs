@@ -150,6 +150,9 @@ impl Aside {
         let Some(parent) = target.parent() else {
             return Err(refusal(&target, "is no file"));
         };
+        if named && matches!(output.kind, OutputKind::File(_)) {
+            fs::create_dir_all(parent).map_err(|e| Failure::ours(parent, &e))?;
+        }
         if output.size > ROOMY
             && let Ok(room) = nix::sys::statvfs::statvfs(parent)
         {

@@ -44,8 +44,8 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let without = builder.without();
     let transfer = builder.transfer();
     let transfer_remaps = builder.remaps();
-    let transfer_input = builder.list(commands::TRANSFER_INPUT);
-    let transfer_output = builder.list(commands::TRANSFER_OUTPUT);
+    let transfer_input = builder.list(commands::TRANSFER_INPUT, true);
+    let transfer_output = builder.list(commands::TRANSFER_OUTPUT, false);
     let batch_name = builder.batch_name();
     let settings = builder.settings();
     let attributes = builder.attributes();
@@ -253,7 +253,19 @@ impl Builder<'_, '_> {
         value: &Value,
         split: impl Fn(&[Piece]) -> Result<Vec<Vec<Piece>>, words::Fault>,
     ) -> Result<Vec<Template>, Refused> {
-        let dirty = |atom: &Atom| matches!(atom, Atom::Late(Late::Column(column)) if !self.scene.is_clean(*column));
+        // Within single quotes, only quotes matter.
+        let mut quoted = false;
+        let mut dirty = |atom: &Atom| match atom {
+            Atom::Byte(b'\'') => {
+                quoted = !quoted;
+                false
+            }
+            Atom::Late(Late::Column(column)) if quoted && words::is_new(&value.pieces) => {
+                self.scene.any_cell(*column, |cell| cell.iter().any(|b| matches!(b, b'\'' | b'"')))
+            }
+            Atom::Late(Late::Column(column)) => !self.scene.is_clean(*column),
+            _ => false,
+        };
         if value.pieces.iter().any(|(atom, _)| dirty(atom)) {
             let column = self.each(value, |pieces| Ok(words_of(&split(pieces)?)))?;
             return Ok(vec![Template(vec![Open::Words(column)])]);
@@ -414,10 +426,16 @@ impl Builder<'_, '_> {
     }
 
     fn container(&self) -> Result<Option<Template>, Refused> {
+        // What it is decides what travels.
+        let one = |value: Value| match value.pieces.iter().any(|(atom, _)| matches!(atom, Atom::Late(Late::Column(_))))
+        {
+            true => self.text(&value, "container_image").map(|_| value),
+            false => Ok(value),
+        };
         if let Some(value) = self.value(commands::CONTAINER_IMAGE)? {
-            return Ok(Some(plain(&value.pieces)));
+            return Ok(Some(plain(&one(value)?.pieces)));
         }
-        let Some(value) = self.value(commands::DOCKER_IMAGE)? else {
+        let Some(value) = self.value(commands::DOCKER_IMAGE)?.map(one).transpose()? else {
             return Ok(None);
         };
         let scheme = b"docker://".map(|byte| (Atom::Byte(byte), value.at));
@@ -452,7 +470,7 @@ impl Builder<'_, '_> {
             if from.is_empty() || to.is_empty() {
                 return self.refuse(*at, "this output has no place to go to".to_owned(), "`\"NAME = PATH; …\"`");
             }
-            if is_url(to) {
+            if is_url(to) && !self.macros.context.only_show {
                 return self.refuse(*at, "transfer to URLs is not supported yet".to_owned(), "a path");
             }
             remaps.push((plain(from), plain(to)));
@@ -653,8 +671,8 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// Paths parted by commas; the whole may stand in double quotes.
-    fn list(&self, names: &[&str]) -> Result<Option<Vec<Template>>, Refused> {
+    /// Paths, or URLs where they may come from there, parted by commas; the whole may stand in double quotes.
+    fn list(&self, names: &[&str], urls: bool) -> Result<Option<Vec<Template>>, Refused> {
         let Some(value) = self.value(names)? else {
             return Ok(None);
         };
@@ -668,8 +686,8 @@ impl Builder<'_, '_> {
             for path in pieces.split(|p| p.0 == Atom::Byte(b',')) {
                 let path = trim(path);
                 let Some((_, at)) = path.first() else { continue };
-                if is_url(path) {
-                    return Err((*at, "transfer from and to URLs is not supported yet", "a path"));
+                if is_url(path) && !urls {
+                    return Err((*at, "an output has no URL", "a path"));
                 }
                 if path.iter().any(quote) {
                     self.report.warn(*at, "the quotation marks are taken as part of the file name");

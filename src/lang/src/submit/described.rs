@@ -123,6 +123,10 @@ impl Writer<'_> {
         if let Some(name) = &described.batch_name {
             self.set_text("JobBatchName", &self.text(name));
         }
+        let methods = if described.transfer == ShouldTransfer::No { Vec::new() } else { self.methods() };
+        if !methods.is_empty() {
+            self.set_text("WantTransferPluginMethods", methods.join(",").as_bytes());
+        }
         let requirements = self.requirements(facts);
         self.set_expression("Requirements", &requirements);
         for (name, value) in &described.attributes {
@@ -305,12 +309,31 @@ impl Writer<'_> {
                 let base = trimmed.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
                 self.set_text("ContainerImage", &base);
                 self.set_text("ContainerImageFullPath", &image);
-                self.set_text("ContainerImageSource", b"cedar");
+                let source = scheme(&image);
+                self.set_text("ContainerImageSource", source.as_deref().unwrap_or("cedar").as_bytes());
                 let mut inputs = self.list(&self.described.transfer_input);
                 inputs.push(image);
                 self.set_text("TransferInput", &inputs.join(&b','));
             }
         }
+    }
+
+    /// The kinds of URLs that files come from or go to.
+    fn methods(&self) -> Vec<String> {
+        let described = self.described;
+        let mut names = self.list(&described.transfer_input);
+        names.extend(described.transfer_remaps.iter().map(|(_, to)| self.text(to)));
+        names.extend(
+            described
+                .container_image
+                .iter()
+                .map(|image| self.text(image))
+                .filter(|image| Image::of(image) == Image::Sif),
+        );
+        let mut methods: Vec<String> = names.iter().filter_map(|name| scheme(name)).collect();
+        methods.sort();
+        methods.dedup();
+        methods
     }
 
     /// What the submitter demands of a machine, with what follows from the rest of the description.
@@ -385,6 +408,9 @@ impl Writer<'_> {
             if described.when_to_transfer == WhenToTransfer::OnSuccess || is_true("PreserveRelativePaths") {
                 transfer.push_str(" && versioncmp(split(TARGET.CondorVersion)[1],\"8.9.7\") >= 0");
             }
+            for method in self.methods() {
+                transfer.push_str(&format!(" && stringListIMember(\"{method}\",TARGET.HasFileTransferPluginMethods)"));
+            }
             let (domain, moves) = (checks("FileSystemDomain"), checks("HasFileTransfer"));
             let same = "(TARGET.FileSystemDomain == MY.FileSystemDomain)";
             match described.transfer {
@@ -412,7 +438,7 @@ enum Image {
 
 impl Image {
     fn of(image: &[u8]) -> Image {
-        if image.starts_with(b"docker:") || image.windows(3).any(|w| w == b"://") {
+        if image.starts_with(b"docker:") {
             Image::Docker
         } else if image.ends_with(b".sif") {
             Image::Sif
@@ -420,6 +446,13 @@ impl Image {
             Image::Sandbox
         }
     }
+}
+
+/// The kind of a URL: what stands before `://`, or between that and a `+`.
+fn scheme(name: &[u8]) -> Option<String> {
+    let end = name.windows(3).position(|w| w == b"://")?;
+    let scheme = name.get(..end)?.rsplit(|b| *b == b'+').next()?;
+    scheme.iter().all(u8::is_ascii_alphanumeric).then(|| String::from_utf8_lossy(scheme).to_ascii_lowercase())
 }
 
 /// How a machine's amount of a resource must compare to what a job asks for.

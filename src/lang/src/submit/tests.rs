@@ -299,6 +299,7 @@ fn items_go_where_they_are_needed() {
     check(&format!("arguments = 1 $(x)\n{}", list.replace('"', "")), &["1|a|'b|c'", "1|d|'e|f'", "1|g"]);
     check(&format!("arguments = $(x)\n{list}"), &["a|'b|c'", "d|e f", "g"]);
     check("arguments = \"'$(x)' $(Cluster)\"\nqueue x from (\na b\nc\n)", &["a b|7", "c|7"]);
+    check("arguments = \"'$(x)' $(Cluster)\"\nqueue x from (\na b\nit''s \"\"q\"\"\n)", &["a b|7", "it's \"q\"|7"]);
     check("arguments = $(x) $(y)\nqueue x,y from (\na\nb 1 2\n)", &["a", "b|1|2"]);
     check(
         "arguments = $Fn(x)-$INT(Process,%03d)-$(x:none)\nqueue x from (\n/a/b.c\nd\n)",
@@ -441,16 +442,16 @@ fn faults_are_explained() {
         assert!(fault.contains(hint), "{fault}");
     }
     check("transfer_output_remaps = \"a\"", "E 2:27 this output has no place to go to, expected `\"NAME = PATH; …\"`");
-    check("kill_sig = SIGFOO", "E 2:12 there is no signal `sigfoo`, expected a name such as SIGINT, or a number");
+    check(
+        "kill_sig = SIGFOO",
+        "W 2:1 `kill_sig` has no effect yet\nE 2:12 there is no signal `sigfoo`, expected a name such as SIGINT, or a number",
+    );
     check("transfer_executable = no", "E 2:23 `no` is neither true nor false, expected `true` or `false`");
     check(
         "should_transfer_files = NO\nwhen_to_transfer_output = ON_EXIT",
         "E 3:27 `should_transfer_files = no` leaves no output to transfer, expected one of the two alone",
     );
-    check(
-        "transfer_input_files = a, osdf:///x",
-        "E 2:27 transfer from and to URLs is not supported yet, expected a path",
-    );
+    check("transfer_output_files = a, osdf:///x", "E 2:28 an output has no URL, expected a path");
     check(
         "a = $(b)\nb = $(c)\nc = $(b)\narguments = $(a)",
         "E 5:13 macros refer to each other in a ring: `b` → `c` → `b`",

@@ -77,10 +77,11 @@ fn items_reach_the_jobs() {
     home.script("show.sh", show);
     // In their own directory, and in a scratch directory with their files.
     for (transfer, name, beside, cluster) in [("no", "here", 0, "wait 1"), ("yes", "there", 1, "wait 2")] {
+        let inputs = if beside > 0 { "transfer_input_files = $(file)\n" } else { "" };
         let text = format!(
             "executable = show.sh\narguments = $(Process) $(file)\nenvironment = \"NAME='$Fn(file)' WORDS='$(Row) $(mem)'\"\n\
              input = $(file)\noutput = {name}.$(mem)\nlog = {name}.$(mem).log\nrequest_memory = $(mem)\n\
-             transfer_input_files = $(file)\nshould_transfer_files = {transfer}\nqueue mem, file from items\n"
+             should_transfer_files = {transfer}\n{inputs}queue mem, file from items\n"
         );
         home.write("items.sub", text);
         home.vo(["-s", "t", "-c", "submit items.sub"]).ok();

@@ -631,6 +631,15 @@ impl Builder<'_, '_> {
                 }
             },
         };
+        if should == ShouldTransfer::No {
+            for names in [commands::TRANSFER_INPUT, commands::TRANSFER_OUTPUT] {
+                if let Some(value) = self.value(names)? {
+                    let name = names.first().copied().unwrap_or_default();
+                    let message = format!("`should_transfer_files = no` leaves nothing of `{name}`");
+                    return self.refuse(value.at, message, "one of the two alone");
+                }
+            }
+        }
         let Some((text, at)) = self.constant(commands::WHEN_TO_TRANSFER)? else {
             return Ok((should, WhenToTransfer::OnExit));
         };

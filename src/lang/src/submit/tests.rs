@@ -451,6 +451,10 @@ fn faults_are_explained() {
         "should_transfer_files = NO\nwhen_to_transfer_output = ON_EXIT",
         "E 3:27 `should_transfer_files = no` leaves no output to transfer, expected one of the two alone",
     );
+    check(
+        "should_transfer_files = no\ntransfer_input_files = a",
+        "E 3:24 `should_transfer_files = no` leaves nothing of `transfer_input_files`, expected one of the two alone",
+    );
     check("transfer_output_files = a, osdf:///x", "E 2:28 an output has no URL, expected a path");
     check(
         "a = $(b)\nb = $(c)\nc = $(b)\narguments = $(a)",

@@ -177,8 +177,8 @@ mod tests {
         check("request_memory=1500", "request_memory = 1500");
         check("request_gpus=0", "request_gpus = 0");
         check("requirements=Cpus >= 4 && Site == \"a\"", "requirements = Cpus >= 4 && Site == \"a\"");
-        check("request_cpus=0", "vo-login: request_cpus=0: expected a whole number from 1 on");
-        check("priority=high", "vo-login: priority=high: expected a whole number");
-        check("prioritty=1", "vo-login: \"prioritty\" can't be edited");
+        check("request_cpus=0", "error: request_cpus=0: expected a whole number from 1 on");
+        check("priority=high", "error: priority=high: expected a whole number");
+        check("prioritty=1", "error: \"prioritty\" can't be edited");
     }
 }

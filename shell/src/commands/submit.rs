@@ -361,12 +361,13 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     }
     let image = ad.container_image.as_ref();
     // An image that is a file travels as one, and is then known by its name alone.
-    let begins = |template: &Template, test: fn(&[u8]) -> bool| {
-        group.members.iter().any(|proc| {
-            let row = group.members.row(proc);
-            let each = Template::fill_list(std::slice::from_ref(template), &row);
+    let begins = |template: &Template, test: fn(&[u8]) -> bool| match template.0.first() {
+        Some(Piece::Text(text)) => test(text),
+        Some(Piece::Column(_) | Piece::Words(_)) => group.members.iter().any(|proc| {
+            let each = Template::fill_list(std::slice::from_ref(template), &group.members.row(proc));
             each.iter().any(|each| matches!(each.0.first(), Some(Piece::Text(text)) if test(text)))
-        })
+        }),
+        _ => false,
     };
     // These the container's program fetches by itself.
     let registry = image.is_some_and(|image| begins(image, of_registry));

@@ -123,7 +123,9 @@ impl Writer<'_> {
         if let Some(name) = &described.batch_name {
             self.set_text("JobBatchName", &self.text(name));
         }
-        let methods = if described.transfer == ShouldTransfer::No { Vec::new() } else { self.methods() };
+        let demanded = described.requirements.as_ref().and_then(|text| Expr::parse_old(text).ok());
+        let own = demanded.is_some_and(|expr| refers(&expr.references(), "HasFileTransfer"));
+        let methods = if own || described.transfer == ShouldTransfer::No { Vec::new() } else { self.methods() };
         if !methods.is_empty() {
             self.set_text("WantTransferPluginMethods", methods.join(",").as_bytes());
         }

@@ -313,8 +313,10 @@ impl Builder<'_, '_> {
     }
 
     fn old_arguments(&self) -> Result<bool, Refused> {
+        let written = commands::ARGUMENTS.iter().find_map(|name| self.macros.table.get(*name));
         let value = self.value(commands::ARGUMENTS)?;
-        Ok(value.is_some_and(|value| !words::is_new(&value.pieces)))
+        // What expands to nothing is old, too.
+        Ok(written.is_some_and(|d| !d.value.is_empty()) && value.is_none_or(|value| !words::is_new(&value.pieces)))
     }
 
     /// A value that is a ClassAd expression; none when it is empty.

@@ -35,7 +35,7 @@ use crate::Time;
 pub use event::{Action, Event, Jobs};
 pub use record::{Record, Snapshot};
 
-/// Marks a weak edge in [`Plan::children`]: the child waits for its parent's end, however it ends.
+/// Marks a weak edge in a plan's edges: the child waits for its parent's end, however it ends.
 pub const WEAK: u32 = 1 << 31;
 
 /// The exit code of a node whose jobs could not be submitted.

@@ -1,6 +1,6 @@
 //! DAG files, in DAGMan's form (HTCondor manual, "DAGMan Workflows").
 //!
-//! [`parse`] reads DAG files, with all that they include and splice, into one [`Dag`]: nodes by number, the edges between them, and
+//! [`parse()`] reads DAG files, with all that they include and splice, into one [`Dag`]: nodes by number, the edges between them, and
 //! what each node is to do. Submit descriptions in files are only named; they are read when their node is submitted.
 //!
 //! Many parents with many children in one command become edges to and from a [`Kind::Join`] node, so that a command costs no more

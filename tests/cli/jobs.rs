@@ -190,3 +190,22 @@ fn jobs_are_held_released_and_edited_and_a_person_is_asked_when_they_are_many() 
     assert_eq!(terminal.exit_code(), 0);
     home.assert_nothing_left();
 }
+
+#[test]
+fn requirements_and_rank_are_met_and_why_names_the_clause_that_is_not() {
+    let home = Home::new();
+    let description = |requirements: &str, name: &str| {
+        let text = "executable = /bin/echo\narguments = $(Process)\noutput = NAME.$(Process)\nrank = Memory\n";
+        format!("{}requirements = {requirements}\nqueue 2\n", text.replace("NAME", name))
+    };
+    home.write("meets.sub", description("Site == \"local\" && TARGET.TimeToLive > 60 && OpSys == \"LINUX\"", "meets"));
+    home.write("lacks.sub", description("Cpus >= 1 && TARGET.Project == \"X\"", "lacks"));
+    home.vo(["-s", "t", "--keep", "-n", "1:2", "-c", "submit lacks.sub; submit meets.sub; wait --timeout 30s 2"]).ok();
+    assert_eq!(home.read("meets.1"), "1\n");
+    let why = home.vo(["-s", "t", "-c", "why 1.0"]).ok();
+    assert!(why.stdout.contains("refused by its requirements: TARGET.Project == \"X\" (undefined there)"), "{why:?}");
+    home.vo(["-s", "t", "-c", "edit 1 'requirements=Cpus >= 1'; wait --timeout 30s"]).ok();
+    assert_eq!(home.read("lacks.0"), "0\n");
+    home.end("t");
+    home.assert_nothing_left();
+}

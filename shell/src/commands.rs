@@ -2,6 +2,7 @@
 //! the grid shell.
 
 mod alter;
+mod dag;
 mod detach;
 mod exit;
 mod help;
@@ -50,6 +51,8 @@ macro_rules! commands {
 
 commands! {
     ["submit", "condor_submit"], "FILE…", submit::Submit => submit::run;
+    ["submit-dag", "condor_submit_dag"], "FILE…", dag::SubmitDag => dag::submit;
+    ["dag"], "[DAG]", dag::Dag => dag::run;
     ["status", "condor_status"], "", pool::Status => pool::status;
     ["q", "condor_q"], "[JOB…]", jobs::Queue => jobs::queue;
     ["wait", "condor_wait"], "[JOB…]", wait::Wait => wait::run;
@@ -127,15 +130,24 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
 /// Parses a command's words. HTCondor's long options have one dash (`-nobatch`); ours may, too.
 fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
     let manual = A::command();
-    let longs: Vec<&str> =
-        manual.get_arguments().flat_map(|a| a.get_long_and_visible_aliases().unwrap_or_default()).collect();
+    let longs: Vec<&str> = manual
+        .get_arguments()
+        .flat_map(|argument| argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default()))
+        .collect();
+    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     let mut operands_only = false;
     let words = words.into_iter().map(|word| {
         operands_only |= word == "--";
         let name = word.to_str().and_then(|w| w.strip_prefix('-')).filter(|w| w.len() > 1 && !operands_only);
         match name {
-            Some(name) if longs.contains(&name.split('=').next().unwrap_or(name)) => {
-                OsString::from(format!("--{name}"))
+            // HTCondor's tools don't mind case, and some have `_` in their options: `-MaxJobs`, `-no_submit`.
+            Some(name) => {
+                let (long, value) = name.split_once('=').map_or((name, None), |(long, value)| (long, Some(value)));
+                match (longs.iter().find(|known| plain(known) == plain(long)), value) {
+                    (Some(known), Some(value)) => OsString::from(format!("--{known}={value}")),
+                    (Some(known), None) => OsString::from(format!("--{known}")),
+                    (None, _) => word,
+                }
             }
             _ => word,
         }

@@ -4,6 +4,7 @@
 mod attach;
 mod conf;
 mod cut_off;
+mod dag;
 mod damage;
 mod disks;
 mod jobs;

@@ -22,7 +22,7 @@ use vo_lang::submit::{
 use vo_wire::Frame;
 use vo_wire::control::{Submit as Request, SubmitGroup, SubmitPiece, Submitted};
 
-use super::Asking;
+use super::{Asking, dag};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::table::{JsonList, stdout};
@@ -51,7 +51,13 @@ pub(crate) struct Submit {
     dry_run: Option<PathBuf>,
     #[command(flatten)]
     by_arguments: ByArguments,
-    /// Submit descriptions; `-` is standard input [default: standard input, unless it is a terminal]. With --for, --jobs, --cpus,
+    /// A line before the description
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    before: Vec<OsString>,
+    /// The node of a DAG that this submits, as DAG:NODE:TRY
+    #[arg(long, value_name = "TAG", hide = true)]
+    dag_node: Option<String>,
+    /// Submit descriptions and DAG files (`*.dag`); `-` is standard input [default: standard input, unless it is a terminal]. With --for, --jobs, --cpus,
     /// --memory, --disk or --gpus: a program and its arguments, in which `{}` stands for the job's item
     #[arg(value_name = "FILE")]
     words: Vec<OsString>,
@@ -97,7 +103,7 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, words } = arguments;
+    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, before, dag_node, words } = arguments;
     let described = by_arguments.describe(&words)?;
     let words = if described.is_some() { Vec::new() } else { words };
     let (overrides, mut files): (Vec<_>, Vec<_>) =
@@ -115,18 +121,31 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
         }
         files.push("-".into());
     }
+    if files.iter().any(|file| dag::is_dag(file)) {
+        if !files.iter().all(|file| dag::is_dag(file)) || !overrides.is_empty() {
+            return Err(Error::usage("a DAG file is submitted with other DAG files alone, and takes no NAME=VALUE")
+                .hint("VARS in the DAG file gives its nodes macros"));
+        }
+        return dag::submit(dag::SubmitDag::plain(asking, files, batch_name, json));
+    }
     let here = std::env::current_dir().map_err(|e| Error::system("cannot tell the current directory", e))?;
     let texts = files.iter().map(|file| Ok((file.clone(), read(file)?)));
-    let texts: Vec<(OsString, Vec<u8>)> =
+    let mut texts: Vec<(OsString, Vec<u8>)> =
         described.into_iter().map(|text| Ok(("command line".into(), text))).chain(texts).collect::<Result<_>>()?;
+    if dag_node.is_some() {
+        texts.iter_mut().for_each(|(_, text)| *text = of_a_dag(&before, text));
+    }
     if let Some(into) = dry_run {
         return dry::run(&texts, &overrides, &here, &into);
     }
     // All of them are read and checked before any is sent.
-    let requests: Vec<Request> = texts
+    let mut requests: Vec<Request> = texts
         .iter()
         .map(|(file, text)| prepare(file, text, &overrides, batch_name.as_deref(), &here))
         .collect::<Result<_>>()?;
+    if let Some(first) = requests.first_mut().and_then(|request| request.groups.first_mut()) {
+        first.tag = dag_node;
+    }
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
@@ -166,6 +185,21 @@ fn assignment(word: &OsStr) -> Option<(String, Vec<u8>)> {
     let name = str::from_utf8(name).ok()?.trim();
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'+'));
     plain.then(|| (name.to_owned(), value.get(1..).unwrap_or_default().trim_ascii().to_vec()))
+}
+
+/// The description of a DAG's node: after the lines that the DAG gives it. It queues one job, if it doesn't say.
+fn of_a_dag(before: &[OsString], text: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for line in before {
+        all.extend(line.as_bytes().iter().map(|b| if *b == b'\n' { b' ' } else { *b }));
+        all.push(b'\n');
+    }
+    all.extend_from_slice(text);
+    let queues = |line: &[u8]| line.trim_ascii_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"queue"));
+    if !text.split(|b| *b == b'\n').any(queues) {
+        all.extend_from_slice(b"\nqueue\n");
+    }
+    all
 }
 
 fn read(file: &OsStr) -> Result<Vec<u8>> {

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vo_wire::control::{Counts, Done, Pick, Progress, Watch};
 use vo_wire::frame::Message;
 
-use super::{Asking, pick};
+use super::{Asking, dag, pick};
 use crate::client::read;
 use crate::error::{Error, ExitCode, Result};
 use crate::table::span;
@@ -41,6 +41,10 @@ pub(super) fn run(arguments: Wait) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let started = Instant::now();
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+    if picks.is_empty() {
+        // They submit jobs as long as they run.
+        dag::wait_for_all(&mut master, deadline)?;
+    }
     let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
     master.send(&Watch { picks })?;
     let mut counts = Counts::default();

@@ -117,10 +117,11 @@ impl Journal {
         Ok(Opened { journal, pool, cut, unlogged })
     }
 
-    /// Takes the pool's records, in order; if the log has grown large, the state that they lead to replaces it.
-    pub(crate) fn store(&mut self, pool: &mut Pool) {
+    /// Takes the pool's records, in order, and shows them to `see`; if the log has grown large, the state that they lead to replaces it.
+    pub(crate) fn store(&mut self, pool: &mut Pool, mut see: impl FnMut(&Record)) {
         // The thread ends only after it told of a failure, which ends the master.
         let records = pool.take_records();
+        records.iter().for_each(&mut see);
         if !records.is_empty() {
             let _ = self.work.send(Work::Records(records.iter().map(encode).collect()));
         }
@@ -225,12 +226,12 @@ mod tests {
         assert_eq!(cut, None);
         journal.snapshot_above = 1;
         submit(&mut pool);
-        journal.store(&mut pool);
+        journal.store(&mut pool, |_| ());
         let Ok(Told::Durable { number, log_bytes }) = told.recv() else { panic!("not durable") };
         // The pool has gone on when it is told.
         submit(&mut pool);
         assert_eq!(journal.durable(number, log_bytes), 1);
-        journal.store(&mut pool);
+        journal.store(&mut pool, |_| ());
         drop(journal);
         while told.recv().is_ok() {}
         let (mut restored, mut replayed) = (Pool::new(), 0);

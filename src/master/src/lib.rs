@@ -4,6 +4,7 @@
 //! One task (`master`) owns all state and takes every input from one queue; the others carry bytes.
 
 mod control;
+mod dags;
 mod eventlog;
 mod history;
 mod inputs;

@@ -2,6 +2,7 @@
 //! carries out actions once the records behind them are durable.
 
 mod clients;
+mod dag;
 mod sites;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use vo_wire::node::Shares;
 use vo_wire::work::{self, Assignment};
 
 use crate::control::{self, Outbox};
+use crate::dags::{self, Dags};
 use crate::eventlog::{self, Entry, EventLogs};
 use crate::history::History;
 use crate::inputs::{Blob, Files, Hash};
@@ -99,6 +101,7 @@ const KEPT_EVENTS: usize = 256;
 enum Input {
     Site(SiteId, site::Told),
     Client(control::Told),
+    Dag(dags::Told),
     Journal(journal::Told),
     /// The grid shell ended.
     ShellEnded(i32),
@@ -190,6 +193,10 @@ enum Request {
         select: Select,
         told: Option<(Instant, ctl::Counts)>,
     },
+    WatchingDag {
+        dag: u32,
+        told: Option<(Instant, vo_wire::dag::DagRow)>,
+    },
     Following {
         patience: Duration,
         interactive: bool,
@@ -250,6 +257,9 @@ pub(crate) struct Master {
     session_id: Arc<str>,
     inputs: mpsc::Sender<Input>,
     pool: Pool,
+    dags: Dags,
+    /// Clusters that were submitted for a node of a DAG, by its tag.
+    tags: BTreeMap<String, u32>,
     journal: Journal,
     blocked: Option<String>,
     durable: u64,
@@ -438,6 +448,21 @@ impl Master {
         let partials = partials::Keeper::start(dir, kept).map_err(|e| failed("start a thread", &e))?;
         let missed = unlogged.into_iter().filter_map(Entry::of).collect();
         let event_logs = EventLogs::start(dir, missed).map_err(|e| failed("start a thread", &e))?;
+        let told = inputs.clone();
+        // Threads may wait where tasks must not: a task has others to let run.
+        let tell = move |t| match told.try_send(Input::Dag(t)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(input)) if tokio::runtime::Handle::try_current().is_err() => {
+                drop(told.blocking_send(input))
+            }
+            Err(mpsc::error::TrySendError::Full(input)) => {
+                let told = told.clone();
+                tokio::spawn(async move { drop(told.send(input).await) });
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        };
+        let tags = pool.tags().map(|(cluster, tag)| (tag.to_owned(), cluster)).collect();
+        let dags = Dags::open(dir, &session.name, &session.program, now, &pool, Arc::new(tell))?;
         tracing::info!(session = session.name, id = session.id, epoch, "master started");
         Ok(Master {
             dir: dir.to_owned(),
@@ -445,6 +470,8 @@ impl Master {
             session,
             inputs,
             pool,
+            dags,
+            tags,
             journal,
             blocked: None,
             durable: 0,
@@ -517,6 +544,7 @@ impl Master {
         match input {
             Input::Site(site, told) => self.site_told(site, told),
             Input::Client(told) => self.client_told(told),
+            Input::Dag(told) => self.dag_told(told),
             Input::Journal(told) => self.journal_told(told),
             Input::ShellEnded(code) => {
                 if let Some(mut terminal) = self.terminal.take() {
@@ -573,7 +601,13 @@ impl Master {
         if self.pool.deadline().is_some_and(|at| at <= now) {
             self.pool.handle(now, Event::TimePassed);
         }
-        self.journal.store(&mut self.pool);
+        let wishes = self.dags.turn(now, &self.pool);
+        for cluster in wishes.remove {
+            let select = Select { clusters: [cluster].into(), ..Select::default() };
+            self.pool.handle(now, Event::RemovalAsked { select });
+        }
+        let dags = &mut self.dags;
+        self.journal.store(&mut self.pool, |record| dags.see(record));
         while let Some(action) = self.pool.poll_action(self.durable) {
             self.carry_out(action);
         }
@@ -590,6 +624,7 @@ impl Master {
         self.store_outputs();
         self.tick();
         self.tell_clients();
+        self.tell_watchers_of_dags();
     }
 
     /// Answers a client when what the pool has taken in so far is durable.
@@ -601,15 +636,22 @@ impl Master {
 
     fn deadline(&self) -> Instant {
         let now = Instant::now();
-        let watched = self
-            .clients
-            .values()
-            .any(|c| matches!(c.request, Some(Request::Watching { .. } | Request::Following { .. } | Request::Ending)));
+        let watched = self.clients.values().any(|c| {
+            matches!(
+                c.request,
+                Some(
+                    Request::Watching { .. }
+                        | Request::WatchingDag { .. }
+                        | Request::Following { .. }
+                        | Request::Ending
+                )
+            )
+        });
         let mut deadline = now + if watched { WATCH_PACE } else { TICK };
         if let Some(at) = self.retry_at {
             deadline = deadline.min(at);
         }
-        if let Some(at) = self.pool.deadline() {
+        if let Some(at) = [self.pool.deadline(), self.dags.deadline()].into_iter().flatten().min() {
             deadline = deadline.min(self.begun + at.since(Time(self.begun_ms)));
         }
         deadline

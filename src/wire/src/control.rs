@@ -269,6 +269,9 @@ pub struct SubmitGroup {
     /// Their processes, where several groups share the processes of a statement among them.
     #[n(5)]
     pub procs: Option<Procs>,
+    /// What their submitter knows them by, in the first group: a submission with a tag that was there is answered by the jobs that have it.
+    #[n(6)]
+    pub tag: Option<String>,
 }
 
 /// A piece of a [`Submit`] that is too long for one frame; those of one connection are put together in order. Only the last is answered,

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod dag;
 pub mod frame;
 pub mod link;
 pub mod node;

@@ -27,10 +27,11 @@ use vo_wire::{control, link, node, work};
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Entry; 10] = [
+pub const TARGETS: [Entry; 11] = [
     ("frames", frames),
     ("batch", batch),
     ("submit", submit),
+    ("dag", dag),
     ("conf", conf),
     ("journal", journal),
     ("pool", pool),
@@ -167,6 +168,30 @@ pub fn submit(data: &[u8]) {
                     }
                 }
             }
+        }
+        Err(faults) => {
+            assert!(!faults.is_empty());
+            faults.iter().for_each(|fault| drop(fault.to_string()));
+        }
+    }
+}
+
+/// A DAG file that includes and splices itself under any other name.
+pub fn dag(data: &[u8]) {
+    use vo_lang::dag;
+    let read = |path: &str| if path.len() < 40 { Ok(data.to_vec()) } else { Err("too long".to_owned()) };
+    let context = dag::Context { read: &read, any_names: false };
+    match dag::parse(&[dag::Input { name: "x.dag", text: data, directory: "" }], None, &context) {
+        Ok(dag) => {
+            for (node, _) in dag.written().take(100) {
+                assert_eq!(dag.find(dag.name(node)), Some(node));
+                dag.vars(node);
+            }
+            let progress = |_| dag::Progress { done: true, failed: false, retried: 0 };
+            let rescue = dag::write_rescue(&dag, "x.dag", "now", true, &progress);
+            let rescue = dag::Input { name: "x.dag.rescue001", text: rescue.as_bytes(), directory: "" };
+            let again = dag::parse(&[dag::Input { name: "x.dag", text: data, directory: "" }], Some(&rescue), &context);
+            assert!(again.is_ok(), "a rescue file is read back");
         }
         Err(faults) => {
             assert!(!faults.is_empty());
@@ -498,6 +523,11 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
             "executable=/bin/sh\nenvironment = \"A=1 B='x y'\"\nif defined HOME\n  request_cpus = 2\nelse\n  request_cpus = 1\nendif\n\
              queue name, n from (\na, 1\nb, 2\n)\nqueue 2 f in (x y z)\n",
             "requirements = (Arch == \"X86_64\") && Memory > 1024 || regexp(\"a+\", Name)\nexecutable=e\n+Custom = 1.5e3\nqueue\n",
+        ]),
+        "dag" => texts(&[
+            "JOB A a.sub DIR d NOOP\nJOB B {\nqueue\n} DONE\nPARENT A \\\n CHILD B\nRETRY A 3 UNLESS-EXIT 2\nVARS ALL_NODES x=\"1\" +y='2'\n",
+            "SPLICE S in.dag DIR d\nSPLICE T in.dag\nCONNECT S T\nPIN_IN S+A 1\nSUBDAG EXTERNAL D d.dag\nFINAL F f\nCATEGORY D c\nMAXJOBS c 2\n",
+            "INCLUDE more\nSUBMIT-DESCRIPTION d @=e\nx=1\n@e\nJOB A d\nSCRIPT DEFER 1 2 DEBUG f ALL POST A p $JOB\nABORT-DAG-ON A 1 RETURN 2\n",
         ]),
         "conf" => texts(&[
             "# sites\ntg-login.example.org\nuser@gw2.example.org:2222 # a comment\n",

@@ -226,6 +226,11 @@ impl Pool {
         self.clusters.get(&cluster).map_or(0, |cluster| cluster.jobs.len() as u32)
     }
 
+    /// Clusters that were submitted with a tag.
+    pub fn tags(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.clusters.iter().filter_map(|(number, cluster)| Some((*number, cluster.groups.first()?.tag.as_deref()?)))
+    }
+
     /// How many jobs of each state are selected.
     pub fn counts(&self, select: &Select) -> Counts {
         let mut sum = Counts::default();

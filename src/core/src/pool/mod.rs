@@ -160,6 +160,7 @@ struct Group {
     program: u64,
     body: Arc<Program>,
     log: Option<Template>,
+    tag: Option<String>,
     terms: Arc<Terms>,
     /// Its class and account; see [`queue`].
     class: u32,

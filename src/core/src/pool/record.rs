@@ -77,6 +77,9 @@ pub struct GroupRecord {
     /// Their processes, where several groups share the processes of a statement among them: all of these in one row.
     #[n(5)]
     pub procs: Option<Procs>,
+    /// What their submitter knows them by: a submission that is repeated has the tag that it had.
+    #[n(6)]
+    pub tag: Option<String>,
 }
 
 impl GroupRecord {
@@ -506,6 +509,7 @@ impl Pool {
                 account: self.queue.account(group.terms.accounting_group.as_deref()),
                 body: Arc::new(body),
                 log: group.log.clone(),
+                tag: group.tag.clone(),
                 terms: Arc::new(group.terms.clone()),
                 fresh: 0,
                 again: BTreeSet::new(),
@@ -739,6 +743,7 @@ impl Pool {
                     terms: (*g.terms).clone(),
                     table: g.members.table().cloned(),
                     procs: g.members.procs().cloned(),
+                    tag: g.tag.clone(),
                 })
                 .collect(),
             jobs: c.jobs.clone(),

@@ -8,6 +8,7 @@
 //!
 //! Known differences from DAGMan (checked against condor_dag_checker 25.14):
 //! - Numbers are whole words: `RETRY A 3x` is an error; DAGMan reads 3.
+//! - Names of nodes and splices have no quotation marks: rescue files could not name them.
 //! - A command that the last line of a file continues (`\`) is read; DAGMan passes over it.
 //! - A node of a splice may be named in full, `PARENT X CHILD S+A`, wherever a node may.
 //! - `SUBMIT-DESCRIPTION` serves the splices below it too.

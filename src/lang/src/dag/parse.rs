@@ -426,6 +426,10 @@ impl<'c> Parser<'c> {
             return Err(Fault::new(at, format!("node name `{}` has a `+`", show(name.as_bytes())))
                 .expected("no `+`: it parts the names of splices and their nodes"));
         }
+        if let Some(mark) = name.find(['"', '\'']) {
+            return Err(Fault::new(at, format!("node name `{}` has a quotation mark", show(name.as_bytes())))
+                .expected(format!("a name without `{}`", &name[mark..=mark])));
+        }
         let single = |dag: &Dag| dag.nodes.iter().position(|node| node.kind == kind);
         if matches!(kind, Kind::Final | Kind::Provisioner)
             && let Some(other) = single(&self.dag)
@@ -593,6 +597,9 @@ impl<'c> Parser<'c> {
             }
             directory = join(&directory, &need_unquoted(lexer, "a directory")?.0);
             end(lexer)?;
+        }
+        if name.contains(['"', '\'']) {
+            return Err(Fault::new(at, format!("splice name `{}` has a quotation mark", show(name.as_bytes()))));
         }
         let full = format!("{}{name}", scope.prefix);
         if self.dag.find(&full).is_some() {

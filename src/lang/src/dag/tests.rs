@@ -242,6 +242,7 @@ fn faults_are_explained() {
         ),
         ("JOB Parent a", "x.dag:1:5: error: `Parent` can't be the name of a node"),
         ("JOB A+B a", "x.dag:1:5: error: node name `A+B` has a `+`"),
+        ("JOB \"A b\" a", "x.dag:1:5: error: node name `\"A b\"` has a quotation mark"),
         ("JOB A {\nqueue", "x.dag:1:7: error: the submit description is never closed, expected a line `}`"),
         ("JOB A \"a", "x.dag:1:7: error: quotation mark is never closed, expected a closing `\"`"),
         ("JOB A a\nPARENT A", "x.dag:2:9: error: no `CHILD`, expected"),

@@ -153,7 +153,8 @@ impl Master {
             ctl::Attach::KIND => self.attach(id, &frame.read()?),
             ctl::Detach::KIND => self.detach_asked(id, frame.read::<ctl::Detach>()?.from),
             ctl::ShowSession::KIND => self.show_session(id),
-            kind => return Err(WireError::Unexpected(kind)),
+            kind if !self.dag_request(id, frame)? => return Err(WireError::Unexpected(kind)),
+            _ => {}
         }
         Ok(())
     }
@@ -228,7 +229,7 @@ impl Master {
         self.answer_once_durable(id, &answer);
     }
 
-    fn pages<T: Clone, M: Message>(&mut self, client: u64, rows: Vec<T>, page: impl Fn(Vec<T>) -> M) {
+    pub(super) fn pages<T: Clone, M: Message>(&mut self, client: u64, rows: Vec<T>, page: impl Fn(Vec<T>) -> M) {
         if let Some(client) = self.clients.get_mut(&client) {
             for rows in rows.chunks(1000) {
                 client.send(&page(rows.to_vec()));
@@ -239,8 +240,8 @@ impl Master {
 
     fn submit(&mut self, id: u64, submit: ctl::Submit) {
         let group = |g: ctl::SubmitGroup| {
-            let ctl::SubmitGroup { count, program, log, terms, table, procs } = g;
-            GroupRecord { count, program, log, terms, table, procs }
+            let ctl::SubmitGroup { count, program, log, terms, table, procs, tag } = g;
+            GroupRecord { count, program, log, terms, table, procs, tag }
         };
         let groups: Vec<GroupRecord> = submit.groups.into_iter().map(group).collect();
         let total: u64 = groups.iter().map(|g| u64::from(g.count)).sum();
@@ -266,7 +267,12 @@ impl Master {
             return;
         }
         let now = self.now();
+        let tag = groups.first().and_then(|group| group.tag.clone());
+        if let Some(cluster) = tag.as_ref().and_then(|tag| self.tags.get(tag)).copied() {
+            return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32 });
+        }
         let cluster = self.pool.submit(now, submit.name, groups);
+        tag.map(|tag| self.tags.insert(tag, cluster));
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
@@ -445,16 +451,21 @@ impl Master {
 
     fn end_asked(&mut self, id: u64, force: bool) {
         let unfinished = self.pool.counts(&Select::default()).unfinished();
+        let dags = self.dags.unfinished();
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
         let unfinished_sites = self.sites.iter().filter(|site| site.state == SiteState::NeedsLogin && site.reached);
         let locked: Vec<&str> = unfinished_sites.map(|site| site.conf.name.as_str()).collect();
-        if !force && self.ending.is_none() && (unfinished > 0 || !locked.is_empty()) {
+        if !force && self.ending.is_none() && (unfinished > 0 || dags > 0 || !locked.is_empty()) {
             let (mut messages, mut hints) = (Vec::new(), Vec::new());
             if unfinished > 0 {
                 messages.push(format!("{unfinished} job(s) are unfinished"));
                 hints.push("`wait` waits for them, `exit --force` removes them".to_owned());
+            }
+            if dags > 0 {
+                messages.push(format!("{dags} DAG(s) are unfinished"));
+                hints.push("`dag` lists them, `exit --force` removes them with rescue files".to_owned());
             }
             if !locked.is_empty() {
                 messages.push(format!("what is left at {} can't be removed without a login", locked.join(", ")));
@@ -464,6 +475,10 @@ impl Master {
             return;
         }
         client.request = Some(Request::Ending);
+        let now = self.now();
+        for row in self.dags.rows().into_iter().filter(|row| row.code.is_none()) {
+            self.dags.order(now, row.dag, vo_wire::dag::Order::Remove);
+        }
         if unfinished > 0 {
             let now = self.now();
             self.pool.handle(now, Event::RemovalAsked { select: Select::default() });
@@ -573,7 +588,8 @@ impl Master {
                         client.done();
                     }
                 }
-                Some(Request::LoggingIn { .. } | Request::Why(_) | Request::Ending) | None => {}
+                Some(Request::LoggingIn { .. } | Request::Why(_) | Request::WatchingDag { .. } | Request::Ending)
+                | None => {}
             }
         }
     }

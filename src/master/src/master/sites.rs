@@ -853,7 +853,7 @@ impl Master {
 
     pub(super) fn check_ending(&mut self) {
         let Some(ending) = &mut self.ending else { return };
-        if !ending.waiting.is_empty() && Instant::now() < ending.until {
+        if (!ending.waiting.is_empty() || self.dags.unfinished() > 0) && Instant::now() < ending.until {
             return;
         }
         if self.finished.is_some() {
@@ -882,7 +882,7 @@ impl Master {
 
     /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
     fn remove_files(&self) {
-        for name in ["store", "partial"] {
+        for name in ["store", "partial", "dags"] {
             let _ = std::fs::remove_dir_all(self.dir.join(name));
         }
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));

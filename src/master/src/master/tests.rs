@@ -275,7 +275,7 @@ fn what_is_answered_is_durable() {
     let picks = vec![ctl::Pick::Cluster(1)];
     bench.ask(&ctl::Alter { picks, alteration: ctl::Alteration::Remove, only_count: false });
     bench.master.turn();
-    assert_eq!(kinds(&mut sent), []);
+    assert_eq!(kinds(&mut sent), [0_u16; 0]);
     bench.settle();
     assert_eq!(kinds(&mut sent), [ctl::Altered::KIND, ctl::Done::KIND]);
 }

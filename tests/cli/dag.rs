@@ -1,0 +1,220 @@
+//! DAGs over a local site: order, scripts, retries, rescue files, sub-DAGs, holding and removing, and a master that is killed.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vo_tests::{Home, project, seconds, wait_until};
+
+/// Each job notes its node, and does as its macros say.
+const JOB: &str =
+    "executable = job.sh\narguments = $(JOB) $(RETRY) $(code) $(pause)\noutput = $(JOB).$(RETRY).out\nqueue\n";
+
+fn home() -> Home {
+    let home = Home::new();
+    home.script("job.sh", "#!/bin/sh\necho \"$1 $2\" >> ledger\nsleep ${4:-0}\nexit ${3:-0}\n");
+    home.write("job.sub", JOB);
+    home.vo(["-s", "t", "-n", "1:4", "--keep", "-c", "true"]).ok();
+    home
+}
+
+fn end(home: &Home) {
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+fn ledger(home: &Home) -> Vec<String> {
+    home.read("ledger").lines().map(str::to_owned).collect()
+}
+
+fn place(ledger: &[String], line: &str) -> usize {
+    let places: Vec<usize> = (0..ledger.len()).filter(|i| ledger[*i] == line).collect();
+    assert_eq!(places.len(), 1, "{line} is in {ledger:?}");
+    places[0]
+}
+
+#[test]
+fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
+    let home = home();
+    home.script("pre.sh", "#!/bin/sh\necho pre $* >> ledger\n");
+    home.script("post.sh", "#!/bin/sh\necho post $*\n[ \"$2\" = 0 ] || [ -e mended ]\n");
+    home.write(
+        "x.dag",
+        "JOB A job.sub\nJOB B job.sub\nJOB C job.sub\nJOB D job.sub\nJOB N gone.sub NOOP\nPARENT A CHILD B C N\nPARENT B C N CHILD D\n\
+         VARS ALL_NODES code=\"0\" pause=\"0\"\nVARS C code=\"3\"\nRETRY C 1\nSCRIPT PRE B pre.sh $JOB $RETRY $MAX_RETRIES\n\
+         SCRIPT DEBUG said ALL POST C post.sh $JOB $RETURN $RETRY $FAILED_COUNT\nNODE_STATUS_FILE status\nJOBSTATE_LOG states\nDOT x.dot\n",
+    );
+    let run = home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).code(7);
+    assert_eq!(run.stdout, "DAG 1: 5 node(s) of x.dag submitted.\n");
+    let lines = ledger(&home);
+    assert_eq!(place(&lines, "A 0"), 0, "{lines:?}");
+    assert!(place(&lines, "pre B 0 0") < place(&lines, "B 0"));
+    assert!(place(&lines, "C 0") < place(&lines, "C 1"));
+    assert_eq!(lines.len(), 5, "D must not run: {lines:?}");
+    assert_eq!(home.read("said"), "*** post.sh ***\npost C 3 0 0\n*** post.sh ***\npost C 3 1 0\n");
+    let rescue = home.read("x.dag.rescue001");
+    assert!(rescue.contains("# Nodes that failed: 1\n#   C,<ENDLIST>\n"), "{rescue}");
+    let done: Vec<&str> = rescue.lines().filter(|line| line.starts_with("DONE")).collect();
+    assert_eq!(done, ["DONE A", "DONE B", "DONE N"]);
+    assert!(home.read("status").contains("DagStatus = 6; /* \"STATUS_ERROR (failed)\" */"));
+    assert!(home.read("status").contains("NodesFutile = 1;"));
+    assert!(home.read("states").contains("C JOB_FAILURE 3 - - 2\n"), "{}", home.read("states"));
+    assert!(home.read("x.dot").contains("\"A\" -> \"B\";"));
+    assert!(home.read("x.dag.dagman.out").contains("DAG 1 EXITING WITH STATUS 1"));
+    let metrics: serde_json::Value = serde_json::from_str(&home.read("x.dag.metrics")).unwrap();
+    assert_eq!((&metrics["exitcode"], &metrics["nodes_failed"]), (&1.into(), &1.into()));
+    assert!(!home.work("x.dag.lock").exists());
+    let shown = home.vo(["-s", "t", "-c", "dag --json 1"]).ok().json();
+    assert_eq!((&shown[0]["state"], &shown[0]["done"], &shown[0]["failed"]), (&"failed".into(), &3.into(), &1.into()));
+
+    // What was done is not done again; mended, the rest succeeds.
+    home.write("mended", "");
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait 2"]).ok().says(["x.dag.rescue001 says what is done"]);
+    let lines = ledger(&home);
+    assert_eq!(lines.iter().filter(|line| line.starts_with("A ")).count(), 1, "{lines:?}");
+    assert_eq!(lines.last().unwrap(), "D 0", "{lines:?}");
+    // All of it, with -f.
+    home.vo(["-s", "t", "-c", "submit-dag -f x.dag; dag wait 3"]).ok();
+    assert_eq!(ledger(&home).iter().filter(|line| *line == "A 0").count(), 2);
+    assert!(home.work("x.dag.rescue001.old").exists());
+    end(&home);
+}
+
+#[test]
+fn dags_within_dags_and_a_last_node() {
+    let home = home();
+    home.write("in.dag", "JOB I job.sub\nJOB J job.sub\nPARENT I CHILD J\nVARS ALL_NODES code=\"0\" pause=\"0\"\n");
+    home.write("bad.dag", "JOB X job.sub\nVARS X code=\"4\" pause=\"0\"\n");
+    home.write(
+        "out.dag",
+        "SUBDAG EXTERNAL S in.dag\nSPLICE P in.dag\nSUBDAG EXTERNAL T bad.dag\nJOB Z job.sub\nPARENT S P CHILD T\nPARENT T CHILD Z\n\
+         FINAL F {\n executable = job.sh\n arguments = final $(DAG_STATUS)-$(FAILED_COUNT) 9\n}\n",
+    );
+    // X fails.
+    home.vo(["-s", "t", "-c", "submit out.dag; vo wait"]).code(7);
+    let mut lines = ledger(&home);
+    assert_eq!(lines.pop().as_deref(), Some("final 2-1"), "{lines:?}");
+    assert_eq!(lines.pop().as_deref(), Some("X 0"), "{lines:?}");
+    assert!(place(&lines, "P+I 0") < place(&lines, "P+J 0") && place(&lines, "I 0") < place(&lines, "J 0"));
+    assert!(home.work("bad.dag.rescue001").exists() && home.work("out.dag.rescue001").exists());
+    let rows = home.vo(["-s", "t", "-c", "dag --json"]).ok().json();
+    let states: Vec<_> =
+        rows.as_array().unwrap().iter().map(|row| (row["file"].clone(), row["exit_code"].clone())).collect();
+    assert_eq!(states, [("out.dag".into(), 1.into()), ("in.dag".into(), 0.into()), ("bad.dag".into(), 1.into())]);
+    end(&home);
+}
+
+#[test]
+fn a_dag_is_held_halted_locked_and_removed() {
+    let home = home();
+    home.write("x.dag", "JOB A job.sub\nJOB B job.sub\nPARENT A CHILD B\nVARS ALL_NODES code=\"0\" pause=\"600\"\n");
+    let queued = |state: &str, number: &str| {
+        wait_until("the queued node", seconds(30), || {
+            let shown = home.vo(["-s", "t", "-c", &format!("dag --json {number}")]).ok().json();
+            (shown[0]["state"] == state && shown[0]["queued"] == 1).then_some(())
+        });
+    };
+    home.vo(["-s", "t", "-c", "condor_submit_dag -MaxJobs 1 x.dag"]).ok();
+    queued("running", "1");
+    home.vo(["-s", "t", "-c", "submit x.dag"]).code(6).says(["runs already, as DAG 1"]);
+    home.vo(["-s", "t", "-c", "dag hold 1"]).ok();
+    queued("held", "1");
+    home.vo(["-s", "t", "-c", "dag release x.dag"]).ok();
+    queued("running", "1");
+    // A session doesn't end over a DAG.
+    home.vo(["-s", "t", "-c", "vo exit"]).code(9).says(["1 DAG(s) are unfinished"]);
+    home.vo(["-s", "t", "-c", "dag rm 1; dag wait 1"]).code(7);
+    let left = home.vo(["-s", "t", "-c", "q --json"]).ok().json();
+    assert_eq!(left, serde_json::json!([]), "its jobs are removed");
+    assert!(home.read("x.dag.rescue001").contains("# Nodes premarked DONE: 0"));
+
+    // A halt file: what runs ends, and then the DAG.
+    home.write("y.dag", "JOB A job.sub\nJOB B job.sub\nPARENT A CHILD B\nVARS ALL_NODES code=\"0\" pause=\"3\"\n");
+    home.vo(["-s", "t", "-c", "submit y.dag"]).ok();
+    queued("running", "2");
+    home.write("y.dag.halt", "");
+    home.vo(["-s", "t", "-c", "dag wait --timeout 60s 2"]).code(7).says(["halted"]);
+    assert!(home.read("y.dag.rescue001").contains("DONE A"));
+    assert!(!ledger(&home).contains(&"B 0".to_owned()));
+    end(&home);
+}
+
+#[test]
+fn a_bad_dag_is_refused_with_its_lines() {
+    let home = home();
+    home.write("x.dag", "JOB Alpha job.sub\nJOB B job.sub\nPARENT Alpha CHILD B\nPARENT B CHILD Alpha\n");
+    home.vo(["-s", "t", "-c", "submit x.dag"]).code(6).says(["x.dag:3:1: error: the DAG has a cycle", "(line 4)"]);
+    home.write("y.dag", "JOB Alpha job.sub\nRETRY Alpa 3\n");
+    home.vo(["-s", "t", "-c", "submit y.dag"])
+        .code(6)
+        .says(["y.dag:2:7: error: no node `Alpa`", "did you mean `Alpha`?"]);
+    let checked = home.vo(["-s", "t", "-c", "dag check --json x.dag y.dag job.sub || true"]).ok().json();
+    assert_eq!(checked[0]["valid"], false);
+    assert_eq!(home.vo(["-s", "t", "-c", "dag --json"]).ok().json(), serde_json::json!([]));
+    // A description that can't be read fails its node, and is named.
+    home.write("z.dag", "JOB A gone.sub\n");
+    home.vo(["-s", "t", "-c", "submit z.dag; dag wait 1"]).code(7).says(["node A", "gone.sub"]);
+    end(&home);
+}
+
+#[test]
+fn a_master_killed_again_and_again_submits_each_node_once() {
+    let home = home();
+    let mut text = String::from("VARS ALL_NODES code=\"0\" pause=\"0.05\"\n");
+    for layer in 0..12 {
+        for node in 0..5 {
+            text += &format!("JOB N{layer}_{node} job.sub\n");
+        }
+        if layer > 0 {
+            let list = |layer| (0..5).map(|node| format!(" N{layer}_{node}")).collect::<String>();
+            text += &format!("PARENT{} CHILD{}\n", list(layer - 1), list(layer));
+        }
+    }
+    home.write("x.dag", text);
+    home.vo(["-s", "t", "-c", "submit x.dag"]).ok();
+    for round in 0..4_u64 {
+        let done = |least: u64| {
+            let shown = home.vo(["-s", "t", "-c", "dag --json 1"]).ok().json();
+            (shown[0]["done"].as_u64().unwrap() >= least).then_some(())
+        };
+        wait_until("some nodes", seconds(60), || done(3 + 12 * round));
+        let sessions = home.vo(["-l", "--json"]).ok().json();
+        let pid = i32::try_from(sessions[0]["pid"].as_i64().unwrap()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_until("its end", seconds(10), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+        home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    }
+    home.vo(["-s", "t", "-c", "dag wait --timeout 120s 1"]).ok();
+    let lines = ledger(&home);
+    for layer in 0..12 {
+        for node in 0..5 {
+            let at = place(&lines, &format!("N{layer}_{node} 0"));
+            assert!(layer == 0 || (0..5).all(|n| place(&lines, &format!("N{}_{n} 0", layer - 1)) < at));
+        }
+    }
+    assert_eq!(lines.len(), 60);
+    let jobs = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
+    assert_eq!(jobs.as_array().unwrap().len(), 60, "each node's jobs are in the queue once");
+    end(&home);
+}
+
+#[test]
+fn the_chain_of_the_examples_runs_for_a_hundred_run_numbers() {
+    let home = home();
+    let make = project().join("contrib/chain/make-dag");
+    home.sh(&format!("{} 1 100 > runs.dag", make.display())).ok();
+    home.vo(["-s", "t", "-c", "submit-dag -MaxJobs 200 runs.dag; dag wait --timeout 600s runs.dag"]).ok();
+    let shown = home.vo(["-s", "t", "-c", "dag --json runs.dag"]).ok().json();
+    assert_eq!((&shown[0]["nodes"], &shown[0]["done"]), (&500.into(), &500.into()));
+    // The same programs by hand.
+    home.sh(&format!(
+        "mkdir hand && cd hand && for s in OSCAR_INIT OSCAR_JOB ORCA_INIT ORCA_JOB TT; do {}/$s 42; done",
+        make.parent().unwrap().display()
+    ))
+    .ok();
+    assert_eq!(home.read("tables/42.table"), home.read("hand/42.table"));
+    let tables = home.sh("cat tables/*.table").ok();
+    let mut runs: Vec<u32> =
+        tables.stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    runs.sort_unstable();
+    assert_eq!(runs, (1..=100).collect::<Vec<_>>());
+    end(&home);
+}

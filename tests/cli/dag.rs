@@ -103,6 +103,21 @@ fn dags_within_dags_and_a_last_node() {
 }
 
 #[test]
+fn a_dag_within_a_dag_that_ends_at_once_is_seen_to() {
+    let home = home();
+    home.write("in.dag", "JOB I gone NOOP\n");
+    let mut text = String::new();
+    for node in 0..20 {
+        text += &format!("SUBDAG EXTERNAL S{node} in.dag DIR d{node}\n");
+        std::fs::create_dir(home.work(format!("d{node}"))).unwrap();
+        home.write(format!("d{node}/in.dag"), "JOB I gone NOOP\n");
+    }
+    home.write("out.dag", text);
+    home.vo(["-s", "t", "-c", "submit out.dag; dag wait --timeout 60s 1"]).ok();
+    end(&home);
+}
+
+#[test]
 fn a_dag_is_held_halted_locked_and_removed() {
     let home = home();
     home.write("x.dag", "JOB A job.sub\nJOB B job.sub\nPARENT A CHILD B\nVARS ALL_NODES code=\"0\" pause=\"600\"\n");
@@ -168,6 +183,16 @@ fn a_master_killed_again_and_again_submits_each_node_once() {
             text += &format!("PARENT{} CHILD{}\n", list(layer - 1), list(layer));
         }
     }
+    // Beside them a chain of DAGs within the DAG.
+    for node in 0..6 {
+        std::fs::create_dir(home.work(format!("d{node}"))).unwrap();
+        let inner = format!("JOB I{node} {{\nexecutable = ../job.sh\narguments = I{node} 0 0 0\ninitialdir = ..\n}}\n");
+        home.write(format!("d{node}/in.dag"), inner);
+        text += &format!("SUBDAG EXTERNAL S{node} in.dag DIR d{node}\n");
+        if node > 0 {
+            text += &format!("PARENT S{} CHILD S{node}\n", node - 1);
+        }
+    }
     home.write("x.dag", text);
     home.vo(["-s", "t", "-c", "submit x.dag"]).ok();
     for round in 0..4_u64 {
@@ -190,9 +215,12 @@ fn a_master_killed_again_and_again_submits_each_node_once() {
             assert!(layer == 0 || (0..5).all(|n| place(&lines, &format!("N{}_{n} 0", layer - 1)) < at));
         }
     }
-    assert_eq!(lines.len(), 60);
+    for node in 0..6 {
+        place(&lines, &format!("I{node} 0"));
+    }
+    assert_eq!(lines.len(), 66);
     let jobs = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
-    assert_eq!(jobs.as_array().unwrap().len(), 60, "each node's jobs are in the queue once");
+    assert_eq!(jobs.as_array().unwrap().len(), 66, "each node's jobs are in the queue once");
     end(&home);
 }
 

@@ -164,6 +164,12 @@ impl Dags {
         crate::session::private_dir(&dir).map_err(|e| failed(&e))?;
         let durable = tell.clone();
         let logs = Logs::start(move |dag, number| durable(Told::Durable(dag, number))).map_err(|e| failed(&e))?;
+        // Bundles of clients that died before they were taken.
+        for entry in fs::read_dir(session).into_iter().flatten().flatten() {
+            if entry.file_name().as_bytes().starts_with(b"dag-") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         let mut dags = Dags {
             session: session.to_owned(),
             session_name: session_name.to_owned(),
@@ -252,6 +258,7 @@ impl Dags {
             file: first,
             directory: bundle.directory.clone(),
             submitted_ms: bundle.submitted_ms,
+            tag: bundle.tag.clone(),
             ..DagRow::default()
         };
         row.count(run.counts());
@@ -308,10 +315,10 @@ impl Dags {
     pub(crate) fn submit(&mut self, path: &Path, loaded: Loaded, now: Time, pool: &Pool) -> Result<(u32, u32), String> {
         let nodes = u32::try_from(loaded.dag.written().count()).unwrap_or(u32::MAX);
         if let Some(tag) = &loaded.bundle.tag {
-            let same = self.active.iter().find(|(_, active)| active.bundle.tag.as_ref() == Some(tag));
-            if let Some((number, _)) = same {
+            let rows = self.active.values().map(|active| &active.row).chain(self.ended.values());
+            if let Some(number) = rows.into_iter().find(|row| row.tag.as_ref() == Some(tag)).map(|row| row.dag) {
                 let _ = fs::remove_file(path);
-                return Ok((*number, nodes));
+                return Ok((number, nodes));
             }
         }
         let first = loaded.bundle.files.first().map(|file| file.name.clone()).unwrap_or_default();
@@ -419,6 +426,12 @@ impl Dags {
                 active.codes.remove(&node);
                 active.submitted_jobs.insert(node, jobs);
                 active.run.handle(now, Event::Submitted { node, cluster, jobs });
+                let within = active.is_subdag(node);
+                // A DAG within this one may have ended before its submission was told.
+                if let Some(row) = self.ended.get(&cluster).filter(|_| within) {
+                    let jobs = ended_dag(row);
+                    active.run.handle(now, Event::Jobs { node, jobs });
+                }
                 self.note_cluster(dag, node, cluster);
                 self.changed.insert(cluster);
             }
@@ -516,10 +529,7 @@ impl Dags {
         };
         let jobs = if active.is_subdag(node) {
             match self.ended.get(&cluster) {
-                Some(row) => {
-                    let code = row.code.unwrap_or(1);
-                    Jobs { total: 1, ended: 1, failed: u32::from(code != 0), code, ..Jobs::default() }
-                }
+                Some(row) => ended_dag(row),
                 None => Jobs { total: 1, running: 1, ..Jobs::default() },
             }
         } else {
@@ -666,6 +676,12 @@ impl Dags {
             self.stirred.insert(parent);
         }
     }
+}
+
+/// What a node's DAG is to it, when it has ended.
+fn ended_dag(row: &DagRow) -> Jobs {
+    let code = row.code.unwrap_or(1);
+    Jobs { total: 1, ended: 1, failed: u32::from(code != 0), code, ..Jobs::default() }
 }
 
 /// What the jobs of a cluster do; `code` is how the first failed, once one did.

@@ -179,6 +179,9 @@ pub struct DagRow {
     /// The DAG and the node of it that this one is.
     #[n(12)]
     pub parent: Option<(u32, String)>,
+    /// The tag that it was submitted with.
+    #[n(13)]
+    pub tag: Option<String>,
 }
 
 impl DagRow {

@@ -908,6 +908,10 @@ impl<'c> Parser<'c> {
     fn unknown(&self, scope: &Scope, name: &str, at: usize) -> Fault {
         // Distances to a million names take a while, and a file may have a hundred faults.
         const COMPARED: usize = 20_000;
+        // What is not shown needs no hint.
+        if self.findings.len() >= MAX_FINDINGS {
+            return Fault::new(at, "no such node");
+        }
         let mine = |full: &'_ str| full.strip_prefix(scope.prefix.as_str()).map(str::len);
         let splices = self.splices.keys().map(String::as_str);
         let known = self.dag.names.iter().take(COMPARED).chain(splices.take(COMPARED));
@@ -1191,7 +1195,11 @@ impl<'c> Parser<'c> {
         end(lexer)?;
         let splice = |name: &str, at| {
             let names = self.splices.keys().filter_map(|full| full.strip_prefix(scope.prefix.as_str()));
-            let near = || nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+            let few = self.findings.len() < MAX_FINDINGS;
+            let near = || {
+                nearest(name, names.take(if few { usize::MAX } else { 0 }))
+                    .map(|near| format!("did you mean `{near}`?"))
+            };
             self.splice_of(scope, name)
                 .ok_or_else(|| Fault::new(at, format!("no splice `{}`", show(name.as_bytes()))).hint(near()))
         };

@@ -324,6 +324,17 @@ fn a_bomb_of_splices_is_refused() {
 }
 
 #[test]
+fn many_faults_take_no_longer_than_they_are_read() {
+    let mut text: String = (0..5000).map(|n| format!("JOB Node{n:05} a\n")).collect();
+    text += &"RETRY Nod00001 1\n".repeat(20_000);
+    let start = std::time::Instant::now();
+    let errors = bad(&text, &[], "x.dag:5001:7: error: no node `Nod00001`\n");
+    assert!(errors.matches("error: ").count() <= 100);
+    // Looking for the nearest name each time would take minutes.
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+#[test]
 fn several_files_make_one_dag() {
     let input =
         |name, text: &'static str| Input { name, text: text.as_bytes(), directory: if name == "b" { "d" } else { "" } };

@@ -451,6 +451,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     };
     let members = &group.members;
     Ok(SubmitGroup {
+        tag: None,
         count: group.count(),
         program,
         log: ad.log.clone(),

@@ -1,5 +1,5 @@
-//! Evaluates expressions: lines `MY<tab>TARGET<tab>EXPRESSION` from standard input, of which the ads may be empty or missing. Prints each expression as it is written, a
-//! tab, and its value. `tests/conform` compares that with HTCondor; with a number as argument, it evaluates each that many times and tells how long that took.
+//! Evaluates expressions: lines `MY<tab>TARGET<tab>EXPRESSION` from standard input, of which the ads may be empty or missing. Prints each expression as it is written, its
+//! value, and the expression in the old syntax, with tabs between. `tests/conform` compares that with HTCondor; with a number as argument, it evaluates each that many times and tells how long that took.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Write};
@@ -22,13 +22,13 @@ fn main() -> io::Result<()> {
         let mut fields: Vec<&[u8]> = line.split(|byte| *byte == b'\t').collect();
         let text = fields.pop().unwrap_or_default();
         let Ok(expr) = Expr::parse_in(text, &|_| 0) else {
-            writeln!(out, "unreadable\tunreadable")?;
+            writeln!(out, "unreadable\tunreadable\tunreadable")?;
             continue;
         };
         let ads: Result<Vec<Ad>, _> =
             fields.iter().filter(|text| !text.is_empty()).map(|text| Ad::parse_in(text, &|_| 0)).collect();
         let Ok(ads) = ads else {
-            writeln!(out, "unreadable ad\tunreadable ad")?;
+            writeln!(out, "unreadable ad\tunreadable ad\tunreadable ad")?;
             continue;
         };
         let mut ads = ads.iter();
@@ -51,7 +51,9 @@ fn main() -> io::Result<()> {
             }),
             value => value,
         };
-        writeln!(out, "{expr}\t{value}")?;
+        let old = expr.old_syntax().to_string().replace('\n', "\\n").replace('\t', "\\t");
+        let old = if old.contains(char::REPLACEMENT_CHARACTER) { "no UTF-8" } else { &old };
+        writeln!(out, "{expr}\t{value}\t{old}")?;
     }
     out.flush()
 }

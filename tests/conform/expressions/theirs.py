@@ -1,5 +1,5 @@
 """Evaluates cases with HTCondor's classad2: "MY<tab>TARGET<tab>EXPRESSION" a line, either ad may be missing; prints the expression as it is written,
-a tab, and its value. What can't be read gives "unreadable", and what HTCondor doesn't survive, "crashed"."""
+its value, and the expression as it is written in the old syntax, with tabs between. What can't be read gives "unreadable", and what HTCondor doesn't survive, "crashed"."""
 
 import subprocess
 import sys
@@ -12,16 +12,20 @@ def run(line):
     try:
         expression = classad2.ExprTree(text)
     except classad2.ClassAdException:
-        return "unreadable\tunreadable"
+        return "unreadable\tunreadable\tunreadable"
     try:
         ads = [classad2.ClassAd(ad) if ad else None for ad in (my, target)]
     except classad2.ClassAdException:
-        return "unreadable ad\tunreadable ad"
+        return "unreadable ad\tunreadable ad\tunreadable ad"
     try:
         value = repr(expression.simplify(*ads))
     except classad2.ClassAdException:
         value = "error"
-    return f"{expression!r}\t{value}"
+    try:
+        old = classad2.ClassAd({"x": expression}).printOld()[len("x = ") : -1]
+    except UnicodeDecodeError:
+        old = "no UTF-8"
+    return f"{expression!r}\t{value}\t" + old.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def work():
@@ -39,6 +43,8 @@ def main():
         results = worker.stdout.split("\n")[:-1]
         sys.stdout.write(worker.stdout[: worker.stdout.rfind("\n") + 1])
         lines = lines[len(results) :]
+        if worker.returncode > 0:
+            sys.exit("this program failed")
         if lines:
             print("crashed")
             lines = lines[1:]

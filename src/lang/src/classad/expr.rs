@@ -7,7 +7,8 @@ use super::functions::Function;
 use super::pattern::Pattern;
 use super::{Ad, Text, Value};
 
-/// A parsed expression. Cheap to clone. `Display` writes it as HTCondor does; the parentheses of its text are kept.
+/// A parsed expression. Cheap to clone. `Display` writes it as HTCondor does, with the parentheses of its text;
+/// what HTCondor writes can't always be read again, such as `a.'odd name'`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr(pub(super) Arc<Node>);
 

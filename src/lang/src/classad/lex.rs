@@ -353,7 +353,7 @@ fn unescape(raw: &[u8]) -> Option<Vec<u8>> {
                     if number < limit
                         && let Some(digit) = bytes.next_if(|byte| matches!(byte, b'0'..=b'7'))
                     {
-                        number = number * 8 + digit - b'0';
+                        number = number * 8 + (digit - b'0');
                     } else {
                         break;
                     }

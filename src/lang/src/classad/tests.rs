@@ -1,5 +1,7 @@
 //! Tables of cases.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn eval(text: &str) -> String {
@@ -57,13 +59,14 @@ fn recorded_expressions_have_the_values_of_htcondor() {
     let recorded = include_str!("../../../../tests/fixtures/classad/expressions.tsv");
     assert!(recorded.lines().count() > 300);
     for line in recorded.lines() {
-        let [my, target, text, written, value] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let [my, target, text, written, value, old] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         let zone: Zone<'_> = &|_| 0;
         let Ok(expr) = Expr::parse_in(text, zone) else {
             assert_eq!((written, value), ("unreadable", "unreadable"), "{line}");
             continue;
         };
         assert_eq!(expr.to_string(), written, "{line}");
+        assert_eq!(expr.old_syntax().to_string().replace('\n', "\\n").replace('\t', "\\t"), old, "{line}");
         let ads = [my, target].map(|ad| (!ad.is_empty()).then(|| Ad::parse_in(ad, zone)).transpose());
         let [Ok(my), Ok(target)] = ads else {
             panic!("{line}");
@@ -127,5 +130,166 @@ fn depth_has_a_bound() {
         let attribute = |number| format!("a{number} = {}a{}{}; ", open.repeat(20), number + 1, close.repeat(20));
         let ad = Ad::parse(format!("[{} a600 = 1]", (0..600).map(attribute).collect::<String>())).unwrap();
         let _ = Context::new(Some(&ad), None, 0).attribute("a0");
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Expr> {
+    let text = || prop_oneof!["[a-zA-Z_]{1,8}".prop_map(String::into_bytes), prop::collection::vec(1..=255_u8, 1..12)];
+    let leaf = prop_oneof![
+        Just(Value::Undefined),
+        Just(Value::Error),
+        any::<bool>().prop_map(Value::Boolean),
+        any::<i64>().prop_map(Value::Integer),
+        any::<f64>().prop_filter("a number", |number| number.is_finite()).prop_map(Value::Real),
+        prop::collection::vec(1..=255_u8, 0..12).prop_map(Value::from),
+        (-30_000_000_000..250_000_000_000_i64, -1000..1000_i32).prop_map(|(secs, minutes)| AbsoluteTime {
+            secs,
+            offset: minutes * 60
+        }
+        .into()),
+    ];
+    leaf.prop_map(Expr::from).prop_recursive(4, 32, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Expr::from),
+            prop::collection::vec((text(), inner), 0..5).prop_map(|attributes| {
+                let mut ad = Ad::new();
+                attributes.into_iter().for_each(|(name, value)| ad.insert(name, value));
+                ad.into()
+            }),
+        ]
+    })
+}
+
+/// Reals are written with sixteen digits, of which not all are read back as the same number.
+fn written(expr: &Expr) -> String {
+    expr.to_string()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_bytes_have_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_bytes(&bytes);
+    }
+
+    #[test]
+    fn anything_like_an_expression_has_an_answer(
+        words in prop::collection::vec(prop::sample::select(WORDS), 0..30),
+    ) {
+        check_bytes(words.concat().as_bytes());
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same(value in any_value()) {
+        let read = Expr::parse(written(&value)).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+        prop_assert_eq!(written(&read), written(&value));
+        // And evaluates to itself.
+        prop_assert_eq!(Context::new(None, None, 0).evaluate(&read).to_string(), written(&value));
+    }
+}
+
+const WORDS: &[&str] = &[
+    "a",
+    "MY.",
+    "TARGET.",
+    ".b",
+    "1",
+    "-2.5",
+    "1e9",
+    "\"x\"",
+    "\"",
+    "true",
+    "undefined",
+    "error",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ";",
+    "=",
+    "==",
+    "=?=",
+    " is ",
+    "&&",
+    "||",
+    "!",
+    "?",
+    ":",
+    "?:",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "&",
+    "|",
+    "^",
+    "~",
+    "<<",
+    ">>>",
+    "<",
+    ">=",
+    "strcat(",
+    "regexp(\"(a|b)*c\", ",
+    "split(",
+    "eval(",
+    "splitTime(",
+    "evalInEachContext(",
+    "absTime(",
+    "formatTime(0, ",
+    "join(",
+    "member(",
+    "replaceAll(\"\", ",
+    "unresolved(",
+    "a = ",
+    "/*",
+    "*/",
+    "//",
+    "\n",
+    "'q r'",
+    "\\",
+    "\0",
+];
+
+/// Whatever the bytes are, they are read or refused, and what is read is evaluated, within bounds.
+fn check_bytes(bytes: &[u8]) {
+    let ad = Ad::parse("[a = b + 1; b = {1, a, [c = a]}; c = TARGET.a]").unwrap();
+    for read in [Expr::parse(bytes), Expr::parse_old(bytes)] {
+        match read {
+            Ok(expr) => {
+                let context = Context { fuel: 10_000, ..Context::new(Some(&ad), Some(&ad), 1_800_000_000) };
+                let _ = (context.evaluate(&expr).to_string(), context.holds(&expr), expr.old_syntax().to_string());
+                let _ = (expr.clauses().len(), expr.references_in(&ad));
+            }
+            Err(fault) => drop(fault.diagnostic("f", bytes, 0).to_string()),
+        }
+    }
+    let _ = (Ad::parse(bytes), Ad::parse_old(bytes));
+}
+
+#[test]
+fn an_evaluation_has_an_end() {
+    // Each doubles the work, or the text, of the one after it.
+    let doubled = |call: &str| {
+        let attribute = |number| format!("a{number} = {}; ", call.replace('x', &format!("a{}", number + 1)));
+        Ad::parse(format!("[{} a100 = \"abc\"]", (0..100).map(attribute).collect::<String>())).unwrap()
+    };
+    for call in [
+        "strcat(x, x)",
+        "x == x",
+        "{x, x}[0] + {x, x}[1]",
+        "join(\"\", {x, x})",
+        "replaceAll(\"a\", x, x)",
+        "size(split(x)) + size(split(x))",
+        "evalInEachContext(x, {[q = 1], [q = 2]})",
+    ] {
+        let ad = doubled(call);
+        let start = std::time::Instant::now();
+        let _ = Context::new(Some(&ad), None, 0).attribute("a0");
+        assert!(start.elapsed().as_secs() < 20, "{call}");
     }
 }

@@ -51,7 +51,7 @@ macro_rules! commands {
 
 commands! {
     ["submit", "condor_submit"], "FILE…", submit::Submit => submit::run;
-    ["submit-dag", "condor_submit_dag"], "FILE…", dag::SubmitDag => dag::submit;
+    ["condor_submit_dag"], "FILE…", dag::SubmitDag => dag::submit;
     ["dag"], "[DAG]", dag::Dag => dag::run;
     ["status", "condor_status"], "", pool::Status => pool::status;
     ["q", "condor_q"], "[JOB…]", jobs::Queue => jobs::queue;

@@ -72,7 +72,7 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
     assert_eq!(lines.iter().filter(|line| line.starts_with("A ")).count(), 1, "{lines:?}");
     assert_eq!(lines.last().unwrap(), "D 0", "{lines:?}");
     // All of it, with -f.
-    home.vo(["-s", "t", "-c", "submit-dag -f x.dag; dag wait 3"]).ok();
+    home.vo(["-s", "t", "-c", "condor_submit_dag -f x.dag; dag wait 3"]).ok();
     assert_eq!(ledger(&home).iter().filter(|line| *line == "A 0").count(), 2);
     assert!(home.work("x.dag.rescue001.old").exists());
     end(&home);
@@ -229,7 +229,7 @@ fn the_chain_of_the_examples_runs_for_a_hundred_run_numbers() {
     let home = home();
     let make = project().join("contrib/chain/make-dag");
     home.sh(&format!("{} 1 100 > runs.dag", make.display())).ok();
-    home.vo(["-s", "t", "-c", "submit-dag -MaxJobs 200 runs.dag; dag wait --timeout 600s runs.dag"]).ok();
+    home.vo(["-s", "t", "-c", "condor_submit_dag -MaxJobs 200 runs.dag; dag wait --timeout 600s runs.dag"]).ok();
     let shown = home.vo(["-s", "t", "-c", "dag --json runs.dag"]).ok().json();
     assert_eq!((&shown[0]["nodes"], &shown[0]["done"]), (&500.into(), &500.into()));
     // The same programs by hand.

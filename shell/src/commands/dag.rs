@@ -1,4 +1,4 @@
-//! `submit-dag` and `dag`: workflows.
+//! `condor_submit_dag` and `dag`: workflows.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -214,7 +214,7 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
     let shown = first.to_string_lossy().into_owned();
     let here = std::env::current_dir().map_err(|e| Error::system("cannot tell the current directory", e))?;
     if !arguments.value.is_empty() || arguments.flag {
-        eprintln!("warning: some of these options mean nothing here; `help submit-dag` lists those that do");
+        eprintln!("warning: some of these options mean nothing here; `help condor_submit_dag` lists those that do");
     }
     let rescue = rescue(&arguments, &first)?;
     if let Some(rescue) = &rescue {

@@ -139,9 +139,9 @@ fn removed_jobs_end_with_all_their_processes() {
     home.write("t.sub", "executable = tree\nqueue 2\n");
     home.vo(["-s", "t", "--keep", "-c", "submit t.sub"]).ok();
     let sleeping = || home.processes().iter().filter(|(_, command)| command.starts_with("sleep 1000")).count();
-    vo_tests::wait_until("the first job's processes", vo_tests::seconds(20), || (sleeping() >= 3).then_some(()));
+    wait_until("the first job's processes", seconds(20), || (sleeping() >= 3).then_some(()));
     home.vo(["-s", "t", "-c", "rm 1"]).ok();
-    vo_tests::wait_until("their end", vo_tests::seconds(20), || (sleeping() == 0).then_some(()));
+    wait_until("their end", seconds(20), || (sleeping() == 0).then_some(()));
     home.vo(["-s", "t", "-c", "wait"]).code(7).says(["2 removed"]);
     home.end("t");
     home.assert_nothing_left();

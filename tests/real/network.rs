@@ -438,6 +438,8 @@ fn what_slurm_requeues_after_its_last_word_is_a_stray() {
     root("tundra-mgr", &format!("scontrol requeue {id}"));
     let restarts = || TUNDRA.sh(&format!("scontrol show job {id} | grep -o 'Restarts=[0-9]*'")).trim().to_owned();
     wait_until("Slurm puts it back", seconds(60), || (restarts() == "Restarts=1").then_some(()));
+    // Were it started before its last word is read, it would go on as the same proxy.
+    wait_until("its last word", seconds(60), || (proxies(&home, "t")[&1].0 == "EXIT").then_some(()));
     // It would wait for a minute or two, as Slurm has it, unless someone says otherwise.
     root("tundra-mgr", &format!("scontrol update jobid={id} starttime=now"));
     home.vo(["-s", "t", "-c", "wait --timeout 115s"]).ok();

@@ -438,7 +438,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
     let attributes = ad.attributes.iter().filter_map(|(name, value)| Some((name.clone(), constant(value)?)));
     let settings = ad.settings.iter().filter_map(|(name, setting)| match setting {
         Setting::Expression(text) => Some(((*name).to_owned(), text.clone())),
-        Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).to_string())),
+        Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).old_syntax().to_string())),
         Setting::Path(_) => None,
     });
     let terms = Terms {

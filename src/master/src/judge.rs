@@ -7,6 +7,8 @@ use vo_core::job::Program;
 use vo_core::pool::{Judge, Match, Offer, Terms};
 use vo_lang::classad::{Ad, Context, Expr, Value};
 
+use crate::jobad;
+
 /// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
 /// What differs between slots that are of one kind to the pool.
@@ -30,13 +32,13 @@ impl Judge for ClassAds {
     fn terms(&self, terms: &Terms, program: &Program) -> Option<(String, Arc<dyn Match>)> {
         // What can't be read was refused at submission; should it come here all the same, it suits nothing.
         let read = |text: &Option<String>| {
-            text.as_ref().map(|text| Expr::parse(text).unwrap_or_else(|_| Expr::from(Value::Error)))
+            text.as_ref().map(|text| Expr::parse_old(text).unwrap_or_else(|_| Expr::from(Value::Error)))
         };
         let (requirements, rank) = (read(&terms.requirements), read(&terms.rank));
         if requirements.is_none() && rank.is_none() {
             return None;
         }
-        let all = job_ad(terms, program);
+        let all = jobad::asked(terms, program);
         let (mut my, mut lasting) = (Ad::new(), true);
         for expr in requirements.iter().chain(&rank) {
             let asked = expr.references_in(&all);
@@ -100,23 +102,6 @@ impl Match for Class {
             Some(format!("{}{why}", failed.old_syntax()))
         })
     }
-}
-
-/// The attributes of a job that expressions may ask for.
-fn job_ad(terms: &Terms, program: &Program) -> Ad {
-    let mut ad = Ad::new();
-    ad.insert("JobPrio", Value::from(i64::from(terms.priority)));
-    ad.insert("RequestCpus", Value::from(i64::from(program.cpus)));
-    ad.insert("RequestGPUs", Value::from(i64::from(program.gpus)));
-    if let Some(memory) = program.memory_mb {
-        ad.insert("RequestMemory", Value::from(i64::try_from(memory).unwrap_or(i64::MAX)));
-    }
-    for (name, text) in &terms.attributes {
-        if let Ok(value) = Expr::parse(text) {
-            ad.insert(name.as_str(), value);
-        }
-    }
-    ad
 }
 
 /// The machine ad of a starter's slots.

@@ -8,6 +8,7 @@ mod dags;
 mod eventlog;
 mod history;
 mod inputs;
+mod jobad;
 mod journal;
 mod judge;
 mod listing;

@@ -121,6 +121,12 @@ pub struct JobView<'a> {
     pub row: Row,
     /// Its event log.
     pub log: Option<&'a Template>,
+    /// What the matcher goes by.
+    pub terms: &'a Arc<Terms>,
+    /// Its group within the cluster: the jobs of one have program and terms in common.
+    pub group: usize,
+    /// Its cluster's name.
+    pub batch: &'a str,
 }
 
 /// A cluster, as it is now.
@@ -166,7 +172,8 @@ impl Pool {
     pub fn view(&self, id: JobId) -> Option<JobView<'_>> {
         let cluster = self.clusters.get(&id.cluster)?;
         let job = cluster.jobs.get(id.proc as usize)?;
-        let group = &cluster.groups[cluster.group_of(id.proc)?];
+        let place = cluster.group_of(id.proc)?;
+        let group = &cluster.groups[place];
         let starter = self.live.get(&id).and_then(|(_, key)| self.starters.get(key));
         let ran = matches!(job.state, JobState::Completed | JobState::Transferring);
         Some(JobView {
@@ -184,6 +191,9 @@ impl Pool {
             program: &group.body,
             row: group.members.row(id.proc),
             log: group.log.as_ref(),
+            terms: &group.terms,
+            group: place,
+            batch: &cluster.name,
         })
     }
 

@@ -482,7 +482,7 @@ fn refers(references: &References, name: &str) -> bool {
 }
 
 /// Words as one text, quoted as HTCondor's ads quote them: white space and single quotes stand in single quotes.
-fn quoted(words: &[Vec<u8>]) -> Vec<u8> {
+pub fn quoted(words: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (place, word) in words.iter().enumerate() {
         if place > 0 {

@@ -27,7 +27,7 @@ mod template;
 mod tests;
 mod words;
 
-pub use described::Facts;
+pub use described::{Facts, quoted};
 pub use queue::Kind;
 pub use vo_core::Template;
 

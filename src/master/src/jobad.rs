@@ -1,0 +1,452 @@
+//! The ads of jobs in the pool, in HTCondor's words: what listings show, and what expressions about jobs ask.
+//!
+//! What jobs of a group have in common is one ad, to which the ad of each is chained.
+
+#![allow(dead_code, reason = "listings come next")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vo_core::ids::JobId;
+use vo_core::job::{Program, Transfer};
+use vo_core::pool::{End, JobState, JobView, Terms};
+use vo_core::template::Template;
+use vo_lang::classad::{Ad, Context, Expr, Text, Value};
+use vo_lang::submit::quoted;
+
+/// Most steps of an expression about one job: far more than conditions take, and no more than milliseconds.
+const FUEL: u32 = 100_000;
+
+/// What ads tell that the pool doesn't know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// Whose jobs they are.
+    pub(crate) owner: String,
+    /// The workstation.
+    pub(crate) host: String,
+    /// The session.
+    pub(crate) session: String,
+    /// Its sites' names, by number.
+    pub(crate) sites: Vec<String>,
+}
+
+impl Facts {
+    /// Those of a session of this process's user on this machine.
+    pub(crate) fn new(session: &str, sites: Vec<String>) -> Facts {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+        Facts {
+            owner: user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name),
+            host: nix::unistd::gethostname()
+                .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned()),
+            session: session.to_owned(),
+            sites,
+        }
+    }
+}
+
+/// All that is known of a job.
+pub(crate) fn ad(view: &JobView<'_>, facts: &Facts) -> Ad {
+    let mut ad = common(view, facts);
+    let written = Written::of(view);
+    for (name, _, value) in WRITTEN {
+        value(&written).into_iter().for_each(|value| ad.insert(*name, value));
+    }
+    for (name, value) in STATE {
+        value(view, facts).into_iter().for_each(|value| ad.insert(*name, value));
+    }
+    ad
+}
+
+/// What jobs of one program and terms ask for: what expressions about where they run may refer to.
+pub(crate) fn asked(terms: &Terms, program: &Program) -> Ad {
+    let mut ad = Ad::new();
+    ad.insert("JobPrio", i64::from(terms.priority));
+    ad.insert("RequestCpus", i64::from(program.cpus));
+    ad.insert("RequestGPUs", i64::from(program.gpus));
+    if let Some(memory) = program.memory_mb {
+        ad.insert("RequestMemory", number(memory));
+    }
+    for (name, text) in &terms.attributes {
+        if let Ok(value) = Expr::parse_old(text) {
+            ad.insert(name.as_str(), value);
+        }
+    }
+    ad
+}
+
+/// The attributes that all jobs of a job's group share, but for those that its description makes.
+fn common(view: &JobView<'_>, facts: &Facts) -> Ad {
+    let (terms, program) = (view.terms, view.program);
+    let mut ad = asked(terms, program);
+    let expression = |text: &Option<String>| text.as_ref().and_then(|text| Expr::parse_old(text).ok());
+    ad.insert("MyType", "Job");
+    ad.insert("TargetType", "Machine");
+    ad.insert("ClusterId", i64::from(view.id.cluster));
+    ad.insert("JobUniverse", 5);
+    ad.insert("Owner", facts.owner.as_str());
+    ad.insert("User", format!("{}@{}", facts.owner, facts.host));
+    ad.insert("QDate", seconds(view.submitted.0));
+    ad.insert("JobBatchName", view.batch);
+    ad.insert("Requirements", expression(&terms.requirements).unwrap_or_else(|| true.into()));
+    ad.insert("Rank", expression(&terms.rank).unwrap_or_else(|| 0.0.into()));
+    if let Some(group) = &terms.accounting_group {
+        ad.insert("AcctGroup", group.as_str());
+        ad.insert("AcctGroupUser", facts.owner.as_str());
+        ad.insert("AccountingGroup", format!("{group}.{}", facts.owner));
+    }
+    let (should, when) = match program.transfer {
+        Transfer::IfNeeded => ("IF_NEEDED", true),
+        Transfer::Yes => ("YES", true),
+        Transfer::No => ("NO", false),
+    };
+    ad.insert("ShouldTransferFiles", should);
+    if when {
+        ad.insert("WhenToTransferOutput", if program.only_success { "ON_SUCCESS" } else { "ON_EXIT" });
+    }
+    ad.insert("TransferExecutable", program.transfer_executable);
+    ad
+}
+
+/// A job's description, with its own items in their places.
+struct Written {
+    program: Arc<Program>,
+    log: Option<Template>,
+    job: JobId,
+}
+
+impl Written {
+    fn of(view: &JobView<'_>) -> Written {
+        Written { program: view.program.filled(&view.row), log: view.log.map(|log| log.fill(&view.row)), job: view.id }
+    }
+
+    fn text(&self, template: &Template) -> Vec<u8> {
+        template.expand(self.job)
+    }
+
+    fn list(&self, templates: &[Template]) -> Vec<Vec<u8>> {
+        templates.iter().map(|template| self.text(template)).collect()
+    }
+
+    fn joined(&self, templates: &[Template]) -> Value {
+        self.list(templates).join(&b',').into()
+    }
+
+    fn file(&self, template: &Option<Template>) -> Value {
+        template.as_ref().map_or_else(|| b"/dev/null".to_vec(), |template| self.text(template)).into()
+    }
+}
+
+/// An attribute that follows from templates: its name, the templates, and its value.
+type OfTemplates = (&'static str, fn(&JobView<'_>) -> Vec<Template>, fn(&Written) -> Option<Value>);
+
+fn some(template: &Option<Template>) -> Vec<Template> {
+    template.iter().cloned().collect()
+}
+
+/// Plain words, which need no quotes in an argument list.
+fn plain(words: &[Vec<u8>]) -> bool {
+    words.iter().all(|word| !word.is_empty() && !word.iter().any(|b| b.is_ascii_whitespace() || b"'\"".contains(b)))
+}
+
+const WRITTEN: &[OfTemplates] = &[
+    ("Cmd", |v| vec![v.program.executable.clone()], |w| Some(w.text(&w.program.executable).into())),
+    (
+        "Args",
+        |v| v.program.arguments.clone(),
+        |w| {
+            let words = w.list(&w.program.arguments);
+            plain(&words).then(|| words.join(&b' ').into())
+        },
+    ),
+    (
+        "Arguments",
+        |v| v.program.arguments.clone(),
+        |w| {
+            let words = w.list(&w.program.arguments);
+            (!plain(&words)).then(|| quoted(&words).into())
+        },
+    ),
+    (
+        "Environment",
+        |v| v.program.environment.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect(),
+        |w| {
+            let pair = |(name, value): &(Template, Template)| [w.text(name), w.text(value)].join(&b'=');
+            Some(quoted(&w.program.environment.iter().map(pair).collect::<Vec<_>>()).into())
+        },
+    ),
+    ("Iwd", |v| vec![v.program.initialdir.clone()], |w| Some(w.text(&w.program.initialdir).into())),
+    ("In", |v| some(&v.program.input), |w| Some(w.file(&w.program.input))),
+    ("Out", |v| some(&v.program.output), |w| Some(w.file(&w.program.output))),
+    ("Err", |v| some(&v.program.error), |w| Some(w.file(&w.program.error))),
+    (
+        "UserLog",
+        |v| v.log.into_iter().chain([&v.program.initialdir]).cloned().collect(),
+        |w| {
+            let (log, dir) = (w.text(w.log.as_ref()?), w.text(&w.program.initialdir));
+            Some(if log.starts_with(b"/") { log } else { [dir, log].join(&b'/') }.into())
+        },
+    ),
+    (
+        "TransferInput",
+        |v| v.program.transfer_input.clone(),
+        |w| (!w.program.transfer_input.is_empty()).then(|| w.joined(&w.program.transfer_input)),
+    ),
+    (
+        "TransferOutput",
+        |v| v.program.transfer_output.clone().unwrap_or_default(),
+        |w| w.program.transfer_output.as_ref().map(|files| w.joined(files)),
+    ),
+    (
+        "TransferOutputRemaps",
+        |v| v.program.transfer_remaps.iter().flat_map(|(from, to)| [from.clone(), to.clone()]).collect(),
+        |w| {
+            let pair = |(from, to): &(Template, Template)| [w.text(from), w.text(to)].join(&b'=');
+            let remaps: Vec<Vec<u8>> = w.program.transfer_remaps.iter().map(pair).collect();
+            (!remaps.is_empty()).then(|| remaps.join(&b';').into())
+        },
+    ),
+    (
+        "ContainerImage",
+        |v| some(&v.program.container),
+        |w| w.program.container.as_ref().map(|image| w.text(image).into()),
+    ),
+];
+
+/// An attribute that follows from a job's number and state.
+type OfState = (&'static str, fn(&JobView<'_>, &Facts) -> Option<Value>);
+
+const STATE: &[OfState] = &[
+    ("ProcId", |v, _| Some(i64::from(v.id.proc).into())),
+    ("GlobalJobId", |v, facts| Some(format!("{}#{}#{}", facts.session, v.id, v.submitted.0 / 1000).into())),
+    ("JobStatus", |v, _| {
+        Some(match v.state {
+            JobState::Idle | JobState::Matched => 1.into(),
+            JobState::Running => 2.into(),
+            JobState::Removed => 3.into(),
+            JobState::Completed => 4.into(),
+            JobState::Held => 5.into(),
+            JobState::Transferring => 6.into(),
+        })
+    }),
+    ("EnteredCurrentStatus", |v, _| Some(seconds(v.at.0.max(v.submitted.0)))),
+    ("CurrentHosts", |v, _| Some(i64::from(runs(v)).into())),
+    // The one that is on its way to a starter has not begun.
+    ("NumJobStarts", |v, _| Some((i64::from(v.attempts) - i64::from(v.state == JobState::Matched)).into())),
+    ("NumJobCompletions", |v, _| Some(i64::from(v.end.is_some()).into())),
+    ("Site", |v, facts| facts.sites.get(usize::from(v.site?.0)).map(|name| name.as_str().into())),
+    ("RemoteHost", |v, _| v.host.filter(|_| runs(v)).map(|host| format!("slot1@{host}").into())),
+    ("JobCurrentStartDate", |v, _| started(v).map(seconds)),
+    ("RemoteWallClockTime", |v, _| Some((v.usage.wall_ms as f64 / 1000.0).into())),
+    ("RemoteUserCpu", |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
+    ("RemoteSysCpu", |_, _| Some(0.0.into())),
+    ("ResidentSetSize", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
+    ("ImageSize", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
+    ("MemoryUsage", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(|kib| number(kib.div_ceil(1024)))),
+    ("HoldReason", |v, _| v.reason.filter(|_| v.state == JobState::Held).map(Value::from)),
+    // How a site failed it last.
+    ("VacateReason", |v, _| v.reason.filter(|_| v.state != JobState::Held).map(Value::from)),
+    ("CompletionDate", |v, _| (v.state == JobState::Completed).then(|| seconds(v.at.0))),
+    ("ExitBySignal", |v, _| Some(matches!(v.end, Some(End::Signaled(_))).into())),
+    ("ExitSignal", |v, _| match v.end {
+        Some(End::Signaled(signal)) => Some(i64::from(signal).into()),
+        _ => None,
+    }),
+    ("ExitCode", |v, _| match v.end {
+        Some(End::Exited(code)) => Some(i64::from(code).into()),
+        _ => None,
+    }),
+    ("ExitStatus", |v, _| match v.end {
+        Some(End::Exited(code)) => Some(i64::from(code).into()),
+        _ => Some(0.into()),
+    }),
+];
+
+fn runs(view: &JobView<'_>) -> bool {
+    matches!(view.state, JobState::Running | JobState::Transferring)
+}
+
+/// When its last attempt began, if it did, in milliseconds.
+fn started(view: &JobView<'_>) -> Option<u64> {
+    match view.state {
+        JobState::Running | JobState::Transferring => Some(view.at.0),
+        JobState::Completed => Some(view.at.0.saturating_sub(view.usage.wall_ms)),
+        _ => None,
+    }
+}
+
+fn seconds(ms: u64) -> Value {
+    number(ms / 1000)
+}
+
+fn number(n: u64) -> Value {
+    i64::try_from(n).unwrap_or(i64::MAX).into()
+}
+
+/// A condition on jobs. Where it asks for nothing in which the jobs of a group differ, it is judged once for all of them.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    expr: Expr,
+    groups: BTreeMap<(u32, usize), Scope>,
+}
+
+/// What a condition means for the jobs of a group.
+#[derive(Debug)]
+enum Scope {
+    /// The same for each.
+    All(bool),
+    /// Something else for each: what they have in common, and what is asked of each.
+    Each { common: Ad, state: Vec<OfState>, written: Vec<OfTemplates> },
+}
+
+impl Condition {
+    pub(crate) fn new(expr: Expr) -> Condition {
+        Condition { expr, groups: BTreeMap::new() }
+    }
+
+    /// The verdict on the whole group of a job, if it was reached before, and there is one.
+    pub(crate) fn of_group(&self, group: (u32, usize)) -> Option<bool> {
+        match self.groups.get(&group)? {
+            Scope::All(holds) => Some(*holds),
+            Scope::Each { .. } => None,
+        }
+    }
+
+    /// Does it hold for a job? `now` is in seconds since 1970.
+    pub(crate) fn holds(&mut self, view: &JobView<'_>, facts: &Facts, now: i64) -> bool {
+        let Condition { expr, groups } = self;
+        let scope = groups.entry((view.id.cluster, view.group)).or_insert_with(|| Scope::of(expr, view, facts, now));
+        match scope {
+            Scope::All(holds) => *holds,
+            Scope::Each { common, state, written } => {
+                let mut my = Ad::new();
+                my.chain(Some(common.clone()));
+                for (name, value) in state {
+                    value(view, facts).into_iter().for_each(|value| my.insert(*name, value));
+                }
+                if !written.is_empty() {
+                    let filled = Written::of(view);
+                    for (name, _, value) in written {
+                        value(&filled).into_iter().for_each(|value| my.insert(*name, value));
+                    }
+                }
+                holds(expr, &my, now)
+            }
+        }
+    }
+}
+
+impl Scope {
+    fn of(expr: &Expr, view: &JobView<'_>, facts: &Facts, now: i64) -> Scope {
+        let all = ad(view, facts);
+        let asked = expr.references_in(&all);
+        let names = |name: &str| {
+            let is = |known: &Text| known.eq_ignore_ascii_case(name.as_bytes());
+            asked.more || asked.my.iter().chain(&asked.plain).any(is)
+        };
+        let state: Vec<OfState> = STATE.iter().filter(|(name, _)| names(name)).copied().collect();
+        let varies = |templates: &dyn Fn(&JobView<'_>) -> Vec<Template>| {
+            templates(view).iter().any(|template| !template.is_constant())
+        };
+        let written: Vec<OfTemplates> =
+            WRITTEN.iter().filter(|(name, templates, _)| names(name) && varies(templates)).copied().collect();
+        if state.is_empty() && written.is_empty() {
+            return Scope::All(holds(expr, &all, now));
+        }
+        let mut common = all;
+        STATE.iter().for_each(|(name, _)| drop(common.remove(name)));
+        written.iter().for_each(|(name, ..)| drop(common.remove(name)));
+        Scope::Each { common, state, written }
+    }
+}
+
+fn holds(expr: &Expr, my: &Ad, now: i64) -> bool {
+    Context { fuel: FUEL, ..Context::new(Some(my), None, now) }.holds(expr) == Some(true)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use vo_core::Time;
+    use vo_core::items::Table;
+    use vo_core::pool::{GroupRecord, Pool, Select};
+    use vo_core::template::Piece;
+
+    fn facts() -> Facts {
+        Facts { owner: "ann".into(), host: "w".into(), session: "s".into(), sites: vec!["tundra".into()] }
+    }
+
+    /// Cluster 1: two jobs with items; cluster 2: three that differ in nothing but their numbers.
+    fn pool() -> Pool {
+        let mut pool = Pool::new();
+        let program = Program {
+            executable: Template::constant("/bin/sim"),
+            arguments: vec![Template::constant("-x"), Template(vec![Piece::Column(0)])],
+            initialdir: Template::constant("/home/ann"),
+            output: Some(Template(vec![Piece::Text(b"out.".to_vec()), Piece::Process])),
+            cpus: 2,
+            ..Program::default()
+        };
+        let terms = Terms { attributes: vec![("Project".into(), "\"neutrinos\"".into())], ..Terms::default() };
+        let table = Table::new(1, b"7\0it's\0".to_vec());
+        let first =
+            GroupRecord { count: 2, program: program.clone(), terms: terms.clone(), table, ..GroupRecord::default() };
+        pool.submit(Time(5000), "a.sub".into(), vec![first]);
+        let program = Program { arguments: Vec::new(), output: None, cpus: 1, ..program };
+        pool.submit(Time(9000), "b.sub".into(), vec![GroupRecord { count: 3, program, ..GroupRecord::default() }]);
+        pool
+    }
+
+    fn value(job: JobId, expr: &str) -> String {
+        let pool = pool();
+        let ad = ad(&pool.view(job).unwrap(), &facts());
+        Context::new(Some(&ad), None, 100).evaluate(&Expr::parse(expr).unwrap()).to_string()
+    }
+
+    #[test]
+    fn ads_tell_what_htcondors_tell() {
+        let check = |cluster, proc, expr: &str, expected: &str| {
+            assert_eq!(value(JobId { cluster, proc }, expr), expected, "{cluster}.{proc} {expr}");
+        };
+        check(1, 0, "GlobalJobId", "\"s#1.0#5\"");
+        check(1, 0, "Cmd", "\"/bin/sim\"");
+        check(1, 0, "Args", "\"-x 7\"");
+        check(1, 0, "Arguments", "undefined");
+        check(1, 1, "Args", "undefined");
+        check(1, 1, "Arguments", "\"-x it''''s\"");
+        check(1, 1, "Out", "\"out.1\"");
+        check(2, 1, "Out", "\"/dev/null\"");
+        check(1, 1, "RequestCpus * 10 + ProcId", "21");
+        check(1, 0, "Project", "\"neutrinos\"");
+        check(2, 0, "JobStatus == 1 && QDate == 9 && Owner == \"ANN\"", "true");
+        check(2, 0, "JobBatchName", "\"b.sub\"");
+        check(2, 0, "ExitCode", "undefined");
+        check(2, 0, "TransferOutputRemaps", "undefined");
+    }
+
+    #[test]
+    fn conditions_are_judged_once_a_group_where_that_is_enough() {
+        let check = |text: &str, expected: &[(u32, u32)], whole: [Option<bool>; 2]| {
+            let (pool, facts) = (pool(), facts());
+            let mut condition = Condition::new(Expr::parse(text).unwrap());
+            let every = Select::default();
+            let holding: Vec<(u32, u32)> = pool
+                .views(&every, None)
+                .filter(|view| condition.holds(view, &facts, 100))
+                .map(|view| (view.id.cluster, view.id.proc))
+                .collect();
+            assert_eq!(holding, expected, "{text}");
+            assert_eq!([1, 2].map(|cluster| condition.of_group((cluster, 0))), whole, "{text}");
+        };
+        let first = [(1, 0), (1, 1)];
+        check("RequestCpus > 1", &first, [Some(true), Some(false)]);
+        check("Project == \"neutrinos\"", &first, [Some(true), Some(false)]);
+        check("ClusterId == 2 && Cmd == \"/bin/sim\"", &[(2, 0), (2, 1), (2, 2)], [Some(false), Some(true)]);
+        check("Out == \"out.1\"", &[(1, 1)], [None, Some(false)]);
+        check("ProcId == 1", &[(1, 1), (2, 1)], [None, None]);
+        check("MY.JobStatus == 1 && QDate < 6", &first, [None, None]);
+        check("eval(\"Proc\" + \"Id\")", &[], [None, None]);
+        check("eval(strcat(\"Proc\", \"Id\")) == 2", &[(2, 2)], [None, None]);
+        check("Nothing", &[], [Some(false), Some(false)]);
+    }
+}

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vo_core::job::Program;
-use vo_core::pool::{Judge, Match, Offer, Terms};
-use vo_lang::classad::{Ad, Context, Expr, Value};
+use vo_core::pool::{Judge, Match, Offer, Terms, Verdict};
+use vo_lang::classad::{Ad, Context, Expr, Text, Value};
 
 use crate::jobad;
 
 /// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
 /// What differs between slots that are of one kind to the pool.
-const PASSING: [&str; 4] = ["timetolive", "machine", "name", "currenttime"];
+const PASSING: [&str; 4] = [TIME_LEFT, "machine", "name", "currenttime"];
+/// The seconds that a slot has left.
+const TIME_LEFT: &str = "TimeToLive";
 
 /// Judges by ClassAd expressions.
 #[derive(Debug)]
-pub(crate) struct ClassAds;
+pub struct ClassAds;
 
 /// The expressions of a class of jobs.
 #[derive(Debug)]
@@ -25,7 +27,16 @@ struct Class {
     rank: Option<Expr>,
     /// What of the jobs' own attributes the expressions may ask for.
     my: Ad,
-    lasting: bool,
+    /// The same for all slots of a kind; none if there is more to it.
+    lasting: Option<Lasting>,
+}
+
+/// Requirements that depend on nothing that passes but the time that is left.
+#[derive(Debug, Default)]
+struct Lasting {
+    clauses: Vec<Expr>,
+    /// What the time left must be more than, or, where it says so, may be equal to.
+    bounds: Vec<(Expr, bool)>,
 }
 
 impl Judge for ClassAds {
@@ -39,7 +50,7 @@ impl Judge for ClassAds {
             return None;
         }
         let all = jobad::asked(terms, program);
-        let (mut my, mut lasting) = (Ad::new(), true);
+        let mut my = Ad::new();
         for expr in requirements.iter().chain(&rank) {
             let asked = expr.references_in(&all);
             for name in asked.my.iter().chain(&asked.plain) {
@@ -47,22 +58,47 @@ impl Judge for ClassAds {
                     my.insert(name.clone(), value.clone());
                 }
             }
-            let passes = |name: &vo_lang::classad::Text| {
-                PASSING.iter().any(|passing| name.to_str_lossy().eq_ignore_ascii_case(passing))
-            };
-            let text = expr.to_string().to_ascii_lowercase();
-            lasting &= !asked.more
-                && !asked.target.iter().chain(&asked.plain).any(passes)
-                && !text.contains("time(")
-                && !text.contains("random(");
             if asked.more {
                 my = all.clone();
             }
         }
         let word = |expr: &Option<Expr>| expr.as_ref().map_or_else(String::new, Expr::to_string);
         let text = format!("{}\n{}\n{my}", word(&requirements), word(&rank));
+        let lasting = Lasting::of(requirements.as_ref(), rank.as_ref(), &all);
         Some((text, Arc::new(Class { requirements, rank, my, lasting })))
     }
+}
+
+impl Lasting {
+    fn of(requirements: Option<&Expr>, rank: Option<&Expr>, my: &Ad) -> Option<Self> {
+        if !rank.is_none_or(|rank| lasts(rank, my)) {
+            return None;
+        }
+        let mut found = Lasting::default();
+        for clause in requirements.map(Expr::clauses).unwrap_or_default() {
+            if lasts(&clause, my) {
+                found.clauses.push(clause);
+                continue;
+            }
+            let (bound, equal) = clause.lower_bound(TIME_LEFT).filter(|(bound, _)| lasts(bound, my))?;
+            if my.get(TIME_LEFT).is_some() {
+                return None;
+            }
+            found.bounds.push((bound.clone(), equal));
+        }
+        Some(found)
+    }
+}
+
+/// Is the expression's value the same for all slots of a kind, whenever it is asked for?
+fn lasts(expr: &Expr, my: &Ad) -> bool {
+    let asked = expr.references_in(my);
+    let passes = |name: &Text| PASSING.iter().any(|passing| name.to_str_lossy().eq_ignore_ascii_case(passing));
+    let text = expr.to_string().to_ascii_lowercase();
+    !asked.more
+        && !asked.target.iter().chain(&asked.plain).any(passes)
+        && !text.contains("time(")
+        && !text.contains("random(")
 }
 
 impl Class {
@@ -72,19 +108,41 @@ impl Class {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         judge(&Context { fuel: FUEL, ..Context::new(Some(&self.my), Some(&slot), now) })
     }
+
+    fn ranked(&self, context: &Context<'_>) -> f64 {
+        let rank = self.rank.as_ref().and_then(|expr| context.evaluate(expr).as_f64());
+        rank.filter(|rank| !rank.is_nan()).unwrap_or(0.0)
+    }
 }
 
 impl Match for Class {
     fn rank(&self, offer: &Offer, time_left: Option<Duration>) -> Option<f64> {
         self.on(offer, time_left, |context| {
             let suits = self.requirements.as_ref().is_none_or(|expr| context.holds(expr) == Some(true));
-            let rank = || self.rank.as_ref().and_then(|expr| context.evaluate(expr).as_f64());
-            suits.then(|| rank().filter(|rank| !rank.is_nan()).unwrap_or(0.0))
+            suits.then(|| self.ranked(context))
         })
     }
 
-    fn is_lasting(&self) -> bool {
-        self.lasting
+    fn verdict(&self, offer: &Offer) -> Verdict {
+        let Some(Lasting { clauses, bounds }) = &self.lasting else {
+            return Verdict::Varies;
+        };
+        self.on(offer, None, |context| {
+            let mut time_left = None;
+            for (bound, equal) in bounds {
+                // What is left is told in whole seconds.
+                let least = match context.evaluate(bound) {
+                    Value::Integer(bound) => bound.saturating_add(i64::from(!equal)),
+                    Value::Real(bound) if bound.is_nan() => return Verdict::Unfit,
+                    Value::Real(bound) if *equal => bound.ceil() as i64,
+                    Value::Real(bound) => (bound.floor() as i64).saturating_add(1),
+                    _ => return Verdict::Varies,
+                };
+                time_left = time_left.max(Some(u64::try_from(least).unwrap_or(0)));
+            }
+            let suits = clauses.iter().all(|clause| context.holds(clause) == Some(true));
+            if suits { Verdict::Fit { rank: self.ranked(context), time_left } } else { Verdict::Unfit }
+        })
     }
 
     fn has_rank(&self) -> bool {
@@ -218,14 +276,37 @@ mod tests {
 
     #[test]
     fn verdicts_last_unless_time_or_the_node_matter() {
-        for (requirements, lasting) in [
-            ("Cpus > 1", true),
-            ("TimeToLive > 60", false),
-            ("Machine == \"n1\"", false),
-            ("time() > 0", false),
-            ("eval(strcat(\"Cp\", \"us\")) > 1", false),
+        let fit = |time_left| Verdict::Fit { rank: 0.0, time_left };
+        for (requirements, verdict) in [
+            ("Cpus > 1", fit(None)),
+            ("Cpus > 4", Verdict::Unfit),
+            ("TimeToLive > 60", fit(Some(61))),
+            ("(60.5 <= TARGET.timetolive) && Cpus > 1 && TimeToLive >= 10", fit(Some(61))),
+            ("TimeToLive > 60.5", fit(Some(61))),
+            ("TimeToLive >= 60 * MY.Wanted", fit(Some(120))),
+            ("TimeToLive > -5", fit(Some(0))),
+            ("TimeToLive > 60 && Cpus > 4", Verdict::Unfit),
+            ("TimeToLive < 60", Verdict::Varies),
+            ("TimeToLive > 60 || Cpus > 4", Verdict::Varies),
+            ("MY.TimeToLive > 60", Verdict::Unfit),
+            ("TimeToLive > Nothing", Verdict::Varies),
+            ("Machine == \"n1\"", Verdict::Varies),
+            ("time() > 0", Verdict::Varies),
+            ("eval(strcat(\"Cp\", \"us\")) > 1", Verdict::Varies),
         ] {
-            assert_eq!(class(requirements, None).1.is_lasting(), lasting, "{requirements}");
+            let (_, class) = class(requirements, None);
+            assert_eq!(class.verdict(&offer()), verdict, "{requirements}");
+            // A verdict says what a look says.
+            for left in [None, Some(0), Some(60), Some(61), Some(119), Some(120), Some(u64::MAX / 2)] {
+                let told = match verdict {
+                    Verdict::Varies => continue,
+                    Verdict::Unfit => None,
+                    Verdict::Fit { rank, time_left } => {
+                        time_left.is_none_or(|least| left >= Some(least)).then_some(rank)
+                    }
+                };
+                assert_eq!(class.rank(&offer(), left.map(Duration::from_secs)), told, "{requirements} {left:?}");
+            }
         }
     }
 

@@ -10,7 +10,7 @@ mod history;
 mod inputs;
 mod jobad;
 mod journal;
-mod judge;
+pub mod judge;
 mod listing;
 mod master;
 mod outputs;

@@ -102,6 +102,17 @@ impl Pool {
                 starter.mark(now);
             }
         }
+        // What suits nothing now may do so later with nothing happening.
+        let varies = |(class, _)| self.classes.get(class).is_some_and(queue::Class::varies);
+        if self.look_again.is_none_or(|at| at <= now) {
+            let again = !self.hungry.is_empty() && self.queue.heads().any(varies);
+            self.look_again = again.then(|| now + LOOK_AGAIN);
+        }
+    }
+
+    /// Looks again at what waits, if that is due.
+    pub(super) fn look_again(&mut self, now: Time) {
+        self.wanting |= self.look_again.is_some_and(|at| at <= now);
     }
 
     /// Where several starters have room, jobs go first to those that they prefer: class by class, as far as the order of the queue goes.
@@ -269,14 +280,29 @@ impl Pool {
         if idle.peek().is_none() {
             return;
         }
-        self.backlogged.retain(|key| starters.get(key).is_some_and(|s| s.backlog() > 0));
-        let victims = self.backlogged.iter().filter_map(|key| Some((*key, starters.get(key)?)));
-        // A backlog that is gone within the round trip is not worth recalling.
-        let mut victims: Vec<(u64, StarterKey, &Starter)> = victims
-            .filter(|(_, s)| s.connected && s.known && s.recalled.is_none_or(|at| at + RECALL_AGAIN <= now))
-            .map(|(key, s)| (s.backlog_ms(), key, s))
-            .filter(|(work, ..)| *work > BACKLOG.as_millis() as u64)
-            .collect();
+        // Round and round, as far as the next of them that are worth a recall.
+        let (mut victims, mut done): (Vec<(u64, StarterKey, &Starter)>, Vec<StarterKey>) = (Vec::new(), Vec::new());
+        let next = StarterKey(self.recall_next);
+        let (before, after) = (self.backlogged.range(..next), self.backlogged.range(next..));
+        for key in after.chain(before) {
+            let Some(starter) = starters.get(key).filter(|s| s.backlog() > 0) else {
+                done.push(*key);
+                continue;
+            };
+            // A backlog that is gone within the round trip is not worth recalling.
+            let work = starter.backlog_ms();
+            let due = starter.recalled.is_none_or(|at| at + RECALL_AGAIN <= now);
+            if starter.connected && starter.known && due && work > BACKLOG.as_millis() as u64 {
+                victims.push((work, *key, starter));
+            }
+            if victims.len() == RECALL_CHOICE {
+                self.recall_next = key.0 + 1;
+                break;
+            }
+        }
+        for key in done {
+            self.backlogged.remove(&key);
+        }
         victims.sort_unstable_by_key(|(work, key, _)| (*work, *key));
         let mut recalls = Vec::new();
         for (starter, free) in idle {

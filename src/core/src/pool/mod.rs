@@ -40,7 +40,7 @@ pub use change::{Change, Edit};
 pub use event::{Action, Assigned, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
-pub use queue::{Judge, Match, Terms};
+pub use queue::{Judge, Match, Terms, Verdict};
 pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
 pub use why::{Present, SiteFacts, Step, Trail};
 
@@ -60,8 +60,14 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// A recall that brought nothing may be repeated after this: the backlog was gone when it arrived.
 const RECALL_AGAIN: Duration = Duration::from_secs(2);
 
+/// Of how many backlogs the longest is recalled: of all of them, unless there are very many.
+const RECALL_CHOICE: usize = 256;
+
 /// An answer to recalls that takes longer won't come: nothing was left to give back.
 const RECALL_LOST: Duration = Duration::from_secs(60);
+
+/// How often jobs are looked at again whose requirements depend on the time.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Tries of one assignment message; bounds its size.
 const ASSIGN_BATCH: usize = 512;
@@ -366,8 +372,12 @@ pub struct Pool {
     touched: BTreeSet<StarterKey>,
     /// Jobs became idle since the last matching.
     wanting: bool,
+    /// When to look at them again though nothing happens.
+    look_again: Option<Time>,
     /// Starters that may have a backlog.
     backlogged: BTreeSet<StarterKey>,
+    /// The first of them that was not looked at last time.
+    recall_next: u64,
     /// How attempts ended on each node, and which nodes get no work.
     nodes: nodes::Nodes,
     /// Who has a job's attempt.
@@ -421,6 +431,7 @@ impl Pool {
     pub fn handle(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         self.wake(now);
+        self.look_again(now);
         match event {
             Event::StarterJoined { key, offer, time_left } => self.joined(now, key, offer, time_left),
             Event::InventoryTold { key, number, queued, running, finished } => {
@@ -478,7 +489,7 @@ impl Pool {
 
     /// When [`Event::TimePassed`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        self.nodes.deadline()
+        self.nodes.deadline().into_iter().chain(self.look_again).min()
     }
 
     fn act(&mut self, action: Action) {

@@ -32,13 +32,29 @@ pub trait Judge: core::fmt::Debug + Send + Sync {
     fn terms(&self, terms: &Terms, program: &Program) -> Option<(String, Arc<dyn Match>)>;
 }
 
+/// How a class of jobs finds starters of a kind, whatever their names, and for good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// None of them suits.
+    Unfit,
+    /// They suit.
+    Fit {
+        /// How well; higher is better.
+        rank: f64,
+        /// Seconds that one must have left, if it must be known.
+        time_left: Option<u64>,
+    },
+    /// Each must be looked at, and again later.
+    Varies,
+}
+
 /// The requirements and the rank of a class of jobs.
 pub trait Match: core::fmt::Debug + Send + Sync {
     /// How well a starter suits; none if it doesn't. Higher is better.
     fn rank(&self, offer: &Offer, time_left: Option<Duration>) -> Option<f64>;
 
-    /// Do starters that differ in name or time left suit alike?
-    fn is_lasting(&self) -> bool;
+    /// The same of all starters that differ from this one in name and time left only.
+    fn verdict(&self, offer: &Offer) -> Verdict;
 
     /// Does it prefer some starters to others?
     fn has_rank(&self) -> bool;
@@ -63,8 +79,8 @@ impl Match for Wordless {
         None
     }
 
-    fn is_lasting(&self) -> bool {
-        true
+    fn verdict(&self, _: &Offer) -> Verdict {
+        Verdict::Unfit
     }
 
     fn has_rank(&self) -> bool {
@@ -103,7 +119,7 @@ pub(super) struct Class {
     pub(super) stays: bool,
     pub(super) terms: Option<Arc<dyn Match>>,
     /// What was judged of kinds of starters.
-    verdicts: BTreeMap<u32, Option<f64>>,
+    verdicts: BTreeMap<u32, Verdict>,
 }
 
 /// Classes, by number.
@@ -155,19 +171,28 @@ impl Class {
     /// How well a starter suits by the terms, as far as judged.
     pub(super) fn rank(&self, starter: &Starter, now: Time) -> Option<f64> {
         let Some(terms) = &self.terms else { return Some(0.0) };
+        let left = starter.time_left(now);
         match self.verdicts.get(&starter.kind) {
-            Some(verdict) => *verdict,
-            None => terms.rank(&starter.offer, starter.time_left(now)),
+            Some(Verdict::Unfit) => None,
+            Some(Verdict::Fit { rank, time_left }) => {
+                let lasts = |asked: &u64| left.is_some_and(|left| left.as_secs() >= *asked);
+                time_left.as_ref().is_none_or(lasts).then_some(*rank)
+            }
+            Some(Verdict::Varies) | None => terms.rank(&starter.offer, left),
         }
     }
 
     /// The same, remembered where it lasts.
     pub(super) fn judge(&mut self, starter: &Starter, now: Time) -> Option<f64> {
-        let rank = self.rank(starter, now);
-        if self.terms.as_ref().is_some_and(|terms| terms.is_lasting()) {
-            self.verdicts.entry(starter.kind).or_insert(rank);
+        if let Some(terms) = &self.terms {
+            self.verdicts.entry(starter.kind).or_insert_with(|| terms.verdict(&starter.offer));
         }
-        rank
+        self.rank(starter, now)
+    }
+
+    /// May a starter that didn't suit do so later?
+    pub(super) fn varies(&self) -> bool {
+        self.verdicts.values().any(|verdict| *verdict == Verdict::Varies)
     }
 }
 

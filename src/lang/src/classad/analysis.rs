@@ -38,6 +38,26 @@ impl Expr {
         clauses
     }
 
+    /// What an attribute must be more than, if all that the expression says is that: `attribute > bound`, or `>=`, then with true. The attribute is `TARGET`'s,
+    /// or named alone.
+    pub fn lower_bound(&self, attribute: &str) -> Option<(&Expr, bool)> {
+        let is_named = |expr: &Expr| match &*expr.0 {
+            Node::Reference(Reference { base, absolute: false, name, .. }) => {
+                let target = |base: &Expr| matches!(&*base.0, Node::Reference(Reference { base: None, name, .. }) if name.eq_ignore_ascii_case(b"target"));
+                name.eq_ignore_ascii_case(attribute.as_bytes()) && base.as_ref().is_none_or(target)
+            }
+            _ => false,
+        };
+        match &*self.0 {
+            Node::Parentheses(inner) => inner.lower_bound(attribute),
+            Node::Binary(Binary::Greater, left, right) if is_named(left) => Some((right, false)),
+            Node::Binary(Binary::GreaterOrEqual, left, right) if is_named(left) => Some((right, true)),
+            Node::Binary(Binary::Less, left, right) if is_named(right) => Some((left, false)),
+            Node::Binary(Binary::LessOrEqual, left, right) if is_named(right) => Some((left, true)),
+            _ => None,
+        }
+    }
+
     /// The attributes that the expression itself names.
     pub fn references(&self) -> References {
         let mut collector = Collector::default();

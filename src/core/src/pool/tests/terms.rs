@@ -35,8 +35,8 @@ impl Match for Sites {
         suits.then_some(if self.ranked { f64::from(offer.cpus) } else { 0.0 })
     }
 
-    fn is_lasting(&self) -> bool {
-        true
+    fn verdict(&self, offer: &Offer) -> Verdict {
+        self.rank(offer, None).map_or(Verdict::Unfit, |rank| Verdict::Fit { rank, time_left: None })
     }
 
     fn has_rank(&self) -> bool {
@@ -183,4 +183,47 @@ fn a_backlog_makes_way_for_a_higher_priority() {
     assert_eq!(told(&bench.tell(Event::AttemptsReturned { key: KEY, ids: back })), "7: run 2.0#1 1.2#2");
     // Once it is there, nothing more is asked back.
     assert_eq!(told(&bench.submit(group(1, program(1)))), "");
+}
+
+/// Suits when it is told to: what a time of day might do.
+#[derive(Clone, Debug, Default)]
+struct Fickle(Arc<AtomicUsize>);
+
+impl Judge for Fickle {
+    fn terms(&self, terms: &Terms, _: &Program) -> Option<(String, Arc<dyn Match>)> {
+        Some((terms.requirements.clone()?, Arc::new(self.clone())))
+    }
+}
+
+impl Match for Fickle {
+    fn rank(&self, _: &Offer, _: Option<Duration>) -> Option<f64> {
+        (self.0.load(Ordering::Relaxed) > 0).then_some(0.0)
+    }
+
+    fn verdict(&self, _: &Offer) -> Verdict {
+        Verdict::Varies
+    }
+
+    fn has_rank(&self) -> bool {
+        false
+    }
+
+    fn refusal(&self, _: &Offer, _: Option<Duration>) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn what_suits_nothing_now_is_looked_at_again_if_that_may_change() {
+    let fickle = Fickle::default();
+    let mut bench = Bench { pool: Pool::with_judge(Arc::new(fickle.clone())), ..Bench::default() };
+    bench.submit(wanting(1, "later"));
+    assert_eq!(bench.pool.deadline(), None, "nothing could run it");
+    assert_eq!(told(&bench.join(1)), "");
+    let due = bench.pool.deadline().unwrap();
+    assert!(due > bench.now && due <= bench.now + Duration::from_secs(60));
+    fickle.0.store(1, Ordering::Relaxed);
+    bench.now = due;
+    assert_eq!(told(&bench.tell(Event::TimePassed)), "7: run 1.0#1");
+    assert!(bench.pool.deadline().is_none_or(|at| at > due));
 }

@@ -1,6 +1,7 @@
 //! The grid commands. Each is one function of its arguments, whatever name it was called by: `q`, `condor_q`, `vo q`, a line of
 //! the grid shell.
 
+mod ads;
 mod alter;
 mod dag;
 mod detach;
@@ -127,32 +128,70 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
     }
 }
 
-/// Parses a command's words. HTCondor's long options have one dash (`-nobatch`); ours may, too.
+/// Shortest beginning of a long option that stands for it.
+const SHORTEST: usize = 3;
+
+/// Parses a command's words.
 fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
-    let manual = A::command();
-    let longs: Vec<&str> = manual
-        .get_arguments()
-        .flat_map(|argument| argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default()))
-        .collect();
-    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
-    let mut operands_only = false;
-    let words = words.into_iter().map(|word| {
-        operands_only |= word == "--";
-        let name = word.to_str().and_then(|w| w.strip_prefix('-')).filter(|w| w.len() > 1 && !operands_only);
-        match name {
-            // HTCondor's tools don't mind case, and some have `_` in their options: `-MaxJobs`, `-no_submit`.
-            Some(name) => {
-                let (long, value) = name.split_once('=').map_or((name, None), |(long, value)| (long, Some(value)));
-                match (longs.iter().find(|known| plain(known) == plain(long)), value) {
-                    (Some(known), Some(value)) => OsString::from(format!("--{known}={value}")),
-                    (Some(known), None) => OsString::from(format!("--{known}")),
-                    (None, _) => word,
-                }
-            }
-            _ => word,
-        }
-    });
+    let words = doubled(&A::command(), words);
     Ok(A::try_parse_from(words).unwrap_or_else(|e| e.exit()))
+}
+
+/// HTCondor's long options have one dash (`-nobatch`), case and `_` don't matter in them, and they may be cut short (`-const`); ours may, too. Letters
+/// of `-af:jh` become a word of their own.
+fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
+    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let names = |argument: &clap::Arg| -> Vec<String> {
+        let aliases = argument.get_all_aliases().unwrap_or_default();
+        argument.get_long().into_iter().chain(aliases).map(str::to_owned).collect()
+    };
+    let known = |asked: &str| -> Option<String> {
+        let all = || {
+            manual.get_arguments().flat_map(|argument| names(argument).into_iter().map(move |name| (argument, name)))
+        };
+        let exact = all().find(|(_, name)| plain(name) == plain(asked)).map(|(_, name)| name);
+        // What begins with a short option may be that and its value.
+        let mut fitting = all().filter(|(argument, name)| {
+            argument.get_short().is_none() && !argument.is_hide_set() && plain(name).starts_with(&plain(asked))
+        });
+        let abbreviated = || match (fitting.next(), fitting.next()) {
+            (Some((_, name)), None) if asked.len() >= SHORTEST => Some(name),
+            _ => None,
+        };
+        exact.or_else(abbreviated)
+    };
+    let name = words.first().and_then(|word| word.to_str()).unwrap_or_default();
+    let called = name.starts_with("condor_") && manual.get_arguments().any(|a| a.get_long() == Some("htcondor"));
+    let mut made = Vec::with_capacity(words.len() + 1);
+    let mut operands_only = false;
+    for (place, word) in words.into_iter().enumerate() {
+        if place == 1 && called {
+            made.push("--htcondor".into());
+        }
+        operands_only |= word == "--";
+        let text = word.to_str().filter(|w| w.starts_with('-') && w.len() > 1 && !operands_only);
+        let Some(text) = text else {
+            made.push(word);
+            continue;
+        };
+        let bare = text.trim_start_matches('-');
+        let format = bare.split_once(':').and_then(|(long, letters)| Some((known(long)?, letters)));
+        if let Some((long, letters)) = format.filter(|(long, _)| long == "autoformat" || long == "af") {
+            made.extend([OsString::from(format!("--{long}")), format!(":{letters}").into()]);
+            continue;
+        }
+        let (long, value) = bare.split_once('=').map_or((bare, None), |(long, value)| (long, Some(value)));
+        let long = if text.starts_with("--") { None } else { known(long) };
+        made.push(match (long, value) {
+            (Some(long), Some(value)) => format!("--{long}={value}").into(),
+            (Some(long), None) => format!("--{long}").into(),
+            (None, _) => word,
+        });
+    }
+    if called && made.len() == 1 {
+        made.push("--htcondor".into());
+    }
+    made
 }
 
 /// Options of every command that asks the master.
@@ -236,8 +275,20 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let queue: jobs::Queue = parse(words(&["q", "-nobatch", "-json", "12"])).unwrap_or_else(|e| panic!("{e}"));
         assert!(queue.nobatch && queue.json);
-        assert_eq!(queue.picks, [Pick::Cluster(12)]);
+        assert_eq!(queue.picks, [Some(Pick::Cluster(12))]);
         let history: jobs::History = parse(words(&["history", "-limit=3"])).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(history.limit, Some(3));
+        let check = |line: &str, expected: &str| {
+            let made = doubled(&jobs::Queue::command(), words(&line.split(' ').collect::<Vec<_>>()));
+            let made: Vec<_> = made.iter().map(|word| word.to_string_lossy()).collect();
+            assert_eq!(made.join(" "), expected);
+        };
+        check("q -const true -af:jh A B", "q --constraint true --af :jh A B");
+        check("q -Auto A", "q --autoformat A");
+        check("q --autoformat:l A", "q --autoformat :l A");
+        check("q -co true -l 12", "q -co true -l 12");
+        check("q -- -hold -const", "q -- -hold -const");
+        check("condor_q", "condor_q --htcondor");
+        check("condor_q -json 12", "condor_q --htcondor --json 12");
     }
 }

@@ -105,6 +105,11 @@ pub(crate) fn short_date(ms: u64, zone: &TimeZone) -> String {
     date(ms, zone, "%m/%d %H:%M")
 }
 
+/// `11/21/26 21:13:08`, in local time.
+pub(crate) fn date_and_time(ms: u64, zone: &TimeZone) -> String {
+    date(ms, zone, "%m/%d/%y %H:%M:%S")
+}
+
 /// `2026-11-21 21:13:08`, in local time.
 pub(crate) fn full_date(ms: u64, zone: &TimeZone) -> String {
     date(ms, zone, "%Y-%m-%d %H:%M:%S")

@@ -9,6 +9,7 @@ mod damage;
 mod disks;
 mod jobs;
 mod leaving;
+mod listing;
 mod readme;
 mod recovery;
 mod scripts;

@@ -7,6 +7,7 @@ use vo_core::pool;
 use vo_lang::parse_bytes;
 use vo_wire::control::{Alter, Alteration, Altered, Pick};
 
+use super::ads::Constraint;
 use super::{Asking, pick};
 use crate::error::{Error, ExitCode, Result};
 
@@ -21,14 +22,19 @@ pub(crate) struct Meant {
     /// All unfinished jobs
     #[arg(long, conflicts_with_all = ["picks", "batch_name"])]
     all: bool,
+    #[command(flatten)]
+    constraint: Constraint,
     /// Those of the clusters called so
     #[arg(long, value_name = "NAME")]
     batch_name: Vec<String>,
     /// Don't ask, however many they are
     #[arg(short, long)]
     yes: bool,
+    /// Called by HTCondor's name, which fails where nothing is changed
+    #[arg(long, hide = true)]
+    htcondor: bool,
     /// Clusters (12, 12-15) or jobs (12.3, 12.3-9)
-    #[arg(value_name = "JOB", value_parser = pick, required_unless_present_any = ["all", "batch_name"])]
+    #[arg(value_name = "JOB", value_parser = pick, required_unless_present_any = ["all", "batch_name", "constraint"])]
     picks: Vec<Pick>,
 }
 
@@ -57,6 +63,8 @@ pub(crate) struct Edit {
     /// All unfinished jobs
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    constraint: Constraint,
     /// Those of the clusters called so
     #[arg(long, value_name = "NAME")]
     batch_name: Vec<String>,
@@ -78,11 +86,11 @@ pub(super) fn release(arguments: Release) -> Result<ExitCode> {
 }
 
 pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
-    let Edit { asking, all, batch_name, yes, words } = arguments;
+    let Edit { asking, all, constraint, batch_name, yes, words } = arguments;
     let (changes, jobs): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| word.contains('='));
     let read = |word: &String| pick(word).map_err(|e| Error::usage(format!("{word:?} is no job: {e}")));
     let picks = jobs.iter().map(read).collect::<Result<Vec<_>>>()?;
-    if picks.is_empty() && !all && batch_name.is_empty() {
+    if picks.is_empty() && !all && batch_name.is_empty() && constraint.is_empty() {
         return Err(Error::usage("no job is named").hint("`edit 12 priority=5` edits cluster 12; --all means all"));
     }
     if all && !(picks.is_empty() && batch_name.is_empty()) {
@@ -94,7 +102,11 @@ pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
     }
     let mut edit = pool::Edit::default();
     changes.iter().try_for_each(|change| set(&mut edit, change))?;
-    alter(&Meant { asking, all, batch_name, yes, picks }, Alteration::Edit(edit), ("edit", "edited"))
+    alter(
+        &Meant { asking, all, constraint, batch_name, yes, picks, htcondor: false },
+        Alteration::Edit(edit),
+        ("edit", "edited"),
+    )
 }
 
 /// Takes `NAME=VALUE` in.
@@ -134,7 +146,12 @@ pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, 
     let mut master = meant.asking.connect()?;
     let names = meant.batch_name.iter().cloned().map(Pick::Name);
     let picks: Vec<Pick> = meant.picks.iter().cloned().chain(names).collect();
-    let ask = |only_count| Alter { picks: picks.clone(), alteration: alteration.clone(), only_count };
+    let ask = |only_count| Alter {
+        picks: picks.clone(),
+        alteration: alteration.clone(),
+        only_count,
+        constraint: meant.constraint.text(),
+    };
     if !meant.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
         let Altered { jobs } = master.ask(&ask(true))?;
         if jobs > MANY && !agreed(verb, jobs)? {
@@ -144,7 +161,7 @@ pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, 
     }
     let Altered { jobs } = master.ask(&ask(false))?;
     println!("{jobs} job(s) {done}.");
-    Ok(ExitCode::Success)
+    Ok(if jobs == 0 && meant.htcondor { ExitCode::Failure } else { ExitCode::Success })
 }
 
 fn agreed(verb: &str, jobs: u32) -> Result<bool> {

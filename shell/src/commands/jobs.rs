@@ -6,11 +6,16 @@ use clap::Parser;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use vo_core::JobId;
-use vo_wire::control::{ClusterRow, ClusterRows, Counts, JobRow, JobRows, JobState, ListClusters, ListJobs, Pick};
+use vo_wire::control::{
+    AdRows, ClusterRow, ClusterRows, Columns, Counts, JobRow, JobRows, JobState, ListClusters, ListJobs, Pick,
+    SessionDetail, ShowSession,
+};
 
+use super::ads::{Format, Shown};
 use super::{Asking, pick};
-use crate::error::{ExitCode, Result};
-use crate::table::{JsonList, Side, Table, clock, count, now_ms, short_date, stdout, written};
+use crate::client::Master;
+use crate::error::{Error, ExitCode, Result, printable};
+use crate::table::{JsonList, Side, Table, clock, count, date_and_time, now_ms, short_date, stdout, written};
 
 /// Lists jobs that are not yet completed, a line for each cluster
 #[derive(Parser, Debug)]
@@ -18,26 +23,34 @@ pub(crate) struct Queue {
     #[command(flatten)]
     asking: Asking,
     /// A line for each job
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["hold", "run", "totals"])]
     pub(super) nobatch: bool,
+    /// A line for each cluster: the default
+    #[arg(long, conflicts_with_all = ["nobatch", "hold", "run", "totals"])]
+    batch: bool,
     /// Held jobs and why they are held
-    #[arg(long, conflicts_with = "run")]
+    #[arg(long, visible_alias = "held", conflicts_with = "run")]
     hold: bool,
     /// Running jobs and where they run
     #[arg(long)]
     run: bool,
+    /// Totals only
+    #[arg(long, visible_alias = "total", conflicts_with_all = ["hold", "run"])]
+    totals: bool,
     /// Completed and removed jobs too
-    #[arg(long)]
+    #[arg(long, visible_alias = "allusers")]
     all: bool,
     /// A JSON array, one object for each job
-    #[arg(long)]
+    #[arg(long, conflicts_with = "autoformat")]
     pub(super) json: bool,
-    /// Clusters (12) or jobs (12.3) [default: all]
-    #[arg(value_name = "JOB", value_parser = pick)]
-    pub(super) picks: Vec<Pick>,
+    #[command(flatten)]
+    shown: Shown,
+    /// Clusters (12, 12-15), jobs (12.3, 12.3-9) or your own name, which means all [default: all]
+    #[arg(value_name = "JOB", value_parser = own)]
+    pub(super) picks: Vec<Option<Pick>>,
 }
 
-/// Lists completed and removed jobs
+/// Lists completed and removed jobs, the last one first
 #[derive(Parser, Debug)]
 pub(crate) struct History {
     #[command(flatten)]
@@ -45,12 +58,14 @@ pub(crate) struct History {
     /// The last N only
     #[arg(long, visible_alias = "match", value_name = "N")]
     pub(super) limit: Option<u32>,
-    /// A JSON array, one object for each job
-    #[arg(long)]
+    /// A JSON array, one object for each job, in order of number unless --limit is given
+    #[arg(long, conflicts_with = "autoformat")]
     json: bool,
-    /// Clusters (12) or jobs (12.3) [default: all]
-    #[arg(value_name = "JOB", value_parser = pick)]
-    picks: Vec<Pick>,
+    #[command(flatten)]
+    shown: Shown,
+    /// Clusters (12, 12-15), jobs (12.3, 12.3-9) or your own name, which means all [default: all]
+    #[arg(value_name = "JOB", value_parser = own)]
+    picks: Vec<Option<Pick>>,
 }
 
 /// States of jobs that are not finished.
@@ -59,63 +74,128 @@ const UNFINISHED: [JobState; 6] =
 const RUNNING: [JobState; 3] = [JobState::Running, JobState::Unknown, JobState::Transferring];
 const FINISHED: [JobState; 2] = [JobState::Completed, JobState::Removed];
 
+/// Jobs, or the name of the user whose jobs are all there are.
+fn own(word: &str) -> std::result::Result<Option<Pick>, String> {
+    if word == owner() { Ok(None) } else { pick(word).map(Some) }
+}
+
 pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
-    let Queue { asking, nobatch, hold, run, all, json, picks } = arguments;
+    let Queue { asking, nobatch, batch: _, hold, run, totals, all, json, shown, picks } = arguments;
+    let format = shown.format(json)?;
     let mut master = asking.connect()?;
+    let picks: Vec<Pick> = picks.into_iter().flatten().collect();
     let states = match (hold, run, all) {
         (true, ..) => vec![JobState::Held],
         (_, true, _) => RUNNING.to_vec(),
-        (.., true) => Vec::new(),
+        // HTCondor's -all asks for all users' jobs.
+        (.., true) if !shown.htcondor => Vec::new(),
         _ => UNFINISHED.to_vec(),
     };
-    let jobs = ListJobs { picks: picks.clone(), states, last: None };
-    if json {
-        let mut list = JsonList::new(stdout());
-        master.pages(&jobs, |page: JobRows| page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row))))?;
-        return list.end().map(|()| ExitCode::Success);
+    let columns = format.as_ref().map(Format::columns);
+    let whole = picks.is_empty() && shown.constraint.is_empty();
+    let jobs = ListJobs {
+        picks: picks.clone(),
+        states: states.clone(),
+        last: None,
+        constraint: shown.constraint.text(),
+        columns,
+    };
+    if let Some(format) = format {
+        return format.show(&mut master, &jobs);
     }
-    let mut clusters = Vec::new();
-    let listed = ListClusters { picks: picks.clone() };
-    master.pages(&listed, |page: ClusterRows| {
-        clusters.extend(page.rows);
-        Ok(())
-    })?;
-    let mut rows = Vec::new();
-    let by_job = nobatch || hold || run;
-    if by_job {
+    if json {
+        return json_rows(&mut master, &jobs);
+    }
+    let head =
+        Head { session: &master.welcome.session.clone(), owner: &owner(), now: now_ms(), zone: TimeZone::system() };
+    let mut out = stdout();
+    head.begin(&mut out).map_err(written)?;
+    let mut found = Counts::default();
+    if hold {
+        head.held(&mut master, jobs, &mut found, &mut out)?;
+    } else if nobatch || run {
+        writeln!(out, "{}", if run { Head::RUNNING } else { Head::JOBS }).map_err(written)?;
         master.pages(&jobs, |page: JobRows| {
-            rows.extend(page.rows);
+            page.rows.iter().try_for_each(|row| {
+                add(&mut found, row.state);
+                writeln!(out, "{}", if run { head.running(row) } else { head.job(row) }).map_err(written)
+            })
+        })?;
+    } else {
+        let mut clusters = Vec::new();
+        let listed = ListClusters { picks: picks.clone(), constraint: jobs.constraint.clone() };
+        master.pages(&listed, |page: ClusterRows| {
+            clusters.extend(page.rows);
             Ok(())
         })?;
-    } else if !all {
-        clusters.retain(|cluster| cluster.counts.unfinished() > 0);
+        clusters.retain(|cluster| states.is_empty() || cluster.counts.unfinished() > 0);
+        if !totals {
+            head.clusters(&clusters, &picks).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
+        }
+        found = total(&clusters);
     }
-    let head = Head { session: &master.welcome.session, owner: &owner(), now: now_ms(), zone: TimeZone::system() };
-    let table = match (by_job, hold) {
-        (true, true) => head.held(&rows),
-        (true, false) => head.jobs(&rows),
-        (false, _) => head.clusters(&clusters, &picks),
+    if run {
+        return out.flush().map_err(written).map(|()| ExitCode::Success);
+    }
+    let queue = |counts: Counts| match states.is_empty() {
+        true => counts,
+        false => Counts { completed: 0, removed: 0, failed: 0, ..counts },
     };
-    head.write(&table, &total(&clusters), &mut stdout()).map_err(written)?;
+    let every = if whole && !(nobatch || hold) { found } else { master.ask::<_, SessionDetail>(&ShowSession {})?.jobs };
+    if nobatch || hold {
+        writeln!(out).map_err(written)?;
+    }
+    for (whose, counts) in [("query", queue(found)), ("all users", queue(every))] {
+        writeln!(out, "Total for {whose}: {}", in_words(&counts)).map_err(written)?;
+    }
+    writeln!(out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 
+/// The counts of condor_q's last lines, with the jobs that failed, if any did.
+fn in_words(counts: &Counts) -> String {
+    let Counts { idle, running, held, completed, removed, failed } = *counts;
+    let failed = if failed > 0 { format!(" ({failed} failed)") } else { String::new() };
+    let all = counts.total();
+    format!(
+        "{all} jobs; {completed} completed{failed}, {removed} removed, {idle} idle, {running} running, {held} held, 0 suspended"
+    )
+}
+
+fn json_rows(master: &mut Master, jobs: &ListJobs) -> Result<ExitCode> {
+    let mut list = JsonList::new(stdout());
+    master.pages(jobs, |page: JobRows| page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row))))?;
+    list.end().map(|()| ExitCode::Success)
+}
+
 pub(super) fn history(arguments: History) -> Result<ExitCode> {
-    let History { asking, limit, json, picks } = arguments;
-    let request = ListJobs { picks, states: FINISHED.to_vec(), last: limit };
+    let History { asking, limit, json, shown, picks } = arguments;
+    let format = shown.format(json)?;
+    let picks = picks.into_iter().flatten().collect();
+    let last = if json && format.is_none() { limit } else { limit.or(Some(u32::MAX)) };
+    let columns = format.as_ref().map(Format::columns);
+    let request = ListJobs { picks, states: FINISHED.to_vec(), last, constraint: shown.constraint.text(), columns };
     let mut master = asking.connect()?;
+    if let Some(format) = format {
+        return format.show(&mut master, &request);
+    }
     if json {
-        let mut list = JsonList::new(stdout());
-        master.pages(&request, |page: JobRows| page.rows.iter().try_for_each(|row| list.push(&JobJson::new(row))))?;
-        return list.end().map(|()| ExitCode::Success);
+        return json_rows(&mut master, &request);
+    }
+    let head = Head { session: "", owner: &owner(), now: now_ms(), zone: TimeZone::system() };
+    let mut out = stdout();
+    if shown.htcondor {
+        writeln!(out, "{}", Head::FINISHED).map_err(written)?;
+        master.pages(&request, |page: JobRows| {
+            page.rows.iter().try_for_each(|row| writeln!(out, "{}", head.was(row)).map_err(written))
+        })?;
+        return out.flush().map_err(written).map(|()| ExitCode::Success);
     }
     let mut rows = Vec::new();
     master.pages(&request, |page: JobRows| {
         rows.extend(page.rows);
         Ok(())
     })?;
-    let head = Head { session: "", owner: &owner(), now: now_ms(), zone: TimeZone::system() };
-    let mut out = stdout();
     head.finished(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
@@ -136,9 +216,23 @@ fn total(clusters: &[ClusterRow]) -> Counts {
     })
 }
 
+fn add(counts: &mut Counts, state: JobState) {
+    *match state {
+        JobState::Idle | JobState::Matched => &mut counts.idle,
+        JobState::Running | JobState::Unknown | JobState::Transferring => &mut counts.running,
+        JobState::Held => &mut counts.held,
+        JobState::Completed => &mut counts.completed,
+        JobState::Removed => &mut counts.removed,
+    } += 1;
+}
+
 /// The jobs that a cluster's row counts: all of it, or those of it that were named.
 fn ids(row: &ClusterRow, picks: &[Pick]) -> String {
     let first = JobId { cluster: row.cluster, proc: 0 };
+    if let Some((low, high)) = row.span {
+        let low = JobId { proc: low, ..first };
+        return if low.proc == high { low.to_string() } else { format!("{low} ... {}", JobId { proc: high, ..first }) };
+    }
     let of = |job: JobId| Some(job).filter(|job| job.cluster == row.cluster);
     let mut named: Vec<JobId> = picks
         .iter()
@@ -174,17 +268,13 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    fn write(&self, table: &Table, total: &Counts, out: &mut impl Write) -> std::io::Result<()> {
-        let date = short_date(self.now, &self.zone);
-        writeln!(out, "-- Session: {} @ {date}", self.session)?;
-        table.write(out)?;
-        let Counts { idle, running, held, completed, removed, failed } = *total;
-        writeln!(
-            out,
-            "\nTotal: {} jobs; {completed} completed ({failed} failed), {removed} removed, {idle} idle, {running} running, {held} held",
-            total.total()
-        )?;
-        out.flush()
+    const JOBS: &'static str = " ID      OWNER            SUBMITTED     RUN_TIME ST PRI SIZE CMD";
+    const RUNNING: &'static str = " ID      OWNER            SUBMITTED     RUN_TIME HOST(S)";
+    const HELD: &'static str = " ID      OWNER          HELD_SINCE  CODE/SUB HOLD_REASON";
+    const FINISHED: &'static str = " ID          OWNER            SUBMITTED   RUN_TIME   ST   COMPLETED CMD";
+
+    fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
+        writeln!(out, "\n\n-- Session: {} @ {}", self.session, date_and_time(self.now, &self.zone))
     }
 
     fn date(&self, ms: u64) -> String {
@@ -208,60 +298,70 @@ impl Head<'_> {
         for row in rows {
             let Counts { idle, running, held, completed, .. } = row.counts;
             let total = row.counts.total();
-            table.row(vec![
-                self.owner.into(),
-                row.name.clone(),
-                self.date(row.submitted_ms),
-                count(completed),
-                count(running),
-                count(idle),
-                count(held),
-                total.to_string(),
-                ids(row, picks),
-            ]);
+            let mut cells = vec![self.owner.into(), row.name.clone(), self.date(row.submitted_ms)];
+            // As wide as condor_q's.
+            cells.extend(
+                [count(completed), count(running), count(idle), count(held), total.to_string()]
+                    .map(|n| format!("{n:>6}")),
+            );
+            cells.push(ids(row, picks));
+            table.row(cells);
         }
         table
     }
 
-    fn jobs(&self, rows: &[JobRow]) -> Table {
-        use Side::{Left, Right};
-        let mut table = Table::new(&[
-            ("ID", Right),
-            ("OWNER", Left),
-            ("SUBMITTED", Right),
-            ("RUN_TIME", Right),
-            ("ST", Left),
-            ("SITE", Left),
-            ("HOST", Left),
-            ("CMD", Left),
-        ]);
-        for row in rows {
-            table.row(vec![
-                row.id.to_string(),
-                self.owner.into(),
-                self.date(row.submitted_ms),
-                clock(self.wall(row)),
-                letter(row.state).into(),
-                row.site.clone().unwrap_or_default(),
-                row.host.clone().unwrap_or_default(),
-                short(&row.command),
-            ]);
-        }
-        table
+    /// What every line about a job begins with.
+    fn who(&self, id: JobId) -> String {
+        format!("{:>4}.{:<3} {:<14}", id.cluster, id.proc, self.owner)
     }
 
-    fn held(&self, rows: &[JobRow]) -> Table {
-        let mut table = Table::new(&[
-            ("ID", Side::Right),
-            ("OWNER", Side::Left),
-            ("SUBMITTED", Side::Right),
-            ("HOLD_REASON", Side::Left),
-        ]);
-        for row in rows {
-            let why = row.reason.clone().unwrap_or_default();
-            table.row(vec![row.id.to_string(), self.owner.into(), self.date(row.submitted_ms), why]);
-        }
-        table
+    /// A line of condor_q -nobatch.
+    fn job(&self, row: &JobRow) -> String {
+        let (who, date, time) = (self.who(row.id), self.date(row.submitted_ms), clock(self.wall(row)));
+        let (state, priority, size) = (letter(row.state), row.priority, row.usage.peak_kib as f64 / 1024.0);
+        format!("{who} {date:<11} {time:>12} {state:<2} {priority:<3} {size:>4.1} {}", named(&row.command))
+    }
+
+    /// A line of condor_q -run, with the site.
+    fn running(&self, row: &JobRow) -> String {
+        let (who, date, time) = (self.who(row.id), self.date(row.submitted_ms), clock(self.wall(row)));
+        let (host, site) = (row.host.as_deref().unwrap_or_default(), row.site.as_deref().unwrap_or_default());
+        format!("{who} {date:<11} {time:>12} {} ({})", printable(host), printable(site))
+    }
+
+    /// Those of condor_q -hold.
+    fn held(&self, master: &mut Master, jobs: ListJobs, found: &mut Counts, out: &mut impl Write) -> Result<()> {
+        let exprs = ["EnteredCurrentStatus", "HoldReasonCode ?: 0", "HoldReasonSubCode ?: 0", "HoldReason ?: \"\""];
+        let columns = Columns { exprs: exprs.map(str::to_owned).to_vec(), ..Columns::default() };
+        writeln!(out, "{}", Self::HELD).map_err(written)?;
+        master.pages(&ListJobs { columns: Some(columns), ..jobs }, |page: AdRows| {
+            page.rows.iter().try_for_each(|row| {
+                let (Some(id), [since, code, sub, why]) = (row.job, row.cells.as_slice()) else {
+                    return Err(Error::new(ExitCode::Internal, "the master said something unintelligible"));
+                };
+                found.held += 1;
+                let since = self.date(since.parse::<u64>().unwrap_or(0).saturating_mul(1000));
+                let sub = if sub == "0" { String::new() } else { format!("/{sub}") };
+                let code = format!("{code:>4}{sub}");
+                let why = printable(why).replace('\n', " ");
+                writeln!(out, "{} {since:<11} {code:<8} {why}", self.who(id)).map_err(written)
+            })
+        })
+    }
+
+    /// A line of condor_history.
+    fn was(&self, row: &JobRow) -> String {
+        let completed = row.ended_ms.filter(|_| row.state == JobState::Completed).map(|ms| self.date(ms));
+        format!(
+            "{:<12} {:<14} {:>11} {:>12} {:<2} {:>11} {}",
+            row.id.to_string(),
+            self.owner,
+            self.date(row.submitted_ms),
+            clock(self.wall(row)),
+            letter(row.state),
+            completed.unwrap_or_default(),
+            named(&row.command)
+        )
     }
 
     fn finished(&self, rows: &[JobRow]) -> Table {
@@ -357,12 +457,17 @@ pub(super) fn state_name(state: JobState) -> &'static str {
     }
 }
 
-/// A command without its directory, cut where a line would be too long.
-fn short(command: &str) -> String {
-    const WIDTH: usize = 60;
+/// A command without its directory.
+fn named(command: &str) -> String {
     let (program, rest) = command.split_once(' ').map_or((command, ""), |(program, rest)| (program, rest));
     let name = program.rsplit('/').next().unwrap_or(program);
-    let text = if rest.is_empty() { name.to_owned() } else { format!("{name} {rest}") };
+    if rest.is_empty() { name.to_owned() } else { format!("{name} {rest}") }
+}
+
+/// The same, cut where a line would be too long.
+fn short(command: &str) -> String {
+    const WIDTH: usize = 60;
+    let text = named(command);
     match text.char_indices().nth(WIDTH) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
         None => text,
@@ -438,13 +543,9 @@ mod tests {
             host: Some("n1".into()),
             reason: None,
             command: "/home/ann/bin/sim --seed 7".into(),
+            priority: 0,
+            entered_ms: 1_795_295_590_000,
         }
-    }
-
-    fn check(table: &Table, total: &Counts, expected: &str) {
-        let mut out = Vec::new();
-        HEAD.write(table, total, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
@@ -452,7 +553,7 @@ mod tests {
         let job = |proc| Pick::Job(JobId { cluster: 12, proc });
         let check = |total: u32, picks: &[Pick], expected: &str| {
             let counts = Counts { idle: total, ..Counts::default() };
-            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts };
+            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts, span: None };
             assert_eq!(ids(&row, picks), expected, "{picks:?}");
         };
         check(1, &[], "12.0");
@@ -465,40 +566,45 @@ mod tests {
     #[test]
     fn the_batch_view() {
         let counts = Counts { idle: 4, running: 2, held: 0, completed: 994, removed: 0, failed: 1 };
-        let cluster = |cluster, name: &str, counts| ClusterRow {
+        let cluster = |cluster, name: &str, counts, span| ClusterRow {
             cluster,
             name: name.into(),
             submitted_ms: 1_795_295_589_000,
             counts,
+            span,
         };
-        let rows = [cluster(12, "sim", counts), cluster(13, "one", Counts { held: 1, ..Counts::default() })];
-        check(
-            &HEAD.clusters(&rows, &[]),
-            &total(&rows),
-            "-- Session: default @ 11/21 21:13
-OWNER BATCH_NAME   SUBMITTED DONE RUN IDLE HOLD TOTAL JOB_IDS
-ann   sim        11/21 21:13  994   2    4    _  1000 12.0-999
-ann   one        11/21 21:13    _   _    _    1     1 13.0
-
-Total: 1001 jobs; 994 completed (1 failed), 0 removed, 4 idle, 2 running, 1 held
-",
-        );
+        let rows = [
+            cluster(12, "sim", counts, None),
+            cluster(13, "one", Counts { held: 1, ..Counts::default() }, None),
+            cluster(14, "some", Counts { idle: 2, ..Counts::default() }, Some((3, 9))),
+        ];
+        let mut out = Vec::new();
+        HEAD.clusters(&rows, &[]).write(&mut out).unwrap();
+        let expected = "OWNER BATCH_NAME   SUBMITTED   DONE    RUN   IDLE   HOLD  TOTAL JOB_IDS
+ann   sim        11/21 21:13    994      2      4      _   1000 12.0-999
+ann   one        11/21 21:13      _      _      _      1      1 13.0
+ann   some       11/21 21:13      _      _      2      _      2 14.3 ... 14.9
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let expected = "1003 jobs; 994 completed (1 failed), 0 removed, 6 idle, 2 running, 1 held, 0 suspended";
+        assert_eq!(in_words(&total(&rows)), expected);
     }
 
+    /// Lines of condor_q 25.14, with our clock, owner and command.
     #[test]
-    fn the_job_view() {
-        let rows = [row(3, JobState::Running), JobRow { site: None, host: None, ..row(14, JobState::Idle) }];
-        check(
-            &HEAD.jobs(&rows),
-            &Counts { idle: 1, running: 1, ..Counts::default() },
-            "-- Session: default @ 11/21 21:13
-   ID OWNER   SUBMITTED   RUN_TIME ST SITE   HOST CMD
- 12.3 ann   11/21 21:13 0+00:00:10 R  tundra n1   sim --seed 7
-12.14 ann   11/21 21:13 0+00:01:01 I              sim --seed 7
-
-Total: 2 jobs; 0 completed (0 failed), 0 removed, 1 idle, 1 running, 0 held
-",
-        );
+    fn lines_stand_as_condor_q_has_them() {
+        let usage = Usage { wall_ms: 11_000, cpu_ms: 0, peak_kib: 5 << 10 };
+        let command = "/bin/sleep 60".to_owned();
+        let row = JobRow { id: JobId { cluster: 1, proc: 4 }, usage, command, priority: 5, ..row(0, JobState::Idle) };
+        let head = Head { owner: "alice", ..HEAD };
+        assert_eq!(head.job(&row), "   1.4   alice          11/21 21:13   0+00:00:11 I  5    5.0 sleep 60");
+        let runs = JobRow { state: JobState::Running, ..row.clone() };
+        assert_eq!(head.running(&runs), "   1.4   alice          11/21 21:13   0+00:00:10 n1 (tundra)");
+        let removed = JobRow { state: JobState::Removed, ..row };
+        assert_eq!(head.was(&removed), "1.4          alice          11/21 21:13   0+00:00:11 X              sleep 60");
+        let mut out = Vec::new();
+        head.begin(&mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "\n\n-- Session: default @ 11/21/26 21:13:20\n");
     }
 
     #[test]

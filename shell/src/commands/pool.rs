@@ -5,11 +5,13 @@ use std::io::Write;
 
 use clap::Parser;
 use serde::Serialize;
+use vo_lang::classad::Value;
 use vo_wire::control::{
     ExcludedNode, ListPool, ListProxies, ListSites, ProxyRow, ProxyRows, SiteRow, SiteRows, SiteState, StarterRow,
     StarterRows, StarterState,
 };
 
+use super::ads::Shown;
 use super::{Asking, json_list};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
@@ -24,11 +26,25 @@ pub(crate) struct Status {
     #[arg(long)]
     sites: bool,
     /// Totals only
-    #[arg(long)]
+    #[arg(long, visible_alias = "totals", conflicts_with = "sites")]
     total: bool,
+    /// A line for each node
+    #[arg(long, conflicts_with_all = ["sites", "total", "json"])]
+    compact: bool,
+    /// Starters that have nothing to run only
+    #[arg(long, conflicts_with_all = ["sites", "claimed"])]
+    avail: bool,
+    /// Starters that run jobs only
+    #[arg(long, visible_alias = "run", conflicts_with = "sites")]
+    claimed: bool,
     /// A JSON array, one object for each starter (with --sites: for each site)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "autoformat")]
     json: bool,
+    #[command(flatten)]
+    shown: Shown,
+    /// Nodes (n1) or slots (slot7@n1) [default: all]
+    #[arg(value_name = "NODE", conflicts_with = "sites")]
+    nodes: Vec<String>,
 }
 
 /// Shows the sites: their state, what is wrong with them, and what to do
@@ -61,13 +77,28 @@ pub(crate) struct Proxies {
 }
 
 pub(super) fn status(arguments: Status) -> Result<ExitCode> {
-    let Status { asking, sites, total, json } = arguments;
+    let Status { asking, sites, total, compact, avail, claimed, json, shown, nodes } = arguments;
+    let format = shown.format(json)?;
     let mut master = asking.connect()?;
     if sites {
         return show_sites(&mut master, json);
     }
+    let state = match (avail, claimed) {
+        (true, _) => Some("State == \"Unclaimed\"".to_owned()),
+        (_, true) => Some("State == \"Claimed\"".to_owned()),
+        _ => None,
+    };
+    let quoted = |text: &String| Value::from(text.as_str()).old_syntax().to_string();
+    let named = nodes.iter().map(quoted).map(|name| format!("Name == {name} || Machine == {name}")).collect::<Vec<_>>();
+    let named = (!named.is_empty()).then(|| named.join(" || "));
+    let clauses: Vec<String> =
+        shown.constraint.text().into_iter().chain(state).chain(named).map(|text| format!("({text})")).collect();
+    let constraint = (!clauses.is_empty()).then(|| clauses.join(" && "));
+    if let Some(format) = format {
+        return format.show(&mut master, &ListPool { constraint, columns: Some(format.columns()) });
+    }
     let mut rows = Vec::new();
-    master.pages(&ListPool {}, |page: StarterRows| {
+    master.pages(&ListPool { constraint, columns: None }, |page: StarterRows| {
         rows.extend(page.rows);
         Ok(())
     })?;
@@ -76,6 +107,9 @@ pub(super) fn status(arguments: Status) -> Result<ExitCode> {
     }
     let sites = site_rows(&mut master)?;
     let mut out = stdout();
+    if compact {
+        return by_node(&rows).write(&mut out).and_then(|()| out.flush()).map_err(written).map(|()| ExitCode::Success);
+    }
     write_pool(&rows, total, &mut out)
         .and_then(|()| write_excluded(&sites, now_ms(), &mut out))
         .and_then(|()| out.flush())
@@ -176,9 +210,9 @@ fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> st
             ("TTL", Right),
         ]);
         for row in rows {
-            let (state, activity) = words(row);
+            let (state, activity) = row.words();
             table.row(vec![
-                format!("slot{}@{}", row.proxy, row.host),
+                row.name(),
                 system(&row.system),
                 row.arch.clone(),
                 state.into(),
@@ -195,6 +229,51 @@ fn write_pool(rows: &[StarterRow], total_only: bool, out: &mut impl Write) -> st
         writeln!(out)?;
     }
     totals(rows).write(out)
+}
+
+/// A line for each node of each site, as condor_status -compact has it.
+fn by_node(rows: &[StarterRow]) -> Table {
+    use Side::{Left, Right};
+    let mut table = Table::new(&[
+        ("Machine", Left),
+        ("Platform", Left),
+        ("Slots", Right),
+        ("Cpus", Right),
+        ("Gpus", Right),
+        ("TotalGb", Right),
+        ("FreCpu", Right),
+        ("Running", Right),
+        ("ST", Left),
+        ("Site", Left),
+    ]);
+    let mut nodes: BTreeMap<(&str, &str), Vec<&StarterRow>> = BTreeMap::new();
+    rows.iter().for_each(|row| nodes.entry((&row.site, &row.host)).or_default().push(row));
+    for ((site, host), rows) in nodes {
+        let sum = |of: &dyn Fn(&StarterRow) -> u64| rows.iter().map(|row| of(row)).sum::<u64>();
+        let cpus = sum(&|row| row.cpus.into());
+        let free = cpus.saturating_sub(sum(&|row| row.busy_cpus.into()));
+        let platform = rows.first().map_or_else(String::new, |row| format!("{}/{}", row.arch, system(&row.system)));
+        // Its slots' states and activities by their first letters, where all have the same.
+        let states: Vec<String> = rows
+            .iter()
+            .map(|row| row.words())
+            .map(|(state, activity)| [state, activity].map(|word| word.get(..1).unwrap_or_default()).concat())
+            .collect();
+        let state = states.first().filter(|first| states.iter().all(|state| state == *first));
+        table.row(vec![
+            host.to_owned(),
+            platform,
+            rows.len().to_string(),
+            cpus.to_string(),
+            sum(&|row| row.gpus.into()).to_string(),
+            format!("{:.2}", sum(&|row| row.memory_mb) as f64 / 1024.0),
+            free.to_string(),
+            sum(&|row| row.running.into()).to_string(),
+            state.cloned().unwrap_or_else(|| "**".into()),
+            site.to_owned(),
+        ]);
+    }
+    table
 }
 
 /// Nodes that get no work, also those without a starter now.
@@ -222,20 +301,6 @@ fn system(name: &str) -> String {
         return "LINUX".into();
     }
     upper.split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-/// State and activity, in condor_status's words.
-fn words(row: &StarterRow) -> (&'static str, &'static str) {
-    match (row.state, row.running) {
-        (StarterState::Idle, _) => ("Unclaimed", "Idle"),
-        (StarterState::Busy, _) => ("Claimed", "Busy"),
-        (StarterState::Draining, 0) => ("Drained", "Idle"),
-        (StarterState::Draining, _) => ("Drained", "Retiring"),
-        (StarterState::Excluded, 0) => ("Excluded", "Idle"),
-        (StarterState::Excluded, _) => ("Excluded", "Retiring"),
-        (StarterState::Silent, _) => ("Unknown", "Silent"),
-        (StarterState::Unreachable, _) => ("Unknown", "Cut off"),
-    }
 }
 
 #[derive(Default)]
@@ -657,7 +722,7 @@ tundra     2       1         1       0       0   32   16      16       0
 n1 of tundra gets no work for another 1m: 8 jobs in a row failed there, the last: no space left on device
 ",
         );
-        assert_eq!(words(&starter("tundra", "n1", 1, StarterState::Excluded, 2)), ("Excluded", "Retiring"));
+        assert_eq!(starter("tundra", "n1", 1, StarterState::Excluded, 2).words(), ("Excluded", "Retiring"));
     }
 
     #[test]

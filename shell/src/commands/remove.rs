@@ -21,10 +21,17 @@ pub(super) fn run(arguments: Remove) -> Result<ExitCode> {
     alter(&arguments.meant, Alteration::Remove, ("remove", "removed"))
 }
 
-/// Does `rm` with these arguments mean jobs? Only if each one reads as a job or cluster and none is a file that is there.
+/// Does `rm` with these arguments mean jobs? Only if each one, up to an option that only jobs have, reads as a job or cluster and none is a file that is
+/// there.
 pub(super) fn means_jobs(arguments: &[OsString], exists: impl Fn(&Path) -> bool) -> bool {
+    const OURS: [&str; 4] = ["all", "batch-name", "const", "constraint"];
+    let is_ours = |word: &OsStr| {
+        let option = word.to_str().filter(|word| word.starts_with('-')).map(|word| word.trim_start_matches('-'));
+        option.is_some_and(|option| OURS.contains(&option.split('=').next().unwrap_or_default()))
+    };
     let is_job = |word: &OsStr| word.to_str().is_some_and(|word| pick(word).is_ok()) && !exists(Path::new(word));
-    !arguments.is_empty() && arguments.iter().all(|word| is_job(word))
+    let mut rest = arguments.iter().skip_while(|word| is_job(word));
+    !arguments.is_empty() && rest.next().is_none_or(|word| is_ours(word))
 }
 
 #[cfg(test)]
@@ -47,6 +54,13 @@ mod tests {
         check("12 a.txt", false);
         check("-f 12", false);
         check("-- 12", false);
+        check("-constraint JobStatus==5", true);
+        check("--all", true);
+        check("12 -const JobStatus==5", true);
+        check("7 --all", false);
+        check("--batch-name=sim", true);
+        check("-al", false);
+        check("a.txt --all", false);
         check("./12", false);
         check("12.", false);
         check("1.2.3", false);

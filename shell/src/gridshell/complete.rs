@@ -108,8 +108,13 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
             let Ok(JobId { cluster, .. }) = format!("{cluster}.0").parse() else {
                 return Ok(found);
             };
-            let request =
-                ListJobs { picks: vec![Pick::Cluster(cluster)], states: Vec::new(), last: Some(OFFERED_JOBS) };
+            let request = ListJobs {
+                picks: vec![Pick::Cluster(cluster)],
+                states: Vec::new(),
+                last: Some(OFFERED_JOBS),
+                constraint: None,
+                columns: None,
+            };
             master.pages(&request, |page: JobRows| {
                 found.extend(page.rows.iter().map(|row| row.id.to_string()));
                 Ok(())
@@ -119,7 +124,7 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
                 found.push(word.to_owned());
             }
         }
-        None => master.pages(&ListClusters { picks: Vec::new() }, |page: ClusterRows| {
+        None => master.pages(&ListClusters { picks: Vec::new(), constraint: None }, |page: ClusterRows| {
             found.extend(page.rows.iter().map(|row| row.cluster.to_string()));
             Ok(())
         })?,

@@ -2,8 +2,6 @@
 //!
 //! What jobs of a group have in common is one ad, to which the ad of each is chained.
 
-#![allow(dead_code, reason = "listings come next")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,11 +9,14 @@ use vo_core::ids::JobId;
 use vo_core::job::{Program, Transfer};
 use vo_core::pool::{End, JobState, JobView, Terms};
 use vo_core::template::Template;
-use vo_lang::classad::{Ad, Context, Expr, Text, Value};
+use vo_lang::classad::{Ad, Context, Expr, References, Text, Value};
 use vo_lang::submit::quoted;
+use vo_wire::control as ctl;
 
 /// Most steps of an expression about one job: far more than conditions take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
+/// Longest row of a listing, so that it is one frame; what is longer is cut.
+const ROW_BYTES: usize = 3 << 20;
 
 /// What ads tell that the pool doesn't know.
 #[derive(Clone, Debug, Default)]
@@ -234,7 +235,9 @@ const STATE: &[OfState] = &[
     ("NumJobStarts", |v, _| Some((i64::from(v.attempts) - i64::from(v.state == JobState::Matched)).into())),
     ("NumJobCompletions", |v, _| Some(i64::from(v.end.is_some()).into())),
     ("Site", |v, facts| facts.sites.get(usize::from(v.site?.0)).map(|name| name.as_str().into())),
-    ("RemoteHost", |v, _| v.host.filter(|_| runs(v)).map(|host| format!("slot1@{host}").into())),
+    ("RemoteHost", |v, _| {
+        v.host.zip(v.proxy).filter(|_| runs(v)).map(|(host, proxy)| format!("slot{}@{host}", proxy.0).into())
+    }),
     ("JobCurrentStartDate", |v, _| started(v).map(seconds)),
     ("RemoteWallClockTime", |v, _| Some((v.usage.wall_ms as f64 / 1000.0).into())),
     ("RemoteUserCpu", |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
@@ -282,85 +285,187 @@ fn number(n: u64) -> Value {
     i64::try_from(n).unwrap_or(i64::MAX).into()
 }
 
-/// A condition on jobs. Where it asks for nothing in which the jobs of a group differ, it is judged once for all of them.
+/// Ads of jobs with no more in them than expressions ask for.
 #[derive(Debug)]
-pub(crate) struct Condition {
-    expr: Expr,
+struct Lens {
+    exprs: Vec<Expr>,
     groups: BTreeMap<(u32, usize), Scope>,
 }
 
-/// What a condition means for the jobs of a group.
+/// What is asked of the jobs of a group: what they have in common, and what differs.
 #[derive(Debug)]
-enum Scope {
-    /// The same for each.
-    All(bool),
-    /// Something else for each: what they have in common, and what is asked of each.
-    Each { common: Ad, state: Vec<OfState>, written: Vec<OfTemplates> },
+struct Scope {
+    common: Ad,
+    state: Vec<OfState>,
+    written: Vec<OfTemplates>,
+    /// A condition's verdict on all of them, if nothing differs.
+    verdict: Option<bool>,
 }
 
-impl Condition {
-    pub(crate) fn new(expr: Expr) -> Condition {
-        Condition { expr, groups: BTreeMap::new() }
+impl Lens {
+    fn new(exprs: Vec<Expr>) -> Lens {
+        Lens { exprs, groups: BTreeMap::new() }
     }
 
-    /// The verdict on the whole group of a job, if it was reached before, and there is one.
-    pub(crate) fn of_group(&self, group: (u32, usize)) -> Option<bool> {
-        match self.groups.get(&group)? {
-            Scope::All(holds) => Some(*holds),
-            Scope::Each { .. } => None,
-        }
-    }
-
-    /// Does it hold for a job? `now` is in seconds since 1970.
-    pub(crate) fn holds(&mut self, view: &JobView<'_>, facts: &Facts, now: i64) -> bool {
-        let Condition { expr, groups } = self;
-        let scope = groups.entry((view.id.cluster, view.group)).or_insert_with(|| Scope::of(expr, view, facts, now));
-        match scope {
-            Scope::All(holds) => *holds,
-            Scope::Each { common, state, written } => {
-                let mut my = Ad::new();
-                my.chain(Some(common.clone()));
-                for (name, value) in state {
-                    value(view, facts).into_iter().for_each(|value| my.insert(*name, value));
-                }
-                if !written.is_empty() {
-                    let filled = Written::of(view);
-                    for (name, _, value) in written {
-                        value(&filled).into_iter().for_each(|value| my.insert(*name, value));
-                    }
-                }
-                holds(expr, &my, now)
-            }
-        }
+    fn scope(&mut self, view: &JobView<'_>, facts: &Facts) -> &mut Scope {
+        let Lens { exprs, groups } = self;
+        groups.entry((view.id.cluster, view.group)).or_insert_with(|| Scope::of(exprs, view, facts))
     }
 }
 
 impl Scope {
-    fn of(expr: &Expr, view: &JobView<'_>, facts: &Facts, now: i64) -> Scope {
-        let all = ad(view, facts);
-        let asked = expr.references_in(&all);
+    fn of(exprs: &[Expr], view: &JobView<'_>, facts: &Facts) -> Scope {
+        let mut common = ad(view, facts);
+        let asked: Vec<References> = exprs.iter().map(|expr| expr.references_in(&common)).collect();
         let names = |name: &str| {
             let is = |known: &Text| known.eq_ignore_ascii_case(name.as_bytes());
-            asked.more || asked.my.iter().chain(&asked.plain).any(is)
+            asked.iter().any(|asked| asked.more || asked.my.iter().chain(&asked.plain).any(is))
         };
-        let state: Vec<OfState> = STATE.iter().filter(|(name, _)| names(name)).copied().collect();
         let varies = |templates: &dyn Fn(&JobView<'_>) -> Vec<Template>| {
             templates(view).iter().any(|template| !template.is_constant())
         };
+        let state: Vec<OfState> = STATE.iter().filter(|(name, _)| names(name)).copied().collect();
         let written: Vec<OfTemplates> =
             WRITTEN.iter().filter(|(name, templates, _)| names(name) && varies(templates)).copied().collect();
-        if state.is_empty() && written.is_empty() {
-            return Scope::All(holds(expr, &all, now));
-        }
-        let mut common = all;
         STATE.iter().for_each(|(name, _)| drop(common.remove(name)));
         written.iter().for_each(|(name, ..)| drop(common.remove(name)));
-        Scope::Each { common, state, written }
+        Scope { common, state, written, verdict: None }
+    }
+
+    fn ad(&self, view: &JobView<'_>, facts: &Facts) -> Ad {
+        if self.state.is_empty() && self.written.is_empty() {
+            return self.common.clone();
+        }
+        let mut my = Ad::new();
+        my.chain(Some(self.common.clone()));
+        for (name, value) in &self.state {
+            value(view, facts).into_iter().for_each(|value| my.insert(*name, value));
+        }
+        if !self.written.is_empty() {
+            let filled = Written::of(view);
+            for (name, _, value) in &self.written {
+                value(&filled).into_iter().for_each(|value| my.insert(*name, value));
+            }
+        }
+        my
     }
 }
 
+/// A condition on jobs. Where it asks for nothing in which the jobs of a group differ, it is judged once for all of them.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    lens: Lens,
+    expr: Expr,
+    now: i64,
+}
+
+impl Condition {
+    /// # Errors
+    /// What is wrong with the text, in one line.
+    pub(crate) fn read(text: &str, now: i64) -> Result<Condition, String> {
+        let expr = Expr::parse_old(text).map_err(|fault| format!("{text:?} is no ClassAd expression: {fault}"))?;
+        Ok(Condition { lens: Lens::new(vec![expr.clone()]), expr, now })
+    }
+
+    /// The verdict on a whole group, if it was reached before, and there is one.
+    pub(crate) fn of_group(&self, group: (u32, usize)) -> Option<bool> {
+        self.lens.groups.get(&group)?.verdict
+    }
+
+    /// Does it hold for a job?
+    pub(crate) fn holds(&mut self, view: &JobView<'_>, facts: &Facts) -> bool {
+        let Condition { lens, expr, now } = self;
+        let scope = lens.scope(view, facts);
+        if let Some(holds) = scope.verdict {
+            return holds;
+        }
+        let holds = holds(expr, &scope.ad(view, facts), *now);
+        if scope.state.is_empty() && scope.written.is_empty() {
+            scope.verdict = Some(holds);
+        }
+        holds
+    }
+
+    /// Does it hold for an ad?
+    pub(crate) fn holds_of(&self, ad: &Ad) -> bool {
+        holds(&self.expr, ad, self.now)
+    }
+}
+
+/// What is listed of ads.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    texts: Vec<String>,
+    lens: Lens,
+    quoted: bool,
+    raw: bool,
+    now: i64,
+}
+
+impl Columns {
+    /// # Errors
+    /// What is wrong with the text of an expression, in one line.
+    pub(crate) fn read(asked: ctl::Columns, now: i64) -> Result<Columns, String> {
+        let read = |text: &String| {
+            Expr::parse_old(text).map_err(|fault| format!("{text:?} is no ClassAd expression: {fault}"))
+        };
+        let exprs = asked.exprs.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Columns { texts: asked.exprs, lens: Lens::new(exprs), quoted: asked.quoted, raw: asked.raw, now })
+    }
+
+    /// The row of a job.
+    pub(crate) fn of_job(&mut self, view: &JobView<'_>, facts: &Facts) -> ctl::AdRow {
+        let ad = if self.texts.is_empty() { ad(view, facts) } else { self.lens.scope(view, facts).ad(view, facts) };
+        ctl::AdRow { job: Some(view.id), ..self.of(&ad) }
+    }
+
+    /// The row of an ad.
+    pub(crate) fn of(&self, ad: &Ad) -> ctl::AdRow {
+        let mut row = ctl::AdRow::default();
+        let mut left = ROW_BYTES;
+        let mut cell = |mut text: String| {
+            if text.len() > left {
+                text.truncate(text.floor_char_boundary(left));
+                text.push('…');
+            }
+            left = left.saturating_sub(text.len());
+            row.cells.push(text);
+        };
+        if self.texts.is_empty() {
+            let mut all: Vec<(&Text, &Expr)> = ad.iter().collect();
+            all.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+            row.names = all.iter().map(|(name, _)| name.to_str_lossy().into_owned()).collect();
+            all.into_iter().for_each(|(_, expr)| cell(expr.old_syntax().to_string()));
+            return row;
+        }
+        for (text, expr) in self.texts.iter().zip(&self.lens.exprs) {
+            let attribute = if self.raw { ad.get(text.trim()) } else { None };
+            cell(match (attribute, evaluate(expr, ad, self.now)) {
+                (Some(attribute), _) => attribute.old_syntax().to_string(),
+                (None, Value::String(text)) if !self.quoted => text.to_str_lossy().into_owned(),
+                (None, value) => value.old_syntax().to_string(),
+            });
+        }
+        row
+    }
+}
+
+fn context<'a>(my: &'a Ad, now: i64) -> Context<'a> {
+    Context { fuel: FUEL, zone: &offset, ..Context::new(Some(my), None, now) }
+}
+
 fn holds(expr: &Expr, my: &Ad, now: i64) -> bool {
-    Context { fuel: FUEL, ..Context::new(Some(my), None, now) }.holds(expr) == Some(true)
+    context(my, now).holds(expr) == Some(true)
+}
+
+fn evaluate(expr: &Expr, my: &Ad, now: i64) -> Value {
+    context(my, now).evaluate(expr)
+}
+
+/// How far the workstation's clocks are east of UTC at a time.
+fn offset(at: i64) -> i32 {
+    let at = jiff::Timestamp::from_second(at).unwrap_or_default();
+    jiff::tz::TimeZone::system().to_offset(at).seconds()
 }
 
 #[cfg(test)]
@@ -428,11 +533,11 @@ mod tests {
     fn conditions_are_judged_once_a_group_where_that_is_enough() {
         let check = |text: &str, expected: &[(u32, u32)], whole: [Option<bool>; 2]| {
             let (pool, facts) = (pool(), facts());
-            let mut condition = Condition::new(Expr::parse(text).unwrap());
+            let mut condition = Condition::read(text, 100).unwrap();
             let every = Select::default();
             let holding: Vec<(u32, u32)> = pool
                 .views(&every, None)
-                .filter(|view| condition.holds(view, &facts, 100))
+                .filter(|view| condition.holds(view, &facts))
                 .map(|view| (view.id.cluster, view.id.proc))
                 .collect();
             assert_eq!(holding, expected, "{text}");

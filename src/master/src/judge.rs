@@ -168,7 +168,7 @@ pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
     let number = |n: u64| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
     let text = |text: &str| Value::from(text);
     ad.insert("Machine", text(&offer.host));
-    ad.insert("Name", text(&format!("slot1@{}", offer.host)));
+    ad.insert("Name", text(&format!("slot{}@{}", offer.proxy.0, offer.host)));
     ad.insert("Cpus", number(offer.cpus.into()));
     ad.insert("TotalCpus", number(offer.cpus.into()));
     ad.insert("Memory", number(offer.memory_mb));

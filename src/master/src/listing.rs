@@ -1,60 +1,166 @@
 //! Listings of jobs, page by page, so that a million rows neither fill memory nor hold others up.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use vo_core::Time;
 use vo_core::ids::JobId;
 use vo_core::pool::{End, JobState, JobView, Pool, Select};
 use vo_core::template::Template;
 use vo_wire::control as ctl;
 
+use crate::jobad::{Columns, Condition, Facts};
+
 /// Rows of a page.
 const PAGE: usize = 1000;
+/// Bytes of a page of ads, after which it is full.
+const PAGE_BYTES: usize = 512 << 10;
 /// Jobs looked at for a page at the most: a page may be empty.
 const LOOKED_AT: usize = 100_000;
+/// A job that a condition is asked of counts for so many that are merely looked at.
+const ASKED: usize = 20;
 /// Characters of a job's command line in listings.
 const COMMAND: usize = 200;
+
+/// What a listing gives.
+pub(crate) enum Show {
+    /// A row for each job.
+    Rows,
+    /// What is asked of their ads.
+    Ads(Columns),
+    /// How many of each cluster there are.
+    Clusters(BTreeMap<u32, ctl::ClusterRow>),
+}
+
+/// A page of a listing.
+pub(crate) enum Page {
+    Jobs(ctl::JobRows),
+    Ads(ctl::AdRows),
+    Clusters(ctl::ClusterRows),
+}
 
 /// Where a listing of jobs is.
 pub(crate) struct Listing {
     select: Select,
     states: Vec<ctl::JobState>,
+    condition: Option<Condition>,
+    show: Show,
+    facts: Arc<Facts>,
     next: Option<JobId>,
-    /// With a limit: the ids, the last first.
-    last: Option<std::vec::IntoIter<JobId>>,
+    /// In the order of time: the ids, the last first, and how many are wanted yet.
+    last: Option<(std::vec::IntoIter<JobId>, usize)>,
+    counted: bool,
 }
 
 impl Listing {
-    pub(crate) fn new(pool: &Pool, select: Select, states: Vec<ctl::JobState>, last: Option<u32>) -> Self {
+    pub(crate) fn new(
+        pool: &Pool,
+        select: Select,
+        states: Vec<ctl::JobState>,
+        last: Option<u32>,
+        condition: Option<Condition>,
+        show: Show,
+        facts: Arc<Facts>,
+    ) -> Self {
         let last = last.map(|limit| {
             let chosen = pool.views(&select, None).filter(|view| wanted(&states, view));
             let mut ids: Vec<(Time, JobId)> = chosen.map(|view| (view.at, view.id)).collect();
             ids.sort_unstable_by(|a, b| b.cmp(a));
-            ids.truncate(limit as usize);
-            ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter()
+            if condition.is_none() {
+                ids.truncate(limit as usize);
+            }
+            (ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter(), limit as usize)
         });
-        Listing { select, states, next: None, last }
+        Listing { select, states, condition, show, facts, next: None, last, counted: false }
     }
 
     /// The next page, and whether there are more.
-    pub(crate) fn page(&mut self, pool: &Pool, site: impl Fn(u16) -> Option<String>) -> (Vec<ctl::JobRow>, bool) {
-        if let Some(ids) = &mut self.last {
-            let rows: Vec<_> = ids.by_ref().take(PAGE).filter_map(|id| pool.view(id)).map(|v| row(&v, &site)).collect();
-            return (rows, ids.len() > 0);
-        }
-        let mut rows = Vec::new();
-        let (mut looked, mut next) = (0, None);
-        for view in pool.views(&self.select, self.next) {
-            if rows.len() == PAGE || looked == LOOKED_AT {
-                next = Some(view.id);
+    pub(crate) fn page(&mut self, pool: &Pool) -> (Page, bool) {
+        let Listing { select, states, condition, show, facts, next, last, counted } = self;
+        let site = |site: u16| facts.sites.get(usize::from(site)).cloned();
+        let (mut rows, mut ads, mut bytes, mut looked) = (Vec::new(), Vec::new(), 0, 0);
+        let mut more = !*counted;
+        let mut walk = pool.ids(select, *next);
+        while more && rows.len().max(ads.len()) < PAGE && bytes < PAGE_BYTES && looked < LOOKED_AT {
+            let id = match last {
+                Some((_, 0)) => None,
+                Some((ids, _)) => ids.next(),
+                None => walk.next(),
+            };
+            let Some(id) = id else {
+                more = false;
                 break;
-            }
+            };
             looked += 1;
-            if wanted(&self.states, &view) {
-                rows.push(row(&view, &site));
+            *next = Some(JobId { proc: id.proc.saturating_add(1), ..id });
+            let out = |condition: &Condition| {
+                pool.place_of(id).and_then(|place| condition.of_group((id.cluster, place))) == Some(false)
+            };
+            if condition.as_ref().is_some_and(out) {
+                continue;
+            }
+            let Some(view) = pool.view(id).filter(|view| wanted(states, view)) else { continue };
+            if let Some(condition) = condition {
+                looked += ASKED;
+                if !condition.holds(&view, facts) {
+                    continue;
+                }
+            }
+            if let Some((_, left)) = last {
+                *left -= 1;
+            }
+            match show {
+                Show::Rows => rows.push(row(&view, &site)),
+                Show::Ads(columns) => {
+                    let row = columns.of_job(&view, facts);
+                    bytes += row.cells.iter().chain(&row.names).map(String::len).sum::<usize>();
+                    ads.push(row);
+                }
+                Show::Clusters(clusters) => count(clusters, &view),
             }
         }
-        self.next = next;
-        (rows, next.is_some())
+        match show {
+            Show::Rows => (Page::Jobs(ctl::JobRows { rows }), more),
+            Show::Ads(_) => (Page::Ads(ctl::AdRows { rows: ads }), more),
+            Show::Clusters(clusters) => {
+                *counted = !more;
+                let rows = if more {
+                    Vec::new()
+                } else {
+                    std::iter::from_fn(|| clusters.pop_first()).take(PAGE).map(|(_, row)| row).collect()
+                };
+                (Page::Clusters(ctl::ClusterRows { rows }), more || !clusters.is_empty())
+            }
+        }
     }
+}
+
+/// The jobs of those selected that a change may concern and of which a condition holds.
+pub(crate) fn sift(pool: &Pool, select: &Select, condition: &mut Condition, facts: &Facts) -> BTreeSet<JobId> {
+    let unfinished = |view: &JobView<'_>| !matches!(view.state, JobState::Completed | JobState::Removed);
+    let views = pool.views(select, None).filter(unfinished);
+    views.filter(|view| condition.holds(view, facts)).map(|view| view.id).collect()
+}
+
+fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>) {
+    let proc = view.id.proc;
+    let row = clusters.entry(view.id.cluster).or_insert_with(|| ctl::ClusterRow {
+        cluster: view.id.cluster,
+        name: view.batch.to_owned(),
+        submitted_ms: view.submitted.0,
+        counts: ctl::Counts::default(),
+        span: Some((proc, proc)),
+    });
+    row.span = row.span.map(|(first, last)| (first.min(proc), last.max(proc)));
+    let counts = &mut row.counts;
+    *match view.state {
+        JobState::Idle | JobState::Matched => &mut counts.idle,
+        JobState::Running | JobState::Transferring => &mut counts.running,
+        JobState::Held => &mut counts.held,
+        JobState::Completed => &mut counts.completed,
+        JobState::Removed => &mut counts.removed,
+    } += 1;
+    counts.failed += u32::from(view.state == JobState::Completed && view.end != Some(End::Exited(0)));
 }
 
 fn wanted(states: &[ctl::JobState], view: &JobView<'_>) -> bool {
@@ -101,6 +207,8 @@ pub(crate) fn row(view: &JobView<'_>, site: &impl Fn(u16) -> Option<String>) -> 
         host: view.host.map(str::to_owned),
         reason: view.reason.map(str::to_owned),
         command: command(view),
+        priority: view.terms.priority,
+        entered_ms: view.at.0.max(view.submitted.0),
     }
 }
 

@@ -40,6 +40,7 @@ use crate::dags::{self, Dags};
 use crate::eventlog::{self, Entry, EventLogs};
 use crate::history::History;
 use crate::inputs::{Blob, Files, Hash};
+use crate::jobad::Facts;
 use crate::journal::{self, Journal, chain};
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
@@ -254,6 +255,8 @@ struct Asked {
 pub(crate) struct Master {
     dir: PathBuf,
     session: SessionFile,
+    /// What ads tell besides the pool's state.
+    facts: Arc<Facts>,
     session_id: Arc<str>,
     inputs: mpsc::Sender<Input>,
     pool: Pool,
@@ -467,6 +470,7 @@ impl Master {
         Ok(Master {
             dir: dir.to_owned(),
             session_id: session.id.as_str().into(),
+            facts: Arc::new(Facts::new(&session.name, conf.sites.iter().map(|site| site.name.clone()).collect())),
             session,
             inputs,
             pool,

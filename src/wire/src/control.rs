@@ -370,6 +370,48 @@ pub struct ListJobs {
     /// At most so many, the last ones first (`history -limit`); none is all, in order of id.
     #[n(2)]
     pub last: Option<u32>,
+    /// Only those of which this ClassAd expression holds.
+    #[n(3)]
+    pub constraint: Option<String>,
+    /// What of their ads is wanted, as [`AdRows`] instead of [`JobRows`].
+    #[n(4)]
+    pub columns: Option<Columns>,
+}
+
+/// What of ads is listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Columns {
+    /// ClassAd expressions, evaluated for each ad; none at all means its attributes, as they are.
+    #[n(0)]
+    pub exprs: Vec<String>,
+    /// Do strings stand in quotes?
+    #[n(1)]
+    pub quoted: bool,
+    /// Are attributes shown as they are, not what they evaluate to?
+    #[n(2)]
+    pub raw: bool,
+}
+
+/// An ad, or what was asked of it, as text: whole ads in the old syntax, in the order of their attributes' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct AdRow {
+    /// Names of the attributes, where all of them are wanted.
+    #[n(0)]
+    pub names: Vec<String>,
+    /// Their values, or those of the expressions.
+    #[n(1)]
+    pub cells: Vec<String>,
+    /// Which job, if it is one's.
+    #[n(2)]
+    pub job: Option<JobId>,
+}
+
+/// A page of ads.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AdRows {
+    /// The rows.
+    #[n(0)]
+    pub rows: Vec<AdRow>,
 }
 
 /// A job, for listings.
@@ -414,6 +456,12 @@ pub struct JobRow {
     /// Program and arguments, for people: decoded lossily.
     #[n(12)]
     pub command: String,
+    /// Its priority.
+    #[cbor(n(13), default)]
+    pub priority: i32,
+    /// In its state since.
+    #[cbor(n(14), default)]
+    pub entered_ms: u64,
 }
 
 /// A page of jobs.
@@ -430,6 +478,9 @@ pub struct ListClusters {
     /// Which; empty is all.
     #[n(0)]
     pub picks: Vec<Pick>,
+    /// Only those of their jobs of which this ClassAd expression holds are counted.
+    #[n(1)]
+    pub constraint: Option<String>,
 }
 
 /// Jobs by state.
@@ -482,6 +533,9 @@ pub struct ClusterRow {
     /// Its jobs.
     #[n(3)]
     pub counts: Counts,
+    /// With a constraint, the first and the last process of those.
+    #[n(4)]
+    pub span: Option<(u32, u32)>,
 }
 
 /// A page of clusters.
@@ -493,8 +547,15 @@ pub struct ClusterRows {
 }
 
 /// List the pool: [`StarterRows`], then [`Done`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ListPool {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ListPool {
+    /// Only those starters of whose ads this ClassAd expression holds.
+    #[n(0)]
+    pub constraint: Option<String>,
+    /// What of their ads is wanted, as [`AdRows`] instead of [`StarterRows`].
+    #[n(1)]
+    pub columns: Option<Columns>,
+}
 
 /// A starter's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -571,6 +632,27 @@ pub struct StarterRow {
     /// GPUs.
     #[n(15)]
     pub gpus: u32,
+}
+
+impl StarterRow {
+    /// `slot7@n1`
+    pub fn name(&self) -> String {
+        format!("slot{}@{}", self.proxy, self.host)
+    }
+
+    /// State and activity, in condor_status's words.
+    pub fn words(&self) -> (&'static str, &'static str) {
+        match (self.state, self.running) {
+            (StarterState::Idle, _) => ("Unclaimed", "Idle"),
+            (StarterState::Busy, _) => ("Claimed", "Busy"),
+            (StarterState::Draining, 0) => ("Drained", "Idle"),
+            (StarterState::Draining, _) => ("Drained", "Retiring"),
+            (StarterState::Excluded, 0) => ("Excluded", "Idle"),
+            (StarterState::Excluded, _) => ("Excluded", "Retiring"),
+            (StarterState::Silent, _) => ("Unknown", "Silent"),
+            (StarterState::Unreachable, _) => ("Unknown", "Cut off"),
+        }
+    }
 }
 
 /// A page of the pool.
@@ -738,6 +820,9 @@ pub struct Alter {
     /// Only count them.
     #[n(2)]
     pub only_count: bool,
+    /// Only those of which this ClassAd expression holds.
+    #[n(3)]
+    pub constraint: Option<String>,
 }
 
 /// What is done to jobs.
@@ -1031,5 +1116,6 @@ kinds! {
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
     0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login, 0x0422 => Detach, 0x0423 => Detached,
     0x0424 => ShowSession, 0x0425 => SessionDetail, 0x0426 => Why, 0x0427 => Because,
+    0x0428 => AdRows,
     0x0430 => SubmitPiece,
 }

@@ -113,6 +113,8 @@ pub struct JobView<'a> {
     pub site: Option<SiteId>,
     /// The node, while an attempt is out.
     pub host: Option<&'a str>,
+    /// The proxy that it is there by.
+    pub proxy: Option<ProxyId>,
     /// Why it is held, or how a site failed it last.
     pub reason: Option<&'a str>,
     /// What it runs, but for its row.
@@ -187,6 +189,7 @@ impl Pool {
             usage: Usage { wall_ms: job.wall_ms.into(), cpu_ms: job.cpu_ms.into(), peak_kib: job.peak_kib.into() },
             site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),
+            proxy: starter.map(|s| s.offer.proxy),
             reason: cluster.reasons.get(&id.proc).map(String::as_str),
             program: &group.body,
             row: group.members.row(id.proc),
@@ -202,7 +205,8 @@ impl Pool {
         self.ids(select, from).filter_map(|id| self.view(id))
     }
 
-    fn ids<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobId> + 'a {
+    /// Their numbers alone.
+    pub fn ids<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobId> + 'a {
         let from = from.unwrap_or(JobId { cluster: 0, proc: 0 });
         let clusters = self.clusters.range(from.cluster..).filter(|(number, _)| select.touches(**number));
         clusters.flat_map(move |(number, cluster)| {
@@ -213,6 +217,11 @@ impl Pool {
             let some = select.within(*number, first).filter(move |id| id.proc < count && !select.covers(*number));
             all.chain(some)
         })
+    }
+
+    /// A job's group within its cluster; see [`JobView::group`].
+    pub fn place_of(&self, id: JobId) -> Option<usize> {
+        self.clusters.get(&id.cluster)?.group_of(id.proc)
     }
 
     /// Clusters of which some job is selected; a cluster selected in part counts only that part.
@@ -263,26 +272,33 @@ impl Pool {
 
     /// The starters, by key.
     pub fn starters(&self) -> impl Iterator<Item = StarterView<'_>> {
-        self.starters.iter().map(|(key, s)| {
-            let running = s.held.values().filter(|h| h.phase == Phase::Running);
-            let (mut busy_cpus, mut count) = (0, 0);
-            running.for_each(|held| {
-                busy_cpus += held.cpus;
-                count += 1;
-            });
-            StarterView {
-                key: *key,
-                offer: &s.offer,
-                connected: s.connected,
-                since: s.since,
-                deadline: s.deadline,
-                busy_cpus,
-                running: count,
-                queued: s.queued,
-                excluded: s.excluded,
-                completed: s.completed,
-            }
-        })
+        self.starters.iter().map(|(key, s)| Self::starter_view(*key, s))
+    }
+
+    /// A starter.
+    pub fn starter(&self, key: StarterKey) -> Option<StarterView<'_>> {
+        self.starters.get(&key).map(|s| Self::starter_view(key, s))
+    }
+
+    fn starter_view(key: StarterKey, s: &Starter) -> StarterView<'_> {
+        let running = s.held.values().filter(|h| h.phase == Phase::Running);
+        let (mut busy_cpus, mut count) = (0, 0);
+        running.for_each(|held| {
+            busy_cpus += held.cpus;
+            count += 1;
+        });
+        StarterView {
+            key,
+            offer: &s.offer,
+            connected: s.connected,
+            since: s.since,
+            deadline: s.deadline,
+            busy_cpus,
+            running: count,
+            queued: s.queued,
+            excluded: s.excluded,
+            completed: s.completed,
+        }
     }
 
     /// Jobs that completed at a site.

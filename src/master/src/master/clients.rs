@@ -1,12 +1,15 @@
 //! What clients ask for, and what they are told.
 
 use vo_core::pool::{Change, End};
+use vo_lang::classad::Ad;
 use vo_wire::WireError;
 use vo_wire::link::ProxyInfo;
 
 use super::*;
 use crate::eventlog;
-use crate::listing;
+use crate::jobad::{Columns, Condition};
+use crate::judge;
+use crate::listing::{self, Page, Show};
 use crate::partials;
 
 /// Named jobs that are cheap enough to be counted after every burst.
@@ -95,31 +98,9 @@ impl Master {
                     }
                 }
             }
-            ctl::ListJobs::KIND => {
-                let ctl::ListJobs { picks, states, last } = frame.read()?;
-                if let Some(select) = self.select(id, &picks) {
-                    let listing = Listing::new(&self.pool, select, states, last);
-                    if let Some(client) = self.clients.get_mut(&id) {
-                        client.request = Some(Request::Listing(listing));
-                    }
-                }
-            }
-            ctl::ListClusters::KIND => {
-                if let Some(select) = self.select(id, &frame.read::<ctl::ListClusters>()?.picks) {
-                    let rows = self.pool.clusters(&select).map(|c| ctl::ClusterRow {
-                        cluster: c.cluster,
-                        name: c.name.to_owned(),
-                        submitted_ms: c.submitted.0,
-                        counts: counts(&c.counts),
-                    });
-                    let rows: Vec<_> = rows.collect();
-                    self.pages(id, rows, |rows| ctl::ClusterRows { rows });
-                }
-            }
-            ctl::ListPool::KIND => {
-                let rows = self.starter_rows();
-                self.pages(id, rows, |rows| ctl::StarterRows { rows });
-            }
+            ctl::ListJobs::KIND => self.list_jobs(id, frame.read()?),
+            ctl::ListClusters::KIND => self.list_clusters(id, &frame.read()?),
+            ctl::ListPool::KIND => self.list_pool(id, frame.read()?),
             ctl::ListSites::KIND => {
                 let rows = self.site_rows();
                 self.pages(id, rows, |rows| ctl::SiteRows { rows });
@@ -157,6 +138,112 @@ impl Master {
             _ => {}
         }
         Ok(())
+    }
+
+    fn list_jobs(&mut self, id: u64, asked: ctl::ListJobs) {
+        let ctl::ListJobs { picks, states, last, constraint, columns } = asked;
+        let Some(select) = self.select(id, &picks) else { return };
+        let Some(condition) = self.condition(id, constraint) else { return };
+        let show = match columns {
+            None => Some(Show::Rows),
+            Some(columns) => self.understood(id, Columns::read(columns, self.seconds())).map(Show::Ads),
+        };
+        let Some(show) = show else { return };
+        let listing = Listing::new(&self.pool, select, states, last, condition, show, self.facts.clone());
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.request = Some(Request::Listing(listing));
+        }
+    }
+
+    fn list_clusters(&mut self, id: u64, asked: &ctl::ListClusters) {
+        let Some(select) = self.select(id, &asked.picks) else { return };
+        let Some(condition) = self.condition(id, asked.constraint.clone()) else { return };
+        if condition.is_some() {
+            let show = Show::Clusters(BTreeMap::new());
+            let listing = Listing::new(&self.pool, select, Vec::new(), None, condition, show, self.facts.clone());
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.request = Some(Request::Listing(listing));
+            }
+            return;
+        }
+        let rows = self.pool.clusters(&select).map(|c| ctl::ClusterRow {
+            cluster: c.cluster,
+            name: c.name.to_owned(),
+            submitted_ms: c.submitted.0,
+            counts: counts(&c.counts),
+            span: None,
+        });
+        let rows: Vec<_> = rows.collect();
+        self.pages(id, rows, |rows| ctl::ClusterRows { rows });
+    }
+
+    fn list_pool(&mut self, id: u64, asked: ctl::ListPool) {
+        let Some(condition) = self.condition(id, asked.constraint) else { return };
+        let columns = asked.columns.map(|columns| Columns::read(columns, self.seconds())).transpose();
+        let Some(columns) = self.understood(id, columns) else { return };
+        let chosen: Vec<_> = self
+            .starter_rows()
+            .into_iter()
+            .filter_map(|row| {
+                // Nobody asks for the ads of a large pool to be made for nothing.
+                if condition.is_none() && columns.is_none() {
+                    return Some((row, None));
+                }
+                let ad = self.starter_ad(&row)?;
+                condition.as_ref().is_none_or(|condition| condition.holds_of(&ad)).then_some((row, Some(ad)))
+            })
+            .collect();
+        match columns {
+            None => self.pages(id, chosen.into_iter().map(|(row, _)| row).collect(), |rows| ctl::StarterRows { rows }),
+            Some(columns) => {
+                let rows = chosen.into_iter().filter_map(|(_, ad)| ad).map(|ad| columns.of(&ad)).collect();
+                self.pages(id, rows, |rows| ctl::AdRows { rows });
+            }
+        }
+    }
+
+    /// The machine ad of a starter's slots, with what they do now.
+    fn starter_ad(&self, row: &ctl::StarterRow) -> Option<Ad> {
+        let starter = self.pool.starter(row.key)?;
+        let mut ad = judge::slot_ad(starter.offer, row.time_left_ms.map(Duration::from_millis));
+        let (state, activity) = row.words();
+        let since = self.now().0.saturating_sub(row.age_ms) / 1000;
+        ad.insert("MyType", "Machine");
+        ad.insert("State", state);
+        ad.insert("Activity", activity);
+        for (name, number) in [
+            ("EnteredCurrentState", since),
+            ("EnteredCurrentActivity", since),
+            ("BusyCpus", row.busy_cpus.into()),
+            ("RunningJobs", row.running.into()),
+            ("WaitingJobs", row.queued.into()),
+            ("CompletedJobs", row.completed),
+            ("ProxyId", row.proxy),
+        ] {
+            ad.insert(name, i64::try_from(number).unwrap_or(i64::MAX));
+        }
+        Some(ad)
+    }
+
+    fn seconds(&self) -> i64 {
+        i64::try_from(self.now().0 / 1000).unwrap_or(i64::MAX)
+    }
+
+    /// What a client's text means; if it means nothing, the client is told.
+    fn understood<T>(&mut self, client: u64, read: Result<T, String>) -> Option<T> {
+        let told = |why| {
+            if let Some(client) = self.clients.get_mut(&client) {
+                client.failed(Fault::Usage, why, Some("vo-classad(7) tells the language".into()));
+            }
+        };
+        read.map_err(told).ok()
+    }
+
+    /// A client's condition, if it has one; nothing if it can't be understood.
+    #[expect(clippy::option_option, reason = "none, and none that is understood")]
+    fn condition(&mut self, client: u64, text: Option<String>) -> Option<Option<Condition>> {
+        let now = self.seconds();
+        self.understood(client, text.map(|text| Condition::read(&text, now)).transpose())
     }
 
     /// The jobs that a client names, or its error.
@@ -203,7 +290,20 @@ impl Master {
     }
 
     fn alter(&mut self, id: u64, asked: ctl::Alter) {
-        let Some(select) = self.select(id, &asked.picks) else { return };
+        let Some(mut select) = self.select(id, &asked.picks) else { return };
+        let Some(condition) = self.condition(id, asked.constraint) else { return };
+        if let Some(mut condition) = condition {
+            let jobs = listing::sift(&self.pool, &select, &mut condition, &self.facts);
+            // An empty selection would mean all.
+            if jobs.is_empty() {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.send(&ctl::Altered { jobs: 0 });
+                    client.done();
+                }
+                return;
+            }
+            select = Select { clusters: BTreeSet::new(), jobs };
+        }
         let change = match asked.alteration {
             ctl::Alteration::Remove => Change::Remove,
             ctl::Alteration::Hold(_) => Change::Hold,
@@ -550,10 +650,12 @@ impl Master {
         for client in self.clients.values_mut().filter(|client| !client.busy) {
             match &mut client.request {
                 Some(Request::Listing(listing)) => {
-                    let sites = &self.sites;
-                    let name = |site: u16| sites.get(usize::from(site)).map(|site| site.conf.name.clone());
-                    let (rows, more) = listing.page(&self.pool, name);
-                    client.send(&ctl::JobRows { rows });
+                    let (page, more) = listing.page(&self.pool);
+                    match page {
+                        Page::Jobs(rows) => client.send(&rows),
+                        Page::Ads(rows) => client.send(&rows),
+                        Page::Clusters(rows) => client.send(&rows),
+                    }
                     if !more {
                         client.done();
                     }

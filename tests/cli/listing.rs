@@ -1,0 +1,238 @@
+//! What listings show: constraints, formats and layouts, as HTCondor's listings have them.
+
+use serde_json::{Value, json};
+
+use vo_tests::{Home, Run, project};
+
+/// A session with cluster 1, which completed (process 1 with exit code 3), cluster 2, which runs until a file `go` is there, cluster 3, which no slot
+/// suits, and cluster 4, whose second half is held.
+fn session() -> Home {
+    let home = Home::new();
+    home.script("job", "#!/bin/sh\ntest $1 -ne 1 || exit 3\n");
+    home.script("sleep", "#!/bin/sh\nuntil test -e go; do /bin/sleep 0.05; done\n");
+    home.write(
+        "one.sub",
+        "executable = job\narguments = $(Process)\n+Project = \"neutrinos\"\nbatch_name = first\nqueue 3\n",
+    );
+    home.write("two.sub", "executable = sleep\narguments = 60\nqueue 1\n");
+    home.write(
+        "three.sub",
+        "executable = job\narguments = \"0 'two words'\"\nrequirements = Nowhere\npriority = 7\nqueue\n",
+    );
+    home.write("four.sub", "executable = job\nrequirements = Nowhere\noutput = out.$(Process)\nqueue 4\n");
+    home.vo(["-s", "t", "--keep", "-n", "1:2", "-c", "submit one.sub; wait 1"]).code(7);
+    ask(&home, "submit two.sub three.sub four.sub; hold 4.2-3").ok();
+    vo_tests::wait_until("the job that waits runs", vo_tests::seconds(30), || {
+        (ask(&home, "q 2 -af JobStatus").ok().stdout == "2\n").then_some(())
+    });
+    home
+}
+
+fn ask(home: &Home, line: &str) -> Run {
+    home.vo(["-s", "t", "-c", line])
+}
+
+fn leave(home: &Home) {
+    home.write("go", "");
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn constraints_and_expressions_are_classads() {
+    let home = session();
+    let check = |line: &str, expected: &str| assert_eq!(ask(&home, line).ok().stdout, expected, "{line}");
+    check("q -af ClusterId ProcId JobStatus", "2 0 2\n3 0 1\n4 0 1\n4 1 1\n4 2 5\n4 3 5\n");
+    check("q -const 'JobStatus == 5' -af:jV Out Nothing", "4.2 \"out.2\" undefined\n4.3 \"out.3\" undefined\n");
+    check(
+        "q -const 'JobPrio > 0' -af:l ClusterId Arguments",
+        "ClusterId = 3 Arguments = 0 'two words'\n".replace("'two words'", "two' 'words").as_str(),
+    );
+    check("q -const 'JobPrio > 0' -const 'ClusterId != 3' -af ClusterId", "");
+    check("q 4 -const 'ProcId % 2 == 0' -af:, ClusterId ProcId 'ProcId * 10'", "4, 0, 0\n4, 2, 20\n");
+    check("q -const 'ClusterId == 3' -af:r Requirements JobPrio", "Nowhere 7\n");
+    check(
+        "q -const 'ClusterId == 4' -af:h ClusterId ProcId Out",
+        "ClusterId ProcId Out\n4         0      out.0\n4         1      out.1\n4         2      out.2\n4         3      out.3\n",
+    );
+    check("history 1 -const 'ExitCode =!= 0' -af ProcId ExitCode Project", "1 3 neutrinos\n");
+    let all = ask(&home, "history -af ProcId CompletionDate").ok().stdout;
+    let ends: Vec<u64> = all.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(ends.len() == 3 && ends.is_sorted_by(|a, b| a >= b), "the last one first: {all}");
+    assert_eq!(ask(&home, "history -limit 1 -const 'ProcId < 2' -af ProcId").ok().stdout.lines().count(), 1);
+    check("q --json -const 'ClusterId == 9'", "[]\n");
+    let rows = ask(&home, "q --json -const 'JobStatus == 5'").ok().json();
+    assert_eq!(rows.as_array().unwrap().iter().map(|row| row["job"].clone()).collect::<Vec<_>>(), ["4.2", "4.3"]);
+    let bad = ask(&home, "q -constraint 'JobStatus == '").code(2);
+    assert!(bad.stderr.contains("no ClassAd expression"), "{bad:?}");
+    ask(&home, "q -af:x A").code(2).says(["there is no letter 'x'"]);
+    leave(&home);
+}
+
+#[test]
+fn whole_ads_are_lines_or_json() {
+    let home = session();
+    let long = ask(&home, "condor_q -l 3.0").ok().stdout;
+    let lines: Vec<&str> = long.lines().collect();
+    assert!(long.ends_with("\n\n") && lines.len() > 30, "{long}");
+    for line in [
+        "ClusterId = 3",
+        "Arguments = \"0 two' 'words\"",
+        "JobStatus = 1",
+        "Requirements = Nowhere",
+        "Rank = 0.0",
+        "MyType = \"Job\"",
+    ] {
+        assert!(lines.contains(&line), "{line}: {long}");
+    }
+    let names: Vec<String> = lines
+        .iter()
+        .filter(|line| !line.is_empty())
+        .map(|line| line.split(" = ").next().unwrap().to_lowercase())
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+    let ads = ask(&home, "condor_q -json 3 -attributes ClusterId,Requirements,Rank,Owner").ok().json();
+    let owner = ask(&home, "q 3 -af Owner").ok().stdout;
+    assert_eq!(ads, json!([{"ClusterId": 3, "Owner": owner.trim(), "Rank": 0.0, "Requirements": "/Expr(Nowhere)/"}]));
+    assert_eq!(ask(&home, "q 3 --long --json").ok().json()[0]["JobPrio"], 7);
+    assert_eq!(ask(&home, "q 3 --json").ok().json()[0]["state"], "idle", "ours has stable keys of its own");
+    let ended = ask(&home, "condor_history -json 1.1").ok().json();
+    assert_eq!(
+        (&ended[0]["ExitCode"], &ended[0]["JobStatus"], &ended[0]["ExitBySignal"]),
+        (&json!(3), &json!(4), &Value::Bool(false))
+    );
+    leave(&home);
+}
+
+/// The lines that a command printed in a capture.
+fn captured(file: &str, command: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(project().join("tests/fixtures/htcondor").join(file)).unwrap();
+    let after = text.split(&format!("$ {command}\n")).nth(1).unwrap();
+    after.split("--- exit 0").next().unwrap().lines().map(str::to_owned).collect()
+}
+
+/// A line without what differs from one session to another: digits, the owner.
+fn shape(line: &str, owner: &str) -> String {
+    let line = line.replace(&format!("{owner:<14}"), &format!("{:<14}", "OWNER"));
+    line.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect::<String>().trim_end().to_owned()
+}
+
+#[test]
+fn layouts_are_those_of_condor_q_and_condor_history() {
+    let home = session();
+    let owner = ask(&home, "q 3 -af Owner").ok().stdout.trim().to_owned();
+    let lines = |line: &str| -> Vec<String> { ask(&home, line).ok().stdout.lines().map(str::to_owned).collect() };
+    for view in ["-nobatch", "-hold", "-run"] {
+        let (ours, theirs) =
+            (lines(&format!("condor_q {view}")), captured("condor_q.txt", &format!("condor_q {view}")));
+        assert_eq!((&ours[0], &ours[1]), (&theirs[0], &theirs[1]), "{view}");
+        assert!(ours[2].starts_with("-- "), "{view}");
+        assert_eq!(ours[3], theirs[3], "{view}: the headings");
+        // Two lines of one job each, up to what is particular to it.
+        let cut = theirs[3]
+            .find(if view == "-hold" {
+                "CODE"
+            } else if view == "-run" {
+                "HOST"
+            } else {
+                "CMD"
+            })
+            .unwrap();
+        let head = |line: &str, owner: &str| shape(line, owner).chars().take(cut).collect::<String>();
+        assert_eq!(head(&ours[4], &owner), head(&theirs[4], "alice"), "{view}");
+    }
+    let job = lines("condor_q -nobatch 2").into_iter().nth(4).unwrap();
+    assert!(job.contains(" R  0 ") && job.ends_with(" sleep 60"), "{job}");
+    let (ours, theirs) = (lines("condor_q"), captured("condor_q.txt", "condor_q"));
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&ours[3]), words(&theirs[3]));
+    let row = |line: &str, owner: &str| line.replace(owner, "OWNER");
+    assert_eq!(
+        words(&row(&ours[6], &owner))[2..].join(" ").split(' ').skip(2).collect::<Vec<_>>(),
+        ["_", "_", "2", "2", "4", "4.0-3"]
+    );
+    let total = |lines: &[String]| {
+        lines.iter().filter(|line| line.starts_with("Total")).map(|line| shape(line, "")).collect::<Vec<_>>()
+    };
+    assert_eq!(total(&ours), total(&theirs).iter().map(|line| line.replace("99 jobs", "9 jobs")).collect::<Vec<_>>());
+    assert!(
+        ours.contains(
+            &"Total for query: 6 jobs; 0 completed, 0 removed, 3 idle, 1 running, 2 held, 0 suspended".to_owned()
+        ),
+        "{ours:#?}"
+    );
+    let some = lines("condor_q -const 'JobStatus == 5'");
+    assert!(some[4].ends_with("4.2 ... 4.3"), "{some:#?}");
+    assert_eq!(total(&some).len(), 2);
+    assert_eq!(lines("condor_q -totals")[3..], ours[ours.len() - 3..]);
+    assert_eq!(lines(&format!("condor_q {owner}"))[3..], ours[3..], "one's own name means all");
+    let (ours, theirs) = (lines("condor_history -limit 2"), captured("condor_history.txt", "condor_history -limit 2"));
+    assert_eq!(ours[0], theirs[0]);
+    assert_eq!(ours.len(), 3);
+    let until = theirs[1].find('X').unwrap();
+    assert_eq!(shape(&ours[1], &owner)[..until], shape(&theirs[1], "alice")[..until]);
+    assert_eq!(ours[1].find(" job "), Some(theirs[1].find(" sleep").unwrap()), "{ours:?}");
+    leave(&home);
+}
+
+#[test]
+fn the_pool_has_machine_ads() {
+    let home = session();
+    let check = |line: &str, expected: &str| assert_eq!(ask(&home, line).ok().stdout, expected, "{line}");
+    check("status -af Cpus State Activity Site OpSys", "2 Claimed Busy local LINUX\n");
+    check("condor_status -const 'Cpus > 2' -af Name", "");
+    check("status -avail -af Name", "");
+    let name = ask(&home, "status -af Name").ok().stdout;
+    assert_eq!(ask(&home, "q 2 -af RemoteHost").ok().stdout, name, "jobs name their slots");
+    assert_eq!(ask(&home, &format!("status {} -af Name", name.trim())).ok().stdout, name);
+    check("status nosuchnode -af Name", "");
+    let long = ask(&home, "condor_status -l").ok().stdout;
+    assert!(long.contains("\nState = \"Claimed\"\n") && long.contains("\nMemory = "), "{long}");
+    let ads = ask(&home, "condor_status -json").ok().json();
+    assert_eq!((&ads[0]["Cpus"], &ads[0]["Site"]), (&json!(2), &json!("local")));
+    assert_eq!(ask(&home, "status --json").ok().json()[0]["site"], "local");
+    let compact = ask(&home, "status -compact").ok().stdout;
+    assert_eq!(
+        compact
+            .lines()
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .skip(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+            .split(' ')
+            .filter(|word| !word.contains('.'))
+            .collect::<Vec<_>>(),
+        ["1", "2", "0", "1", "1", "CB", "local"]
+    );
+    assert_eq!(
+        ask(&home, "status -const 'Cpus > 2'").ok().stdout.lines().last().unwrap().split_whitespace().nth(1),
+        Some("0")
+    );
+    leave(&home);
+}
+
+#[test]
+fn jobs_are_changed_by_constraint() {
+    let home = session();
+    let check = |line: &str, expected: &str| assert_eq!(ask(&home, line).ok().stdout, expected, "{line}");
+    check("release -constraint 'JobStatus == 5 && ProcId == 3'", "1 job(s) released.\n");
+    check("hold -const 'ClusterId == 4 && JobStatus == 1' -reason later", "3 job(s) held.\n");
+    assert_eq!(
+        ask(&home, "q -hold -af ProcId HoldReason -const 'HoldReason == \"later\"'").ok().stdout,
+        "0 later\n1 later\n3 later\n"
+    );
+    check("edit -constraint 'ClusterId == 4 && ProcId < 2' priority=9", "2 job(s) edited.\n");
+    assert_eq!(ask(&home, "q -const 'JobPrio == 9' -af:j JobPrio").ok().stdout, "4.0 9\n4.1 9\n");
+    check("rm 4 -constraint 'JobPrio == 9'", "2 job(s) removed.\n");
+    check("rm -constraint 'JobStatus == 7'", "0 job(s) removed.\n");
+    assert_eq!(ask(&home, "condor_rm -const 'JobStatus == 7'").code(1).stdout, "0 job(s) removed.\n");
+    ask(&home, "condor_hold -const 'Jobs ='").code(2);
+    ask(&home, "condor_rm").code(2);
+    assert_eq!(ask(&home, "q -af:j JobStatus").ok().stdout, "2.0 2\n3.0 1\n4.2 5\n4.3 5\n");
+    check("condor_rm -all", "4 job(s) removed.\n");
+    ask(&home, "condor_rm -all").code(1);
+    assert_eq!(ask(&home, "q -totals").ok().stdout.matches("0 jobs;").count(), 2);
+    leave(&home);
+}

@@ -236,3 +236,23 @@ fn inputs_may_come_from_urls() {
     home.vo(["-s", "t", "-c", "rm 2"]).ok();
     end(&home);
 }
+
+#[test]
+fn machines_fill_in_what_a_description_asks_of_them() {
+    let home = Home::new();
+    home.write("vo.conf", "[[site]]\ngateway = \"local\"\nattributes = { Project = \"OSCAR\", Scale = 3 }\n");
+    home.write("run.LINUX", "#!/bin/sh\necho \"$@\" \"$SCALED\"\n");
+    home.sh("chmod +x run.LINUX").ok();
+    let text = "executable = run.$$(OpSys)\narguments = $$(Project) $(Process) $$(Nope:none) $$([TARGET.Scale * 2])\n\
+                environment = \"SCALED='$$(scale) times'\"\noutput = out.$(Process)\nqueue 2\n";
+    home.write("asks.sub", text);
+    home.write("lacks.sub", "executable = /bin/echo\narguments = $$(Nope)\nqueue\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", "submit asks.sub; wait --timeout 30s"]).ok();
+    assert_eq!(home.read("out.0"), "OSCAR 0 none 6 3 times\n");
+    assert_eq!(home.read("out.1"), "OSCAR 1 none 6 3 times\n");
+    home.vo(["-s", "t", "-c", "submit lacks.sub"]).ok();
+    let job = || home.vo(["-s", "t", "-c", "q 2 --json"]).ok().json()[0].clone();
+    let held = wait_until("a hold", seconds(30), || Some(job()).filter(|job| job["state"] == "held"));
+    assert_eq!(held["reason"], "$$(Nope) has no value on the machine that was to run it");
+    end(&home);
+}

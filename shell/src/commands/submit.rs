@@ -512,13 +512,13 @@ fn check(group: &SubmitGroup, members: &Members) -> Result<()> {
     let mut each = |templates: &[&Template], what: fn(&Path) -> Result<(), Problem>, itself: bool| -> Result<()> {
         let jobs = if templates.iter().all(|t| fixed(t)) { 1 } else { CHECKED_JOBS };
         for proc in members.iter().take(jobs as usize) {
-            // The cluster's number is not known yet. Files named by it can't be there.
+            // The cluster's number is not known yet, nor the machine. Files named by them can't be looked for.
             let job = JobId { cluster: 0, proc };
             let row = members.row(proc);
             let dir = program.initialdir.fill(&row);
             let all: Vec<Template> = templates.iter().map(|template| (*template).clone()).collect();
             for template in Template::fill_list(&all, &row) {
-                if named_by_cluster(&template, &dir) {
+                if named_later(&template, &dir) {
                     continue;
                 }
                 let name = template.expand(job);
@@ -542,8 +542,9 @@ fn check(group: &SubmitGroup, members: &Members) -> Result<()> {
     each(&program.output.iter().chain(&program.error).chain(&group.log).collect::<Vec<_>>(), writable, false)
 }
 
-fn named_by_cluster(template: &Template, dir: &Template) -> bool {
-    [template, dir].iter().any(|t| t.0.contains(&Piece::Cluster))
+/// Is it named by the number of the cluster, or by the machine that runs the job?
+fn named_later(template: &Template, dir: &Template) -> bool {
+    template.asks_machine() || [template, dir].iter().any(|t| t.0.contains(&Piece::Cluster))
 }
 
 /// What is wrong with a file that a job needs.

@@ -118,6 +118,40 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The same with what the machine that runs its jobs says of itself, where it asks for that.
+    ///
+    /// # Errors
+    /// Those of `machine`.
+    pub fn on_machine<E>(
+        self: &Arc<Self>,
+        machine: &mut impl FnMut(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Arc<Program>, E> {
+        if !self.asks_machine() {
+            return Ok(self.clone());
+        }
+        let mut program = Program::clone(self);
+        for template in program.for_machines() {
+            *template = template.fill_in(machine)?;
+        }
+        Ok(Arc::new(program))
+    }
+
+    /// Does it ask for anything of the machine that runs its jobs?
+    pub fn asks_machine(&self) -> bool {
+        let lists =
+            self.arguments.iter().chain(&self.transfer_input).chain(self.environment.iter().map(|(_, value)| value));
+        lists.chain([&self.executable]).chain(&self.input).chain(&self.container).any(Template::asks_machine)
+    }
+
+    /// What the machine may fill in.
+    fn for_machines(&mut self) -> impl Iterator<Item = &mut Template> {
+        let values = self.environment.iter_mut().map(|(_, value)| value);
+        let lists = self.arguments.iter_mut().chain(&mut self.transfer_input).chain(values);
+        lists.chain([&mut self.executable]).chain(&mut self.input).chain(&mut self.container)
+    }
+}
+
 /// How a try ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Outcome {

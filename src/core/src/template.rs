@@ -28,6 +28,9 @@ pub enum Piece {
     /// The words in a cell of the job's row: as many elements of a list, where this is all of a template. See [`Template::fill_list`].
     #[n(5)]
     Words(#[n(0)] u16),
+    /// What the machine that runs the job fills in, as it is written: `$$(name)`. See [`Template::fill_in`].
+    #[n(6)]
+    Machine(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// Bytes in which the numbers and values of each job are filled in.
@@ -70,6 +73,23 @@ impl Template {
         Template(pieces)
     }
 
+    /// Is something of it the machine's to fill in?
+    pub fn asks_machine(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Machine(_)))
+    }
+
+    /// The same with what `machine` says in place of what it is asked for.
+    ///
+    /// # Errors
+    /// Those of `machine`.
+    pub fn fill_in<E>(&self, machine: &mut impl FnMut(&[u8]) -> Result<Vec<u8>, E>) -> Result<Template, E> {
+        let filled = self.0.iter().map(|piece| match piece {
+            Piece::Machine(asked) => machine(asked).map(Piece::Text),
+            piece => Ok(piece.clone()),
+        });
+        filled.collect::<Result<_, E>>().map(Template)
+    }
+
     /// The elements of a list for a job, with the cells of its row in their places.
     pub fn fill_list(list: &[Template], row: &Row) -> Vec<Template> {
         let mut filled = Vec::with_capacity(list.len());
@@ -95,7 +115,7 @@ impl Template {
         let mut out = Vec::new();
         for piece in &self.0 {
             match piece {
-                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Text(text) | Piece::Machine(text) => out.extend_from_slice(text),
                 Piece::Cluster => out.extend_from_slice(job.cluster.to_string().as_bytes()),
                 Piece::Process => out.extend_from_slice(job.proc.to_string().as_bytes()),
                 Piece::ProcessFrom(first) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vo_core::job::Program;
 use vo_core::pool::{Judge, Match, Offer, Terms, Verdict};
 use vo_lang::classad::{Ad, Context, Expr, Text, Value};
+use vo_lang::submit;
 
 use crate::jobad;
 
@@ -104,9 +105,7 @@ fn lasts(expr: &Expr, my: &Ad) -> bool {
 impl Class {
     fn on<T>(&self, offer: &Offer, time_left: Option<Duration>, judge: impl FnOnce(&Context<'_>) -> T) -> T {
         let slot = slot_ad(offer, time_left);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        judge(&Context { fuel: FUEL, ..Context::new(Some(&self.my), Some(&slot), now) })
+        judge(&Context { fuel: FUEL, ..Context::new(Some(&self.my), Some(&slot), now()) })
     }
 
     fn ranked(&self, context: &Context<'_>) -> f64 {
@@ -160,6 +159,19 @@ impl Match for Class {
             Some(format!("{}{why}", failed.old_syntax()))
         })
     }
+}
+
+/// What a slot fills in for a job's `$$(…)`.
+///
+/// # Errors
+/// What has no value there, in one line.
+pub(crate) fn fill_in(asked: &[u8], job: Option<&Ad>, slot: &Ad) -> Result<Vec<u8>, String> {
+    submit::fill_in(asked, &Context { fuel: FUEL, ..Context::new(job, Some(slot), now()) })
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// The machine ad of a starter's slots.

@@ -40,8 +40,9 @@ use crate::dags::{self, Dags};
 use crate::eventlog::{self, Entry, EventLogs};
 use crate::history::History;
 use crate::inputs::{Blob, Files, Hash};
-use crate::jobad::Facts;
+use crate::jobad::{self, Facts};
 use crate::journal::{self, Journal, chain};
+use crate::judge;
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
 use crate::partials;
@@ -733,6 +734,42 @@ impl Master {
         }
     }
 
+    /// Fills in what programs ask of the machine that runs them. A job for which it has no answer is held.
+    fn on_machine(
+        &mut self,
+        key: StarterKey,
+        inventory: u64,
+        mut define: Vec<(u64, Arc<Program>)>,
+        attempts: Vec<Assigned>,
+    ) -> (Vec<(u64, Arc<Program>)>, Vec<Assigned>) {
+        if !attempts.iter().any(|each| each.body.asks_machine()) {
+            return (define, attempts);
+        }
+        let Some(slot) = self.pool.offer(key).map(|(offer, left)| judge::slot_ad(offer, left)) else {
+            return (define, attempts);
+        };
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        for mut each in attempts {
+            let terms = self.pool.view(each.id.job).map(|view| view.terms);
+            let job = terms.map(|terms| jobad::asked(terms, &each.body));
+            match each.body.on_machine(&mut |asked| judge::fill_in(asked, job.as_ref(), &slot)) {
+                Ok(body) => {
+                    if let Some((_, defined)) = define.iter_mut().find(|(program, _)| *program == each.program) {
+                        *defined = body.clone();
+                    }
+                    each.body = body;
+                    ready.push(each);
+                }
+                Err(why) => failed.push((each.id, why)),
+            }
+        }
+        if !failed.is_empty() {
+            let (inputs, ready) = (self.inputs.clone(), Vec::new());
+            tokio::spawn(async move { inputs.send(Input::Prepared { key, inventory, ready, failed }).await });
+        }
+        (define, ready)
+    }
+
     fn assign(
         &mut self,
         key: StarterKey,
@@ -741,6 +778,7 @@ impl Master {
         attempts: Vec<Assigned>,
         shared: Shared,
     ) {
+        let (define, attempts) = self.on_machine(key, inventory, define, attempts);
         for (program, body) in define {
             self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
         }

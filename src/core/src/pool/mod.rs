@@ -650,6 +650,11 @@ impl Pool {
         self.starters.get(&key).map(|s| (s.offer.site, s.offer.proxy))
     }
 
+    /// What a starter offers, and for how long.
+    pub fn offer(&self, key: StarterKey) -> Option<(&Offer, Option<Duration>)> {
+        self.starters.get(&key).map(|s| (&s.offer, s.time_left(self.now)))
+    }
+
     /// The starters of a proxy, or of a site.
     pub fn starters_of(&self, site: SiteId, proxy: Option<ProxyId>) -> Vec<StarterKey> {
         let of = self.starters.iter().filter(|(_, s)| s.offer.site == site && proxy.is_none_or(|p| p == s.offer.proxy));

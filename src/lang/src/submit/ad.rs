@@ -97,6 +97,17 @@ struct Builder<'a, 'c> {
     scene: &'a Scene,
 }
 
+/// Commands in whose values the machine that runs the job may fill something in.
+const BY_MACHINE: [&[&str]; 7] = [
+    commands::EXECUTABLE,
+    commands::ARGUMENTS,
+    commands::ENVIRONMENT,
+    commands::INPUT,
+    commands::TRANSFER_INPUT,
+    commands::CONTAINER_IMAGE,
+    commands::DOCKER_IMAGE,
+];
+
 /// An expanded value, never empty.
 struct Value {
     pieces: Expanded,
@@ -129,7 +140,27 @@ impl Builder<'_, '_> {
         for (other, ignored) in set {
             self.report.warn(ignored.name_at, format!("`{other}` is ignored: `{name}` is set, and means the same"));
         }
-        self.expand(&definition.value)
+        let value = self.expand(&definition.value)?;
+        match value {
+            Some(value) if !names.iter().any(|name| BY_MACHINE.iter().any(|known| known.contains(name))) => {
+                self.same_everywhere(value, name).map(Some)
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// A value that no machine fills in.
+    fn same_everywhere(&self, value: Value, name: &str) -> Result<Value, Refused> {
+        let asked = value.pieces.iter().find(|(atom, _)| matches!(atom, Atom::Late(Late::Machine(..))));
+        match asked {
+            Some((_, at)) if !self.macros.context.only_show => {
+                let d = self.report.make_error(*at, format!("`$$()` is not supported in `{name}`"));
+                let hint = "the machine fills it in in `executable`, `arguments`, `environment`, `input`, `transfer_input_files` and images";
+                self.report.add(*at, d.hint(hint));
+                Err(Refused)
+            }
+            _ => Ok(value),
+        }
     }
 
     fn expand(&self, value: &[Spot]) -> Result<Option<Value>, Refused> {
@@ -230,8 +261,9 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// A column with what `cell` makes of each job's value.
+    /// A column with what `cell` makes of each job's value. With something in it that machines fill in, the jobs are parted instead.
     fn each(&self, value: &Value, cell: impl Fn(&[Piece]) -> Result<Vec<u8>, words::Fault>) -> Result<u16, Refused> {
+        self.unless_asked(value)?;
         let column = self.scene.compute(None, self.scene.sources(&value.pieces), |row| {
             let filled = self.scene.fill(&value.pieces, row);
             cell(trim(&filled)).map_err(|(at, message, expected)| {
@@ -245,6 +277,14 @@ impl Builder<'_, '_> {
             self.report.error(value.at, why);
             Refused
         })
+    }
+
+    fn unless_asked(&self, value: &Value) -> Result<(), Refused> {
+        if value.pieces.iter().any(|(atom, _)| matches!(atom, Atom::Late(Late::Machine(..)))) {
+            self.scene.need(&value.pieces);
+            return Err(Refused);
+        }
+        Ok(())
     }
 
     /// A value that is taken apart into words: as it stands, where no item can change what its words are, else job by job.
@@ -401,6 +441,7 @@ impl Builder<'_, '_> {
                 return Err(Refused);
             }
             let Some(value) = self.expand(&definition.value)? else { continue };
+            let value = self.same_everywhere(value, name)?;
             let amount = self.checked(&value, name)?;
             if amount.eq_ignore_ascii_case("undefined") {
                 continue;
@@ -499,6 +540,7 @@ impl Builder<'_, '_> {
             }
             return Ok(variables);
         }
+        self.unless_asked(&value)?;
         // Each job has its own words: the names must be the same for all, the values become columns.
         let of = |row: u32| self.variables(&value, trim(&self.scene.fill(&value.pieces, row)));
         let names: Vec<String> = of(0)?.into_iter().map(|(name, _)| name).collect();
@@ -730,6 +772,7 @@ impl Builder<'_, '_> {
                 attributes.push((definition.written.clone(), Template::constant("undefined")));
                 continue;
             };
+            let value = self.same_everywhere(value, name)?;
             // What differs from job to job is not looked at: there may be a million of it.
             if value.constant().is_some() {
                 self.checked(&value, name.get(3..).unwrap_or_default())?;

@@ -138,10 +138,9 @@ impl<'m, 'a> Expansion<'m, 'a> {
                 self.report.error(place, format!("macros are nested more than {MAX_DEPTH} deep"));
                 return Err(Refused);
             }
-            if let [(b'$', _), (b'(', _), ..] = tail {
-                let what = "`$$(…)`, filled in from the machine that runs the job,";
-                self.report.error(place, format!("{what} is not supported yet"));
-                return Err(Refused);
+            if let [(b'$', _), (b'(', _), body @ ..] = tail {
+                rest = self.machine(body, origin, place, depth)?;
+                continue;
             }
             let letters = tail.iter().take_while(|(b, _)| b.is_ascii_alphanumeric() || *b == b'_').count();
             let (function, after) = tail.split_at(letters);
@@ -203,6 +202,50 @@ impl<'m, 'a> Expansion<'m, 'a> {
             }
         }
         Ok(())
+    }
+
+    /// `$$(name)`, `$$(name:default)` or `$$([expression])` is the machine's to fill in; gives what comes after it. Jobs that ask for different
+    /// things are parted.
+    fn machine<'t>(
+        &mut self,
+        body: &'t [Spot],
+        origin: Option<u32>,
+        place: u32,
+        depth: usize,
+    ) -> Result<&'t [Spot], Refused> {
+        let length = match body {
+            [(b'[', _), ..] => body.windows(2).position(|pair| matches!(pair, [(b']', _), (b')', _)])).map(|at| at + 1),
+            _ => closing(body),
+        };
+        let Some(length) = length else {
+            return self.unclosed(place).map(|()| body);
+        };
+        let (asked, rest) = body.split_at(length);
+        let mut inner = Expansion::new(self.macros, self.scene, self.report, self.row);
+        inner.stack.clone_from(&self.stack);
+        inner.text(asked, Some(origin.unwrap_or(place)), depth + 1)?;
+        let has = |late: fn(&Late) -> bool| inner.out.iter().any(|(atom, _)| matches!(atom, Atom::Late(l) if late(l)));
+        if has(|late| matches!(late, Late::Cluster | Late::Machine(..))) || self.row.is_some() {
+            let d =
+                self.report.make_error(place, "`$$()` can't be a part of what is computed, nor depend on the cluster");
+            self.report.add(place, d.hint("neither the machine nor the number of the cluster is known yet"));
+            return Err(Refused);
+        }
+        if has(|_| true) {
+            self.scene.need(&inner.out);
+            return Err(Refused);
+        }
+        let text = plain(&inner.out);
+        // Within quotes, two stand for one.
+        let single = String::from_utf8_lossy(&text).replace("\"\"", "\"").into_bytes();
+        let faults = [&text, &single].map(|text| super::machine::parse(&[b"$$(", &text[..], b")"].concat()).err());
+        if let [Some(why), Some(_)] = faults {
+            self.report.error(place, why);
+            return Err(Refused);
+        }
+        let bytes = b"$$(".iter().chain(&text).chain(b")");
+        bytes.zip(0..).try_for_each(|(byte, n)| self.push(Atom::Late(Late::Machine(*byte, n == 0)), place))?;
+        Ok(rest.get(1..).unwrap_or_default())
     }
 
     fn unclosed(&self, place: u32) -> Result<(), Refused> {
@@ -279,7 +322,7 @@ impl<'m, 'a> Expansion<'m, 'a> {
     ) -> Result<(), Refused> {
         match live {
             Live::Late(Late::Process(first)) => self.process(*first, place),
-            Live::Late(Late::Cluster) => self.push(Atom::Late(Late::Cluster), place),
+            Live::Late(late @ (Late::Cluster | Late::Machine(..))) => self.push(Atom::Late(*late), place),
             Live::Text(text) => match default {
                 Some(default) if text.is_empty() => self.text(default, Some(origin.unwrap_or(place)), depth + 1),
                 _ if text.contains(&b'$') => {

@@ -17,6 +17,7 @@ mod commands;
 mod described;
 mod functions;
 mod lines;
+mod machine;
 mod macros;
 mod parser;
 mod queue;
@@ -28,6 +29,7 @@ mod tests;
 mod words;
 
 pub use described::{Facts, quoted};
+pub use machine::fill_in;
 pub use queue::Kind;
 pub use vo_core::Template;
 

@@ -184,6 +184,7 @@ impl<'a> Parser<'_, 'a> {
                 Atom::Byte(byte) => out.push(byte),
                 Atom::Late(Late::Cluster) => out.extend_from_slice(b"$(Cluster)"),
                 Atom::Late(Late::Process(_)) => out.extend_from_slice(b"$(Process)"),
+                Atom::Late(Late::Machine(byte, _)) => out.push(byte),
                 Atom::Late(Late::Column(_)) => {
                     self.report.error(place, "a function of `$(Process)` has no value here");
                     return Err(Refused);

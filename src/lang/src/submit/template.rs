@@ -12,6 +12,8 @@ pub(super) enum Late {
     Process(u32),
     /// A column of the queue statement's table.
     Column(u16),
+    /// A byte of what the machine fills in, `$$(name)`, which no syntax takes apart; is it the first?
+    Machine(u8, bool),
 }
 
 /// One element of a value.
@@ -23,7 +25,7 @@ pub(super) enum Atom {
 
 /// A value for all jobs.
 pub(super) fn template<'a>(atoms: impl IntoIterator<Item = &'a Atom>) -> Template {
-    let (mut pieces, mut text) = (Vec::new(), Vec::new());
+    let (mut pieces, mut text): (Vec<Piece>, Vec<u8>) = (Vec::new(), Vec::new());
     for atom in atoms {
         let late = match atom {
             Atom::Byte(byte) => {
@@ -34,6 +36,13 @@ pub(super) fn template<'a>(atoms: impl IntoIterator<Item = &'a Atom>) -> Templat
             Atom::Late(Late::Process(0)) => Piece::Process,
             Atom::Late(Late::Process(first)) => Piece::ProcessFrom(*first),
             Atom::Late(Late::Column(column)) => Piece::Column(*column),
+            Atom::Late(Late::Machine(byte, first)) => match pieces.last_mut() {
+                Some(Piece::Machine(asked)) if !first => {
+                    asked.push(*byte);
+                    continue;
+                }
+                _ => Piece::Machine(vec![*byte]),
+            },
         };
         if !text.is_empty() {
             pieces.push(Piece::Text(std::mem::take(&mut text)));

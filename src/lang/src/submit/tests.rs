@@ -98,6 +98,29 @@ fn jobs(lines: &str) -> Result<Vec<String>, String> {
 
 /// Expected values: condor_submit 24.12.
 #[test]
+fn machines_fill_in_what_is_theirs() {
+    let slot = crate::classad::Ad::parse("[Arch = \"X86_64\"; Memory = 2048; Half = 0.5; Odd = \"a b\"; Bad = 1 / 0]")
+        .unwrap();
+    let job = crate::classad::Ad::parse("[RequestCpus = 2]").unwrap();
+    let context = crate::classad::Context::new(Some(&job), Some(&slot), 0);
+    let check = |lines: &str, expected: Result<&str, &str>| {
+        let ad = ad(lines).unwrap();
+        // As it is written, where nobody fills it in.
+        assert!(words(&ad.arguments).join(" ").contains("$$("), "{lines}");
+        let mut fill = |asked: &[u8]| fill_in(asked, &context);
+        let filled: Result<Vec<_>, String> = ad.arguments.iter().map(|word| word.fill_in(&mut fill)).collect();
+        let filled = filled.map(|filled| filled.iter().map(|word| format!("<{}>", text(word))).collect::<String>());
+        assert_eq!(filled, expected.map(str::to_owned).map_err(str::to_owned), "{lines}");
+    };
+    check("arguments = -m $$(Memory)M $$(ARCH)$$(Half)", Ok("<-m><2048M><X86_645.000000000000000E-01>"));
+    check("arguments = $$(Nope:none at all) $$(Nope:)$$(Odd)", Ok("<none at all><a b>"));
+    check("x = Mem\narguments = $$([TARGET.$(x)ory / MY.RequestCpus + 1]) $(Process)", Ok("<1025><0>"));
+    check("arguments = \"'$$([strcat(\"\"a'b\"\", Arch)])' $$(Memory)\"", Ok("<a'bX86_64><2048>"));
+    check("arguments = $$(Nope)", Err("$$(Nope) has no value on the machine that was to run it"));
+    check("arguments = $$(Bad:1)", Err("$$(Bad:1) has no value on the machine that was to run it"));
+}
+
+#[test]
 fn macros_expand_as_in_htcondor() {
     let check = |lines: &str, expected: &str| {
         let seen = ad(lines).map(|ad| words(&ad.arguments).join(" "));
@@ -462,9 +485,15 @@ fn faults_are_explained() {
     );
     check("arguments = x $(y", "E 2:15 macro reference is never closed, expected a `)`");
     check("arguments = $(y:$(z)", "E 2:13 macro reference is never closed, expected a `)`");
+    let hint = "the machine fills it in in `executable`, `arguments`, `environment`, `input`, `transfer_input_files` and images";
+    check("output = $$(Memory)", &format!("E 2:10 `$$()` is not supported in `output`; {hint}"));
+    check("+Where = $$(Machine)", &format!("E 2:10 `$$()` is not supported in `my.where`; {hint}"));
+    check("arguments = $$(Memory", "E 2:13 macro reference is never closed, expected a `)`");
+    check("arguments = $$(x y)", "E 2:13 `$$()` names no attribute of a machine");
+    check("arguments = $$([1 +])", "E 2:13 `$$([…])` is no ClassAd expression: the text ends here");
     check(
-        "arguments = $$(Memory)",
-        "E 2:13 `$$(…)`, filled in from the machine that runs the job, is not supported yet",
+        "arguments = $$(x:$(Cluster))",
+        "E 2:13 `$$()` can't be a part of what is computed, nor depend on the cluster; neither the machine nor the number of the cluster is known yet",
     );
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";

@@ -1,6 +1,6 @@
 //! The words of `arguments` and `environment`, in their old and their new syntax.
 
-use super::template::Atom;
+use super::template::{Atom, Late};
 
 /// Elements of a value with the offsets they came from.
 pub(super) type Piece = (Atom, u32);
@@ -83,7 +83,11 @@ fn unquote(value: &[Piece]) -> Result<Vec<Piece>, Fault> {
     };
     let mut out = Vec::with_capacity(rest.len());
     let mut pieces = rest.iter().peekable();
+    let asked = Atom::Late(Late::Machine(b'"', false));
     while let Some(piece) = pieces.next() {
+        if piece.0 == asked {
+            pieces.next_if(|next| next.0 == asked);
+        }
         if !is(piece, b'"') || pieces.next_if(|next| is(next, b'"')).is_some() {
             out.push(*piece);
         } else {

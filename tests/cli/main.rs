@@ -10,6 +10,7 @@ mod disks;
 mod jobs;
 mod leaving;
 mod listing;
+mod policies;
 mod readme;
 mod recovery;
 mod scripts;

@@ -669,9 +669,9 @@ impl Driver {
                 let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures())));
                 return;
             }
-            let well = result.outcome == Outcome::Exited(0);
+            let well = result.outcome == Outcome::Exited(program.program.success);
             let mut left = place.collect(&program.program, id, &how, limits, well);
-            if result.outcome != Outcome::Exited(0) && facts::free_bytes(&scratch) < FULL {
+            if !well && facts::free_bytes(&scratch) < FULL {
                 let text = format!("the node's scratch space is full, {} ({how})", scratch.display());
                 left.fault.get_or_insert(Outcome::SiteFailed(text));
             }

@@ -434,9 +434,14 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         keep_paths: is_true(ad, "PreserveRelativePaths"),
         only_success: ad.when_to_transfer == WhenToTransfer::OnSuccess,
         container: ad.container_image.clone(),
+        success: success(ad)?,
     };
-    let attributes = ad.attributes.iter().filter_map(|(name, value)| Some((name.clone(), constant(value)?)));
-    let settings = ad.settings.iter().filter_map(|(name, setting)| match setting {
+    let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
+    let attributes = same.into_iter().filter_map(|(name, value)| Some((name, constant(&value)?)));
+    let held = ad.settings.iter().any(|(name, _)| *name == "JobStatus");
+    // How jobs begin is no attribute of theirs for good.
+    let begins = |name: &str| ["JobStatus", "HoldReason", "HoldReasonCode"].contains(&name);
+    let settings = ad.settings.iter().filter(|(name, _)| !begins(name)).filter_map(|(name, setting)| match setting {
         Setting::Expression(text) => Some(((*name).to_owned(), text.clone())),
         Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).old_syntax().to_string())),
         Setting::Path(_) => None,
@@ -448,6 +453,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         accounting_group: ad.accounting_group.clone(),
         // The user's own word wins.
         attributes: settings.chain(attributes).collect(),
+        own,
     };
     let members = &group.members;
     Ok(SubmitGroup {
@@ -458,6 +464,17 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         table: members.table().cloned(),
         procs: members.procs().cloned(),
         terms,
+        held,
+    })
+}
+
+/// The exit code of success.
+fn success(ad: &JobAd) -> Result<u8> {
+    let code = ad.settings.iter().find(|(name, _)| *name == "JobSuccessExitCode").map(|(_, setting)| setting);
+    let Some(Setting::Expression(text)) = code else { return Ok(0) };
+    text.parse().map_err(|_| {
+        Error::new(ExitCode::Refused, format!("success_exit_code = {text} is no exit code"))
+            .hint("programs end with 0 to 255")
     })
 }
 

@@ -76,12 +76,15 @@ pub struct Program {
     /// Do files keep the directories of their names, on their way to the node and back? If not, they lose them.
     #[cbor(n(15), default)]
     pub keep_paths: bool,
-    /// Do outputs but standard output and error come back only when the program exits with 0?
+    /// Do outputs but standard output and error come back only when the program succeeds?
     #[cbor(n(16), default)]
     pub only_success: bool,
     /// The image of the container that it runs in: `docker://…`, or a path of the node.
     #[n(17)]
     pub container: Option<Template>,
+    /// The exit code of success.
+    #[cbor(n(18), default)]
+    pub success: u8,
 }
 
 /// Is this the name of something elsewhere: `scheme://…`?

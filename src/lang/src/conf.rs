@@ -51,6 +51,8 @@ pub struct SessionConf {
     pub detach_keys: Vec<u8>,
     /// Weights of accounting groups, at least 1; 1 unless set.
     pub shares: BTreeMap<String, u32>,
+    /// Between two looks at jobs whose policies say what becomes of them; 60 s unless set.
+    pub policy_interval: Duration,
 }
 
 /// Unused by line editors, and harmless where it comes through: `ctrl-^ d`.
@@ -70,6 +72,7 @@ impl Default for SessionConf {
             max_output: None,
             detach_keys: DETACH_KEYS.to_vec(),
             shares: BTreeMap::new(),
+            policy_interval: Duration::from_secs(60),
         }
     }
 }
@@ -302,6 +305,7 @@ const SESSION_KEYS: &[&str] = &[
     "max_output",
     "detach_keys",
     "shares",
+    "policy_interval",
 ];
 const SITE_KEYS: &[&str] = &[
     "gateway",
@@ -429,6 +433,7 @@ impl Reader<'_> {
                 "max_output" => self.size(value).map(|v| session.max_output = Some(v)),
                 "detach_keys" => self.read(value, parse_detach_keys).map(|v| session.detach_keys = v),
                 "shares" => self.shares(value).map(|v| session.shares = v),
+                "policy_interval" => self.duration(value).map(|v| session.policy_interval = v),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
             };
         }
@@ -836,6 +841,7 @@ listen_ports = "40000-40100"
 max_output = "2G"
 detach_keys = "ctrl-a  ctrl-D"
 shares = { survey = 3, "a.b" = 1 }
+policy_interval = "5m"
 
 [[site]]
 gateway = "ewalker@tg-login.ncsa.example.org:2200"
@@ -891,6 +897,7 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
             max_output: Some(2 << 30),
             detach_keys: vec![1, 4],
             shares: [("survey".to_owned(), 3), ("a.b".to_owned(), 1)].into(),
+            policy_interval: Duration::from_secs(300),
         };
         let conf = conf.unwrap();
         assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));

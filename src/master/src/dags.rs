@@ -459,7 +459,10 @@ impl Dags {
         match record {
             pool::Record::Ended { ends, .. } => ends.iter().for_each(|end| note(end.id.job.cluster)),
             pool::Record::Held { job, .. } => note(job.cluster),
-            pool::Record::Removed { ranges, .. } => ranges.iter().for_each(|(cluster, ..)| note(*cluster)),
+            pool::Record::Removed { ranges, .. }
+            | pool::Record::HeldByUser { ranges, .. }
+            | pool::Record::Released { ranges, .. }
+            | pool::Record::Judged { ranges, .. } => ranges.iter().for_each(|(cluster, ..)| note(*cluster)),
             _ => {}
         }
     }
@@ -690,7 +693,9 @@ fn jobs_of(pool: &Pool, cluster: u32, code: &mut i32) -> Jobs {
     let counts = pool.counts(&select);
     if *code == 0 && counts.failed + counts.removed > 0 {
         let failed = |view: &pool::JobView<'_>| match view.end {
-            Some(End::Exited(0)) => None,
+            Some(_) if !view.failed => None,
+            // Of a job that succeeds otherwise; 0 would say that it did.
+            Some(End::Exited(0)) => Some((view.at, 1)),
             Some(End::Exited(code)) => Some((view.at, i32::from(code))),
             Some(End::Signaled(signal)) => Some((view.at, -i32::from(signal))),
             None => (view.state == pool::JobState::Removed).then_some((view.at, core::JOB_REMOVED)),

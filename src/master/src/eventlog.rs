@@ -16,7 +16,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use vo_core::Time;
 use vo_core::ids::JobId;
 use vo_core::job::Usage;
-use vo_core::pool::{Action, End, Note};
+use vo_core::pool::{Action, End, Hold, Note};
 use vo_core::template::Template;
 
 /// The last line of an event.
@@ -272,9 +272,27 @@ fn render(entry: &Entry, zone: &TimeZone, take: &mut dyn FnMut(PathBuf, &str)) {
             );
             event(job.proc, 5, &body);
         }
-        Note::Held { why } => event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode 0 Subcode 0", line(why))),
-        Note::Removed => event(job.proc, 9, "Job was aborted.\n\tvia rm"),
-        Note::Released => event(job.proc, 13, "Job was released.\n\tvia release"),
+        Note::Requeued { end, usage: used, why } => {
+            let end = match end {
+                End::Exited(code) => format!("(1) Normal termination (return value {code})"),
+                End::Signaled(signal) => format!("(0) Abnormal termination (signal {signal})\n\t(0) No core file"),
+            };
+            let body = format!(
+                "Job was evicted.\n\t(0) Job terminated and was requeued\n{}\n\t0  -  Run Bytes Sent By Job\n\t0  -  Run Bytes Received By Job\n\t{end}\n\t{}",
+                usage(used),
+                line(why)
+            );
+            event(job.proc, 4, &body);
+        }
+        Note::Held { hold: Hold { why, code, subcode } } => {
+            event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode {code} Subcode {subcode}", line(why)));
+        }
+        Note::Removed { why } => {
+            event(job.proc, 9, &format!("Job was aborted.\n\t{}", line(why.as_deref().unwrap_or("via rm"))));
+        }
+        Note::Released { why } => {
+            event(job.proc, 13, &format!("Job was released.\n\t{}", line(why.as_deref().unwrap_or("via release"))));
+        }
     }
 }
 
@@ -327,7 +345,7 @@ mod tests {
         ));
         assert!(text.contains("\t\tUsr 0 01:01:01, Sys 0 00:00:00  -  Run Remote Usage\n"));
         assert!(text.ends_with("\n...\n"));
-        entry.note = Note::Held { why: "a\n...\nb".into() };
+        entry.note = Note::Held { hold: Hold { why: "a\n...\nb".into(), ..Hold::default() } };
         assert_eq!(texts(&entry)[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(), 1);
         entry.note =
             Note::Executing { host: "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".into() };
@@ -350,11 +368,14 @@ mod tests {
             note,
         };
         let entries = || {
-            let held = |proc| entry(proc, Note::Held { why: "no such file".into() });
+            let held = |proc| {
+                let hold = Hold { why: "no such file".into(), code: 13, subcode: 0 };
+                entry(proc, Note::Held { hold })
+            };
             vec![
                 entry(0, Note::Submitted { jobs: Members::new(0, 3, None, None) }),
                 held(0),
-                entry(1, Note::Removed),
+                entry(1, Note::Removed { why: None }),
                 held(2),
             ]
         };
@@ -377,7 +398,7 @@ mod tests {
             std::fs::write(dir.join("log"), &whole[..kept]).unwrap();
             std::fs::remove_file(dir.join(MARK)).unwrap();
             let mut logs = EventLogs::start(&dir, entries()).unwrap();
-            logs.write(entry(7, Note::Removed));
+            logs.write(entry(7, Note::Removed { why: None }));
             logs.mark(5);
             finish(logs, 5);
             let seen = std::fs::read(dir.join("log")).unwrap();

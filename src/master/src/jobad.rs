@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vo_core::ids::JobId;
 use vo_core::job::{Program, Transfer};
-use vo_core::pool::{End, JobState, JobView, Terms};
+use vo_core::pool::{Asks, End, JobState, JobView, Terms};
 use vo_core::template::Template;
 use vo_lang::classad::{Ad, Context, Expr, References, Text, Value};
 use vo_lang::submit::quoted;
@@ -52,10 +52,19 @@ pub(crate) fn ad(view: &JobView<'_>, facts: &Facts) -> Ad {
     for (name, _, value) in WRITTEN {
         value(&written).into_iter().for_each(|value| ad.insert(*name, value));
     }
-    for (name, value) in STATE {
+    own(view.terms, view).for_each(|(name, value)| ad.insert(name, value));
+    for (name, _, value) in STATE {
         value(view, facts).into_iter().for_each(|value| ad.insert(*name, value));
     }
     ad
+}
+
+/// The attributes that differ from job to job as their description has it.
+fn own(terms: &Terms, view: &JobView<'_>) -> impl Iterator<Item = (String, Expr)> {
+    terms.own.iter().map(|(name, value)| {
+        let text = value.fill(&view.row).expand(view.id);
+        (name.clone(), Expr::parse_old(&text).unwrap_or_else(|_| Value::String(text[..].into()).into()))
+    })
 }
 
 /// What jobs of one program and terms ask for: what expressions about where they run may refer to.
@@ -213,13 +222,15 @@ const WRITTEN: &[OfTemplates] = &[
     ),
 ];
 
-/// An attribute that follows from a job's number and state.
-type OfState = (&'static str, fn(&JobView<'_>, &Facts) -> Option<Value>);
+/// An attribute that follows from a job's number and state: its name, for how many jobs it is the same, and its value.
+pub(crate) type OfState = (&'static str, Asks, fn(&JobView<'_>, &Facts) -> Option<Value>);
 
 const STATE: &[OfState] = &[
-    ("ProcId", |v, _| Some(i64::from(v.id.proc).into())),
-    ("GlobalJobId", |v, facts| Some(format!("{}#{}#{}", facts.session, v.id, v.submitted.0 / 1000).into())),
-    ("JobStatus", |v, _| {
+    ("ProcId", Asks::Itself, |v, _| Some(i64::from(v.id.proc).into())),
+    ("GlobalJobId", Asks::Itself, |v, facts| {
+        Some(format!("{}#{}#{}", facts.session, v.id, v.submitted.0 / 1000).into())
+    }),
+    ("JobStatus", Asks::State, |v, _| {
         Some(match v.state {
             JobState::Idle | JobState::Matched => 1.into(),
             JobState::Running => 2.into(),
@@ -229,40 +240,58 @@ const STATE: &[OfState] = &[
             JobState::Transferring => 6.into(),
         })
     }),
-    ("EnteredCurrentStatus", |v, _| Some(seconds(v.at.0.max(v.submitted.0)))),
-    ("CurrentHosts", |v, _| Some(i64::from(runs(v)).into())),
-    // The one that is on its way to a starter has not begun.
-    ("NumJobStarts", |v, _| Some((i64::from(v.attempts) - i64::from(v.state == JobState::Matched)).into())),
-    ("NumJobCompletions", |v, _| Some(i64::from(v.end.is_some()).into())),
-    ("Site", |v, facts| facts.sites.get(usize::from(v.site?.0)).map(|name| name.as_str().into())),
-    ("RemoteHost", |v, _| {
+    ("CurrentHosts", Asks::State, |v, _| Some(i64::from(runs(v)).into())),
+    ("EnteredCurrentStatus", Asks::Fate, |v, _| Some(seconds(v.at.0.max(v.submitted.0)))),
+    ("NumJobStarts", Asks::Fate, |v, _| Some(i64::from(v.starts()).into())),
+    ("NumShadowStarts", Asks::Fate, |v, _| Some(i64::from(v.starts()).into())),
+    ("JobRunCount", Asks::Fate, |v, _| Some(i64::from(v.starts()).into())),
+    ("NumJobMatches", Asks::Fate, |v, _| Some(i64::from(v.attempts).into())),
+    ("NumJobCompletions", Asks::Fate, |v, _| Some(i64::from(v.completions()).into())),
+    ("NumHolds", Asks::Fate, |v, _| Some(i64::from(v.past.holds).into())),
+    ("NumSystemHolds", Asks::State, |_, _| Some(0.into())),
+    ("Site", Asks::Itself, |v, facts| facts.sites.get(usize::from(v.site?.0)).map(|name| name.as_str().into())),
+    ("RemoteHost", Asks::Itself, |v, _| {
         v.host.zip(v.proxy).filter(|_| runs(v)).map(|(host, proxy)| format!("slot{}@{host}", proxy.0).into())
     }),
-    ("JobCurrentStartDate", |v, _| started(v).map(seconds)),
-    ("RemoteWallClockTime", |v, _| Some((v.usage.wall_ms as f64 / 1000.0).into())),
-    ("RemoteUserCpu", |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
-    ("RemoteSysCpu", |_, _| Some(0.0.into())),
-    ("ResidentSetSize", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
-    ("ImageSize", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
-    ("MemoryUsage", |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(|kib| number(kib.div_ceil(1024)))),
-    ("HoldReason", |v, _| v.reason.filter(|_| v.state == JobState::Held).map(Value::from)),
+    ("JobCurrentStartDate", Asks::Fate, |v, _| started(v).map(seconds)),
+    ("JobCurrentStartExecutingDate", Asks::Fate, |v, _| started(v).map(seconds)),
+    ("ShadowBday", Asks::Fate, |v, _| started(v).map(seconds)),
+    ("RemoteWallClockTime", Asks::Fate, |v, _| Some((v.wall_ms() as f64 / 1000.0).into())),
+    ("RemoteUserCpu", Asks::Fate, |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
+    ("RemoteSysCpu", Asks::State, |_, _| Some(0.0.into())),
+    ("ResidentSetSize", Asks::Fate, |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
+    ("ImageSize", Asks::Fate, |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
+    ("MemoryUsage", Asks::Fate, |v, _| {
+        Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(|kib| number(kib.div_ceil(1024)))
+    }),
+    ("HoldReason", Asks::Itself, |v, _| v.reason.filter(|_| v.state == JobState::Held).map(Value::from)),
+    ("HoldReasonCode", Asks::Fate, |v, _| (v.state == JobState::Held).then(|| i64::from(v.code.0).into())),
+    ("HoldReasonSubCode", Asks::Fate, |v, _| (v.state == JobState::Held).then(|| i64::from(v.code.1).into())),
+    ("RemoveReason", Asks::Itself, |v, _| v.reason.filter(|_| v.state == JobState::Removed).map(Value::from)),
     // How a site failed it last.
-    ("VacateReason", |v, _| v.reason.filter(|_| v.state != JobState::Held).map(Value::from)),
-    ("CompletionDate", |v, _| (v.state == JobState::Completed).then(|| seconds(v.at.0))),
-    ("ExitBySignal", |v, _| Some(matches!(v.end, Some(End::Signaled(_))).into())),
-    ("ExitSignal", |v, _| match v.end {
+    ("VacateReason", Asks::Itself, |v, _| {
+        v.reason.filter(|_| !matches!(v.state, JobState::Held | JobState::Removed)).map(Value::from)
+    }),
+    ("CompletionDate", Asks::Fate, |v, _| (v.state == JobState::Completed).then(|| seconds(v.at.0))),
+    ("ExitBySignal", Asks::Fate, |v, _| Some(matches!(last_end(v), Some(End::Signaled(_))).into())),
+    ("ExitSignal", Asks::Fate, |v, _| match last_end(v) {
         Some(End::Signaled(signal)) => Some(i64::from(signal).into()),
         _ => None,
     }),
-    ("ExitCode", |v, _| match v.end {
+    ("ExitCode", Asks::Fate, |v, _| match last_end(v) {
         Some(End::Exited(code)) => Some(i64::from(code).into()),
         _ => None,
     }),
-    ("ExitStatus", |v, _| match v.end {
+    ("ExitStatus", Asks::Fate, |v, _| match last_end(v) {
         Some(End::Exited(code)) => Some(i64::from(code).into()),
         _ => Some(0.into()),
     }),
 ];
+
+/// How it ended the last time that it did so by itself.
+fn last_end(view: &JobView<'_>) -> Option<End> {
+    view.end.or(view.past.end)
+}
 
 fn runs(view: &JobView<'_>) -> bool {
     matches!(view.state, JobState::Running | JobState::Transferring)
@@ -285,6 +314,93 @@ fn number(n: u64) -> Value {
     i64::try_from(n).unwrap_or(i64::MAX).into()
 }
 
+/// What some expressions ask of a job's ad, so that no more of it is made.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    names: Vec<Text>,
+    /// Everything may be asked for.
+    all: bool,
+    /// What jobs of the same terms have in common, of what is asked.
+    common: Ad,
+    /// More of that is asked, which follows from the cluster.
+    cluster: bool,
+    state: Vec<OfState>,
+    written: Vec<OfTemplates>,
+}
+
+impl Asked {
+    /// Of these expressions, for jobs that ask for this.
+    pub(crate) fn new<'e>(exprs: impl Iterator<Item = &'e Expr>, terms: &Ad) -> Asked {
+        let mut asked = Asked {
+            names: Vec::new(),
+            all: false,
+            common: Ad::new(),
+            cluster: false,
+            state: Vec::new(),
+            written: Vec::new(),
+        };
+        for expr in exprs {
+            let References { my, plain, more, .. } = expr.references_in(terms);
+            asked.all |= more;
+            asked.names.extend(my.into_iter().chain(plain));
+        }
+        let names = |name: &str| asked.names.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
+        asked.state = STATE.iter().filter(|(name, ..)| names(name)).copied().collect();
+        asked.written = WRITTEN.iter().filter(|(name, ..)| names(name)).copied().collect();
+        for name in &asked.names {
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            match terms.get(name) {
+                Some(value) => asked.common.insert(name.clone(), value.clone()),
+                None if STATE.iter().any(|(known, ..)| is(known)) => {}
+                None if WRITTEN.iter().any(|(known, ..)| is(known)) || is("CurrentTime") => {}
+                None => asked.cluster = true,
+            }
+        }
+        asked
+    }
+
+    /// Is it asked for?
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.all || self.names.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// As much of a job's ad as is asked for.
+    pub(crate) fn ad(&self, view: &JobView<'_>, facts: &Facts) -> Ad {
+        if self.all {
+            return ad(view, facts);
+        }
+        let mut ad = if self.cluster { common(view, facts) } else { self.common.clone() };
+        own(view.terms, view).filter(|(name, _)| self.names(name)).for_each(|(name, value)| ad.insert(name, value));
+        if !self.written.is_empty() {
+            let filled = Written::of(view);
+            for (name, _, value) in &self.written {
+                value(&filled).into_iter().for_each(|value| ad.insert(*name, value));
+            }
+        }
+        for (name, _, value) in &self.state {
+            value(view, facts).into_iter().for_each(|value| ad.insert(*name, value));
+        }
+        ad
+    }
+
+    /// What decides on the value of an expression that refers to these.
+    pub(crate) fn asks(&self, references: &References, view: &JobView<'_>) -> Asks {
+        let varies = |template: &Template| !template.is_constant();
+        let one = |name: &Text| {
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            if view.terms.own.iter().any(|(known, _)| is(known)) {
+                return Asks::Itself;
+            }
+            let state = STATE.iter().find(|(known, ..)| is(known)).map(|(_, asks, _)| *asks);
+            let written = WRITTEN.iter().find(|(known, ..)| is(known));
+            let written = written.filter(|(_, templates, _)| templates(view).iter().any(varies));
+            state.or(written.map(|_| Asks::Itself)).unwrap_or(Asks::State)
+        };
+        let all = references.my.iter().chain(&references.plain).map(one).max();
+        if references.more { Asks::Itself } else { all.unwrap_or(Asks::State) }
+    }
+}
+
 /// Ads of jobs with no more in them than expressions ask for.
 #[derive(Debug)]
 struct Lens {
@@ -298,6 +414,8 @@ struct Scope {
     common: Ad,
     state: Vec<OfState>,
     written: Vec<OfTemplates>,
+    /// Some of the attributes that their description gives each its own value.
+    own: bool,
     /// A condition's verdict on all of them, if nothing differs.
     verdict: Option<bool>,
 }
@@ -324,21 +442,31 @@ impl Scope {
         let varies = |templates: &dyn Fn(&JobView<'_>) -> Vec<Template>| {
             templates(view).iter().any(|template| !template.is_constant())
         };
-        let state: Vec<OfState> = STATE.iter().filter(|(name, _)| names(name)).copied().collect();
+        let state: Vec<OfState> = STATE.iter().filter(|(name, ..)| names(name)).copied().collect();
         let written: Vec<OfTemplates> =
             WRITTEN.iter().filter(|(name, templates, _)| names(name) && varies(templates)).copied().collect();
-        STATE.iter().for_each(|(name, _)| drop(common.remove(name)));
+        STATE.iter().for_each(|(name, ..)| drop(common.remove(name)));
+        let own = view.terms.own.iter().any(|(name, _)| names(name));
+        view.terms.own.iter().for_each(|(name, _)| drop(common.remove(name)));
         written.iter().for_each(|(name, ..)| drop(common.remove(name)));
-        Scope { common, state, written, verdict: None }
+        Scope { common, state, written, own, verdict: None }
+    }
+
+    /// Does nothing differ?
+    fn is_common(&self) -> bool {
+        self.state.is_empty() && self.written.is_empty() && !self.own
     }
 
     fn ad(&self, view: &JobView<'_>, facts: &Facts) -> Ad {
-        if self.state.is_empty() && self.written.is_empty() {
+        if self.is_common() {
             return self.common.clone();
         }
         let mut my = Ad::new();
         my.chain(Some(self.common.clone()));
-        for (name, value) in &self.state {
+        if self.own {
+            own(view.terms, view).for_each(|(name, value)| my.insert(name, value));
+        }
+        for (name, _, value) in &self.state {
             value(view, facts).into_iter().for_each(|value| my.insert(*name, value));
         }
         if !self.written.is_empty() {
@@ -380,7 +508,7 @@ impl Condition {
             return holds;
         }
         let holds = holds(expr, &scope.ad(view, facts), *now);
-        if scope.state.is_empty() && scope.written.is_empty() {
+        if scope.is_common() {
             scope.verdict = Some(holds);
         }
         holds

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vo_core::job::Program;
-use vo_core::pool::{Judge, Match, Offer, Terms, Verdict};
+use vo_core::pool::{Judge, Match, Offer, Policy, Terms, Verdict};
 use vo_lang::classad::{Ad, Context, Expr, Text, Value};
 use vo_lang::submit;
 
-use crate::jobad;
+use crate::{jobad, policy};
 
 /// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
@@ -67,6 +67,10 @@ impl Judge for ClassAds {
         let text = format!("{}\n{}\n{my}", word(&requirements), word(&rank));
         let lasting = Lasting::of(requirements.as_ref(), rank.as_ref(), &all);
         Some((text, Arc::new(Class { requirements, rank, my, lasting })))
+    }
+
+    fn policy(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Policy>> {
+        policy::of(terms, program)
     }
 }
 

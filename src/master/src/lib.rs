@@ -15,6 +15,7 @@ mod listing;
 mod master;
 mod outputs;
 mod partials;
+mod policy;
 pub mod screen;
 pub mod session;
 mod site;

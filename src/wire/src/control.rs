@@ -272,6 +272,9 @@ pub struct SubmitGroup {
     /// What their submitter knows them by, in the first group: a submission with a tag that was there is answered by the jobs that have it.
     #[n(6)]
     pub tag: Option<String>,
+    /// Are they submitted on hold?
+    #[cbor(n(7), default)]
+    pub held: bool,
 }
 
 /// A piece of a [`Submit`] that is too long for one frame; those of one connection are put together in order. Only the last is answered,

@@ -93,7 +93,7 @@ impl Pool {
     pub(super) fn started(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
         let Some(starter) = self.starters.get(&key) else { return };
         let (site, host) = (starter.offer.site.0, starter.offer.host.clone());
-        let mut strays = Vec::new();
+        let (mut strays, mut timed) = (Vec::new(), Vec::new());
         for id in ids {
             if !self.is_current(*id, key) {
                 strays.push(*id);
@@ -101,11 +101,19 @@ impl Pool {
                 self.change(id.job, |job| {
                     job.state = JobState::Running;
                     job.site = site;
-                    job.at = now;
+                    if !job.started {
+                        job.at = now;
+                    }
                 });
+                if self.asks_since_when(id.job) {
+                    timed.push(*id);
+                }
                 let note = self.note(now, id.job, || Note::Executing { host: host.clone() });
                 note.into_iter().for_each(|note| self.act(note));
             }
+        }
+        if !timed.is_empty() {
+            self.write(Record::Started { at: now, ids: timed });
         }
         self.kill(key, strays, KILL_GRACE);
     }
@@ -175,6 +183,7 @@ impl Pool {
         let open = self.job(id.job).is_some_and(|job| {
             (1..=job.attempt).contains(&id.attempt)
                 && !anothers
+                && !self.is_settled(id)
                 && site.is_some_and(|site| job.given_to(site))
                 && matches!(job.state, JobState::Idle | JobState::Matched | JobState::Running | JobState::Held)
         });
@@ -196,11 +205,12 @@ impl Pool {
     fn conclude(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
         let id = result.id;
         match &result.outcome {
+            Outcome::Killed if self.vacate_done(now, id) => {}
             Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => {
                 return self.stored(now, key, &result);
             }
             Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(key, result),
-            Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone()),
+            Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone(), policy::UNRUNNABLE),
             Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
             Outcome::Killed => self.site_failed(now, id, "killed at the node"),
             Outcome::NeedsFiles => self.needs_files(now, key, id),
@@ -266,11 +276,13 @@ impl Pool {
         if let Some(job) = self.job(id.job)
             && !job.is_over()
             && (1..=job.attempt).contains(&id.attempt)
+            && !self.is_settled(id)
         {
             let site = self.starters.get(&key).map_or(job.site, |s| s.offer.site.0);
             let usage = result.usage;
             let other = self.live.get(&id.job).copied().filter(|live| *live != (id.attempt, key));
-            let ended = Ended { id, site, end, usage };
+            let mut ended = Ended { id, site, end, usage, then: None };
+            ended.then = self.judge_end(now, &ended);
             // Ends of one moment share a record.
             match self.records.last_mut() {
                 Some(Record::Ended { at, ends }) if *at == now && ends.len() < ASSIGN_BATCH => {
@@ -288,7 +300,7 @@ impl Pool {
     pub(super) fn outputs_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, ours: bool) {
         if self.is_current(id, key) {
             if ours {
-                self.hold(now, id.job, why);
+                self.hold(now, id.job, why, policy::OUTPUT_FAILED);
             } else {
                 self.site_failed(now, id, &why);
             }
@@ -298,7 +310,7 @@ impl Pool {
 
     pub(super) fn assignment_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String) {
         if self.is_current(id, key) {
-            self.hold(now, id.job, why);
+            self.hold(now, id.job, why, policy::INPUT_FAILED);
         }
         self.forget(key, id);
     }
@@ -312,14 +324,14 @@ impl Pool {
         let failures = self.job(id.job).map_or(0, |job| job.site_failures);
         if failures.saturating_add(1) >= SITE_FAILURES {
             let why = format!("{SITE_FAILURES} sites or nodes failed it; the last: {why}");
-            return self.hold(now, id.job, why);
+            return self.hold(now, id.job, why, policy::SITES_FAILED);
         }
         let ran = self.job(id.job).filter(|job| job.state == JobState::Running).map(|job| job.at);
         self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran });
     }
 
-    fn hold(&mut self, now: Time, job: JobId, why: String) {
-        self.write(Record::Held { at: now, job, why });
+    fn hold(&mut self, now: Time, job: JobId, why: String, code: u16) {
+        self.write(Record::Held { at: now, job, why, code });
     }
 
     pub(super) fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration) {
@@ -331,6 +343,16 @@ impl Pool {
     pub(super) fn forget(&mut self, key: StarterKey, id: AttemptId) {
         if self.starters.get_mut(&key).is_some_and(|starter| starter.forget(id)) {
             self.touch(key);
+        }
+        if self.dying.get(&id.job) == Some(&(id.attempt, key)) {
+            self.bury(id.job);
+        }
+    }
+
+    /// What a job's killed attempt kept waiting may go on.
+    pub(super) fn bury(&mut self, job: JobId) {
+        if self.dying.remove(&job).is_some() && self.job(job).is_some_and(|job| job.state == JobState::Idle) {
+            self.enqueue(job);
         }
     }
 

@@ -48,7 +48,7 @@ impl Edit {
             requirements: text(&self.requirements, &terms.requirements),
             rank: text(&self.rank, &terms.rank),
             accounting_group: text(&self.accounting_group, &terms.accounting_group),
-            attributes: terms.attributes.clone(),
+            ..terms.clone()
         }
     }
 }
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// Writes that jobs are not to run any more, and kills what runs.
-    fn take_away(&mut self, jobs: &[JobId], record: impl FnOnce(Vec<(u32, u32, u32)>) -> Record) {
+    pub(super) fn take_away(&mut self, jobs: &[JobId], record: impl FnOnce(Vec<(u32, u32, u32)>) -> Record) {
         if jobs.is_empty() {
             return;
         }
@@ -146,18 +146,25 @@ impl Pool {
         }
     }
 
-    pub(super) fn apply_held(&mut self, at: Time, id: JobId, why: &str) {
+    pub(super) fn apply_held(&mut self, at: Time, id: JobId, hold: &Hold) {
         if self.job(id).is_none_or(|job| job.is_over() || job.state == JobState::Held) {
             return;
         }
         // What its starter still holds of it occupies the starter until it says that it is gone.
-        self.end_live(id);
+        self.give_up(at, id, None);
+        if let Some(out) = self.end_live(id) {
+            self.dying.insert(id, out);
+        }
         self.unqueue(id);
         self.change(id, |job| {
             job.state = JobState::Held;
             job.at = at;
+            (job.code, job.subcode) = (hold.code, hold.subcode);
         });
-        self.reason(id, why);
+        if let Some(past) = self.past(id) {
+            past.holds += 1;
+        }
+        self.reason(id, &hold.why);
     }
 
     pub(super) fn apply_released(&mut self, at: Time, id: JobId) {
@@ -168,11 +175,14 @@ impl Pool {
             job.state = JobState::Idle;
             job.site_failures = 0;
             job.at = at;
+            (job.code, job.subcode) = (0, 0);
         });
         if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
             cluster.reasons.remove(&id.proc);
         }
-        self.enqueue(id);
+        if !self.dying.contains_key(&id) {
+            self.enqueue(id);
+        }
     }
 
     pub(super) fn apply_edited(&mut self, ranges: &[(u32, u32, u32)], edit: &Edit) {
@@ -215,6 +225,7 @@ impl Pool {
             program: if same { group.program } else { self.last_program },
             class: self.classes.of(&*self.judge.0, &body, &terms),
             account: self.queue.account(terms.accounting_group.as_deref()),
+            policy: self.judge.0.policy(&terms, &body),
             body: if same { Arc::clone(&group.body) } else { Arc::new(body) },
             terms: Arc::new(terms),
             ..group.clone()
@@ -227,6 +238,7 @@ impl Pool {
         self.queue.remove(group.account, group.class, group.place(number, index));
         let changed = self.changed(&group, body, terms);
         *self.clusters.get_mut(&number)?.groups.get_mut(index)? = changed;
+        self.watch(number, index);
         Some(index)
     }
 
@@ -241,11 +253,13 @@ impl Pool {
         for proc in procs {
             cluster.groups.get_mut(index)?.again.remove(proc);
             cluster.moved.insert(*proc, to as u32);
-            if cluster.jobs.get(*proc as usize)?.state == JobState::Idle {
+            let waits = !self.dying.contains_key(&JobId { cluster: number, proc: *proc });
+            if waits && cluster.jobs.get(*proc as usize)?.state == JobState::Idle {
                 changed.again.insert(*proc);
             }
         }
         cluster.groups.push(changed);
+        self.watch(number, to);
         Some(to)
     }
 }

@@ -251,15 +251,30 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// It can't run as it is.
-    Held {
+    /// It ended by itself, and by its policy waits again.
+    Requeued {
+        /// How.
+        end: End,
+        /// What it used.
+        usage: Usage,
         /// Why.
         why: String,
     },
-    /// The user removed it.
-    Removed,
-    /// The user released it.
-    Released,
+    /// It can't run as it is, or is not to.
+    Held {
+        /// Why.
+        hold: Hold,
+    },
+    /// It was removed.
+    Removed {
+        /// Why, if its policy did it, not the user.
+        why: Option<String>,
+    },
+    /// It was released.
+    Released {
+        /// Why, if its policy did it, not the user.
+        why: Option<String>,
+    },
 }
 
 impl Action {

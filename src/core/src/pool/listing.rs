@@ -15,7 +15,7 @@ pub struct Counts {
     pub completed: u32,
     /// Removed.
     pub removed: u32,
-    /// Of the completed, those with an exit code other than 0, or a signal.
+    /// Of the completed, those with another exit code than that of success, or a signal.
     pub failed: u32,
 }
 
@@ -30,18 +30,14 @@ impl Counts {
         }
     }
 
-    fn is_failed(job: &Job) -> bool {
-        job.state == JobState::Completed && job.end != Some(End::Exited(0))
-    }
-
     pub(super) fn add(&mut self, job: &Job) {
         *self.of(job) += 1;
-        self.failed += u32::from(Self::is_failed(job));
+        self.failed += u32::from(job.is_failed());
     }
 
     pub(super) fn remove(&mut self, job: &Job) {
         *self.of(job) -= 1;
-        self.failed -= u32::from(Self::is_failed(job));
+        self.failed -= u32::from(job.is_failed());
     }
 
     /// Those that are not completed or removed.
@@ -123,12 +119,36 @@ pub struct JobView<'a> {
     pub row: Row,
     /// Its event log.
     pub log: Option<&'a Template>,
-    /// What the matcher goes by.
+    /// What the matcher goes by, and its own attributes.
     pub terms: &'a Arc<Terms>,
     /// Its group within the cluster: the jobs of one have program and terms in common.
     pub group: usize,
     /// Its cluster's name.
     pub batch: &'a str,
+    /// Did it complete without success?
+    pub failed: bool,
+    /// Why it is held, in HTCondor's numbers: code and subcode.
+    pub code: (u16, i32),
+    /// What was before its last attempt.
+    pub past: Past,
+}
+
+impl JobView<'_> {
+    /// Attempts that are known to have run, the one that runs or counts among them.
+    pub fn starts(&self) -> u32 {
+        let last = matches!(self.state, JobState::Running | JobState::Transferring | JobState::Completed);
+        self.past.starts + u32::from(last)
+    }
+
+    /// How often it ended by itself.
+    pub fn completions(&self) -> u32 {
+        self.past.completions + u32::from(self.end.is_some())
+    }
+
+    /// How long its attempts ran that have ended.
+    pub fn wall_ms(&self) -> u64 {
+        self.past.wall_ms + if self.end.is_some() { self.usage.wall_ms } else { 0 }
+    }
 }
 
 /// A cluster, as it is now.
@@ -190,13 +210,16 @@ impl Pool {
             site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),
             proxy: starter.map(|s| s.offer.proxy),
-            reason: cluster.reasons.get(&id.proc).map(String::as_str),
+            reason: cluster.reason(id.proc),
             program: &group.body,
             row: group.members.row(id.proc),
             log: group.log.as_ref(),
             terms: &group.terms,
             group: place,
             batch: &cluster.name,
+            failed: job.is_failed(),
+            code: (job.code, job.subcode),
+            past: cluster.pasts.get(&id.proc).copied().unwrap_or_default(),
         })
     }
 

@@ -14,6 +14,7 @@ mod event;
 mod listing;
 mod matching;
 mod nodes;
+mod policy;
 mod queue;
 mod record;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use change::{Change, Edit};
 pub use event::{Action, Assigned, Event, Note};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
+pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict};
 pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
 pub use why::{Present, SiteFacts, Step, Trail};
@@ -101,7 +103,7 @@ pub enum JobState {
 }
 
 /// How a completed job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum End {
     /// With an exit code.
     #[n(0)]
@@ -138,6 +140,40 @@ struct Job {
     /// The sites that were ever given it; see [`Job::given_to`]. A result from another is a lie.
     #[cbor(n(9), default)]
     sites: u16,
+    /// Why it is held, in HTCondor's numbers; 0 if it isn't, or nothing tells.
+    #[cbor(n(10), default)]
+    code: u16,
+    #[cbor(n(11), default)]
+    subcode: i32,
+    /// A record tells that the attempt that is out runs, since `at`.
+    #[cbor(n(12), default)]
+    started: bool,
+    /// It succeeded with another exit code than 0, or failed with 0.
+    #[cbor(n(13), default)]
+    contrary: bool,
+}
+
+/// What became of a job before its last attempt. Few jobs have any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Past {
+    /// Attempts that are known to have run.
+    #[n(0)]
+    pub starts: u32,
+    /// Those of them that ended by themselves, and the job went on.
+    #[n(1)]
+    pub completions: u32,
+    /// How long they all ran.
+    #[n(2)]
+    pub wall_ms: u64,
+    /// How often the job was held.
+    #[n(3)]
+    pub holds: u32,
+    /// How the last ended that did so by itself.
+    #[n(4)]
+    pub end: Option<End>,
+    /// Its number: a result of this attempt or an earlier one has counted already.
+    #[n(5)]
+    pub settled: u32,
 }
 
 impl Job {
@@ -152,6 +188,10 @@ impl Job {
 
     fn is_over(&self) -> bool {
         matches!(self.state, JobState::Completed | JobState::Removed)
+    }
+
+    fn is_failed(&self) -> bool {
+        self.state == JobState::Completed && (self.end != Some(End::Exited(0))) != self.contrary
     }
 }
 
@@ -168,6 +208,7 @@ struct Group {
     log: Option<Template>,
     tag: Option<String>,
     terms: Arc<Terms>,
+    policy: Option<Arc<dyn Policy>>,
     /// Its class and account; see [`queue`].
     class: u32,
     account: usize,
@@ -191,6 +232,7 @@ struct Cluster {
     jobs: Vec<Job>,
     counts: Counts,
     reasons: BTreeMap<u32, String>,
+    pasts: BTreeMap<u32, Past>,
 }
 
 impl Cluster {
@@ -207,6 +249,15 @@ impl Cluster {
         }
         let after = self.groups.get(..self.statements)?.partition_point(|g| g.members.first() <= proc);
         after.checked_sub(1).filter(|_| (proc as usize) < self.jobs.len())
+    }
+
+    /// Why a job is held, or how it was failed last.
+    fn reason(&self, proc: u32) -> Option<&str> {
+        let submitted = || self.jobs.get(proc as usize).is_some_and(|job| job.code == policy::SUBMITTED_ON_HOLD);
+        self.reasons
+            .get(&proc)
+            .map(String::as_str)
+            .or_else(|| submitted().then_some("submitted on hold at user's request"))
     }
 
     /// The jobs of a group.
@@ -380,8 +431,12 @@ pub struct Pool {
     recall_next: u64,
     /// How attempts ended on each node, and which nodes get no work.
     nodes: nodes::Nodes,
+    /// When jobs are looked at whose policies say what becomes of them.
+    policing: policy::Policing,
     /// Who has a job's attempt.
     live: BTreeMap<JobId, (u32, StarterKey)>,
+    /// Attempts that were killed as their jobs were held, and may still run: their jobs wait for their end, even if they are released.
+    dying: BTreeMap<JobId, (u32, StarterKey)>,
     /// Jobs completed, by site.
     done_by_site: BTreeMap<u16, u64>,
     /// The last link of a starter.
@@ -424,6 +479,7 @@ impl Pool {
         self.now = self.now.max(now);
         let cluster = self.last_cluster + 1;
         self.write(Record::Submitted { cluster, at: now, name, groups });
+        self.police(now);
         cluster
     }
 
@@ -432,6 +488,7 @@ impl Pool {
         self.now = self.now.max(now);
         self.wake(now);
         self.look_again(now);
+        self.police(now);
         match event {
             Event::StarterJoined { key, offer, time_left } => self.joined(now, key, offer, time_left),
             Event::InventoryTold { key, number, queued, running, finished } => {
@@ -489,7 +546,8 @@ impl Pool {
 
     /// When [`Event::TimePassed`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        self.nodes.deadline().into_iter().chain(self.look_again).min()
+        let times = [self.nodes.deadline(), self.policing.deadline(), self.look_again];
+        times.into_iter().flatten().min()
     }
 
     fn act(&mut self, action: Action) {
@@ -595,18 +653,34 @@ impl Pool {
             Record::SiteFailed { at, id, why, .. } => {
                 notes.extend(self.note(*at, id.job, || Note::Evicted { why: why.clone() }));
             }
-            Record::Held { at, job, why } => notes.extend(self.note(*at, *job, || Note::Held { why: why.clone() })),
+            Record::Held { at, job, why, code } => {
+                let hold = || Hold { why: why.clone(), code: *code, subcode: 0 };
+                notes.extend(self.note(*at, *job, || Note::Held { hold: hold() }));
+            }
+            Record::Judged { at, ranges, decision } => {
+                let (state, note) = match decision {
+                    Decision::Hold(hold) => (JobState::Held, Note::Held { hold: hold.clone() }),
+                    Decision::Release(why) => (JobState::Idle, Note::Released { why: Some(why.clone()) }),
+                    Decision::Remove(why) => (JobState::Removed, Note::Removed { why: Some(why.clone()) }),
+                    Decision::Vacate(why) | Decision::Again(why) => {
+                        (JobState::Idle, Note::Evicted { why: why.clone() })
+                    }
+                };
+                let changed = self.changed_then(ranges, state, *at);
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || note.clone())));
+            }
             Record::Removed { at, ranges } => {
                 let changed = self.changed_then(ranges, JobState::Removed, *at);
-                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Removed)));
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Removed { why: None })));
             }
             Record::HeldByUser { at, ranges, why } => {
                 let changed = self.changed_then(ranges, JobState::Held, *at);
-                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Held { why: why.clone() })));
+                let hold = || Hold { why: why.clone(), code: policy::USER_REQUEST, subcode: 0 };
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Held { hold: hold() })));
             }
             Record::Released { at, ranges } => {
                 let changed = self.changed_then(ranges, JobState::Idle, *at);
-                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Released)));
+                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Released { why: None })));
             }
             _ => {}
         }
@@ -619,7 +693,11 @@ impl Pool {
     }
 
     fn note_end(&self, at: Time, ended: &Ended) -> Option<Action> {
-        self.note(at, ended.id.job, || Note::Terminated { end: ended.end, usage: ended.usage })
+        self.note(at, ended.id.job, || match &ended.then {
+            Some(Decision::Hold(hold)) => Note::Held { hold: hold.clone() },
+            Some(Decision::Again(why)) => Note::Requeued { end: ended.end, usage: ended.usage, why: why.clone() },
+            _ => Note::Terminated { end: ended.end, usage: ended.usage },
+        })
     }
 
     fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {

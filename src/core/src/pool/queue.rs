@@ -23,6 +23,9 @@ pub struct Terms {
     /// The jobs' own attributes, with the text of their values.
     #[cbor(n(4), default)]
     pub attributes: Vec<(String, String)>,
+    /// More of them, with values that differ from job to job.
+    #[cbor(n(5), default)]
+    pub own: Vec<(String, Template)>,
 }
 
 /// Understands the expressions of jobs; the language itself is none of the pool's business.
@@ -30,6 +33,11 @@ pub trait Judge: core::fmt::Debug + Send + Sync {
     /// What decides where such jobs may run, and a text that is the same for all jobs that are decided alike. None if the program's needs
     /// alone decide.
     fn terms(&self, terms: &Terms, program: &Program) -> Option<(String, Arc<dyn Match>)>;
+
+    /// What decides what becomes of such jobs, if there is more to say than that they are done when they end.
+    fn policy(&self, _terms: &Terms, _program: &Program) -> Option<Arc<dyn Policy>> {
+        None
+    }
 }
 
 /// How a class of jobs finds starters of a kind, whatever their names, and for good.

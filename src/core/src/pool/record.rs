@@ -80,6 +80,9 @@ pub struct GroupRecord {
     /// What their submitter knows them by: a submission that is repeated has the tag that it had.
     #[n(6)]
     pub tag: Option<String>,
+    /// Are they submitted on hold?
+    #[cbor(n(7), default)]
+    pub held: bool,
 }
 
 impl GroupRecord {
@@ -126,6 +129,9 @@ pub struct Ended {
     /// What it used.
     #[n(3)]
     pub usage: Usage,
+    /// What its policy makes of that; none if the job has done.
+    #[n(4)]
+    pub then: Option<Decision>,
 }
 
 /// What the pool stores. Fields are only ever added.
@@ -240,6 +246,9 @@ pub enum Record {
         /// Why.
         #[n(2)]
         why: String,
+        /// The same in HTCondor's numbers; 0 if nothing tells.
+        #[cbor(n(3), default)]
+        code: u16,
     },
     /// The user removed jobs.
     #[n(8)]
@@ -348,6 +357,29 @@ pub enum Record {
         #[n(2)]
         edit: Edit,
     },
+    /// The policies of jobs decided about them.
+    #[n(16)]
+    Judged {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process. Ended jobs among them are not touched.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+        /// What.
+        #[n(2)]
+        decision: Decision,
+    },
+    /// Attempts run whose jobs' policies may ask since when.
+    #[n(17)]
+    Started {
+        /// When that was told.
+        #[n(0)]
+        at: Time,
+        /// Which.
+        #[n(1)]
+        ids: Vec<AttemptId>,
+    },
 }
 
 /// Why attempts came back unstarted.
@@ -410,6 +442,8 @@ impl Record {
             | Record::Edited { at, .. }
             | Record::NodeExcluded { since: at, .. }
             | Record::Silent { at, .. }
+            | Record::Judged { at, .. }
+            | Record::Started { at, .. }
             | Record::Answers { at, .. } => Some(*at),
             Record::StarterJoined { at, .. }
             | Record::StarterGone { at, .. }
@@ -430,7 +464,12 @@ impl Pool {
                 let kind = self.classes.kind(offer);
                 self.starters.entry(*key).or_insert_with(|| Starter { excluded, kind, ..Starter::new(offer.clone()) });
             }
-            Record::StarterGone { key, .. } => drop(self.starters.remove(key)),
+            Record::StarterGone { key, .. } => {
+                self.starters.remove(key);
+                let with = |(job, (_, at)): (&JobId, &(u32, StarterKey))| (at == key).then_some(*job);
+                let dead: Vec<JobId> = self.dying.iter().filter_map(with).collect();
+                dead.into_iter().for_each(|job| self.bury(job));
+            }
             Record::Dispatched { key, ids, .. } => {
                 for id in ids {
                     self.apply_dispatched(*key, *id);
@@ -447,9 +486,10 @@ impl Pool {
                     self.apply_ended(*at, ended);
                 }
             }
-            Record::SiteFailed { at, id, why, .. } => {
+            Record::SiteFailed { at, id, why, ran } => {
                 let held_by = self.live.get(&id.job).filter(|(attempt, _)| *attempt == id.attempt);
                 if let Some((_, key)) = held_by.copied() {
+                    self.give_up(*at, id.job, *ran);
                     self.forget(key, *id);
                     self.requeue(*id);
                     self.change(id.job, |job| {
@@ -459,14 +499,10 @@ impl Pool {
                     self.reason(id.job, why);
                 }
             }
-            Record::Held { at, job, why } => {
+            Record::Held { at, job, why, code } => {
                 if let Some((attempt, key)) = self.end_live(*job) {
                     self.forget(key, AttemptId { job: *job, attempt });
-                    self.change(*job, |j| {
-                        j.state = JobState::Held;
-                        j.at = *at;
-                    });
-                    self.reason(*job, why);
+                    self.apply_held(*at, *job, &Hold { why: why.clone(), code: *code, subcode: 0 });
                 }
             }
             Record::Claimed { key, id, .. } => self.apply_claimed(*key, *id),
@@ -480,12 +516,17 @@ impl Pool {
                 change::jobs_in(ranges).for_each(|id| self.apply_removed(*at, id));
             }
             Record::HeldByUser { at, ranges, why } => {
-                change::jobs_in(ranges).for_each(|id| self.apply_held(*at, id, why));
+                let hold = Hold { why: why.clone(), code: policy::USER_REQUEST, subcode: 0 };
+                change::jobs_in(ranges).for_each(|id| self.apply_held(*at, id, &hold));
             }
             Record::Released { at, ranges } => {
                 change::jobs_in(ranges).for_each(|id| self.apply_released(*at, id));
             }
             Record::Edited { ranges, edit, .. } => self.apply_edited(ranges, edit),
+            Record::Judged { at, ranges, decision } => {
+                change::jobs_in(ranges).for_each(|id| self.apply_judged(*at, id, decision));
+            }
+            Record::Started { at, ids } => ids.iter().for_each(|id| self.apply_started(*at, *id)),
         }
     }
 
@@ -511,13 +552,21 @@ impl Pool {
                 log: group.log.clone(),
                 tag: group.tag.clone(),
                 terms: Arc::new(group.terms.clone()),
+                policy: self.judge.0.policy(&group.terms, &group.program),
                 fresh: 0,
                 again: BTreeSet::new(),
             });
             first += count;
         }
-        let jobs = vec![Job::default(); first as usize];
-        let counts = Counts { idle: first, ..Counts::default() };
+        let mut jobs = vec![Job::default(); first as usize];
+        for (group, _) in built.iter().zip(groups).filter(|(_, record)| record.held) {
+            for proc in group.members.iter() {
+                let held = Job { state: JobState::Held, code: policy::SUBMITTED_ON_HOLD, at, ..Job::default() };
+                jobs.get_mut(proc as usize).into_iter().for_each(|job| *job = held);
+            }
+        }
+        let mut counts = Counts::default();
+        jobs.iter().for_each(|job| counts.add(job));
         let mut places = Vec::new();
         if built.iter().any(|group| group.members.procs().is_some()) {
             places = vec![u32::MAX; first as usize];
@@ -537,8 +586,10 @@ impl Pool {
             jobs,
             counts,
             reasons: BTreeMap::new(),
+            pasts: BTreeMap::new(),
         };
         self.clusters.insert(cluster, built);
+        (0..groups.len()).for_each(|index| self.watch(cluster, index));
         self.last_cluster = self.last_cluster.max(cluster);
         for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
             self.open(cluster, index);
@@ -557,14 +608,15 @@ impl Pool {
         }
         // When the record is read back, nobody has taken the job from its queue before.
         cluster.groups[index].take(id.job.proc);
+        self.dying.remove(&id.job);
         self.give(key, id, Phase::Queued);
     }
 
     /// The attempt is the job's, at this starter.
     fn give(&mut self, key: StarterKey, id: AttemptId, phase: Phase) {
-        let Some(body) = self.group(id.job).map(|group| group.body.clone()) else {
+        if self.group(id.job).is_none() {
             return;
-        };
+        }
         let site = self.starters.get(&key).map_or(0, |starter| Job::bit(starter.offer.site));
         self.change(id.job, |job| {
             job.state = JobState::Matched;
@@ -572,6 +624,14 @@ impl Pool {
             job.sites |= site;
         });
         self.set_live(id, key);
+        self.occupy(key, id, phase);
+    }
+
+    /// The starter has the attempt.
+    fn occupy(&mut self, key: StarterKey, id: AttemptId, phase: Phase) {
+        let Some(body) = self.group(id.job).map(|group| group.body.clone()) else {
+            return;
+        };
         if let Some(starter) = self.starters.get_mut(&key) {
             let held = Held {
                 phase,
@@ -586,19 +646,27 @@ impl Pool {
 
     fn apply_claimed(&mut self, key: StarterKey, id: AttemptId) {
         let open = self.job(id.job).is_some_and(|job| !job.is_over());
-        if open && self.starters.contains_key(&key) {
+        if open && !self.is_settled(id) && self.starters.contains_key(&key) {
             self.unqueue(id.job);
+            self.dying.remove(&id.job);
+            self.change(id.job, |job| {
+                job.started = false;
+                (job.code, job.subcode) = (0, 0);
+            });
             self.give(key, id, Phase::Finished);
         }
     }
 
     /// A job whose attempt `id` came to nothing is idle again.
-    fn requeue(&mut self, id: AttemptId) {
+    pub(super) fn requeue(&mut self, id: AttemptId) {
         if self.live.get(&id.job).is_none_or(|(attempt, _)| *attempt != id.attempt) {
             return;
         }
         self.end_live(id.job);
-        self.change(id.job, |job| job.state = JobState::Idle);
+        self.change(id.job, |job| {
+            job.state = JobState::Idle;
+            job.started = false;
+        });
         self.enqueue(id.job);
     }
 
@@ -617,9 +685,10 @@ impl Pool {
 
     pub(super) fn apply_ended(&mut self, at: Time, ended: &Ended) {
         let job = ended.id.job;
-        if self.job(job).is_none_or(Job::is_over) {
+        if self.job(job).is_none_or(Job::is_over) || self.is_settled(ended.id) {
             return;
         }
+        let success = self.group(job).map_or(0, |group| group.body.success);
         if let Some((attempt, key)) = self.end_live(job)
             && attempt == ended.id.attempt
             && let Some(starter) = self.starters.get_mut(&key)
@@ -629,9 +698,18 @@ impl Pool {
         }
         self.unqueue(job);
         let short = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let (state, hold) = match &ended.then {
+            Some(Decision::Hold(hold)) => (JobState::Held, Some(hold)),
+            Some(Decision::Again(_)) => (JobState::Idle, None),
+            _ => (JobState::Completed, None),
+        };
+        let done = state == JobState::Completed;
         self.change(job, |j| {
-            j.state = JobState::Completed;
-            j.end = Some(ended.end);
+            j.state = state;
+            j.end = done.then_some(ended.end);
+            j.contrary = done && (ended.end == End::Exited(success)) != (ended.end == End::Exited(0));
+            j.started = false;
+            (j.code, j.subcode) = hold.map_or((0, 0), |hold| (hold.code, hold.subcode));
             j.attempt = j.attempt.max(ended.id.attempt);
             j.site = ended.site;
             j.wall_ms = short(ended.usage.wall_ms);
@@ -639,14 +717,30 @@ impl Pool {
             j.peak_kib = short(ended.usage.peak_kib);
             j.at = at;
         });
-        *self.done_by_site.entry(ended.site).or_default() += 1;
+        if done {
+            *self.done_by_site.entry(ended.site).or_default() += 1;
+            return;
+        }
+        if let Some(past) = self.past(job) {
+            past.starts += 1;
+            past.completions += 1;
+            past.wall_ms += ended.usage.wall_ms;
+            past.end = Some(ended.end);
+            past.settled = past.settled.max(ended.id.attempt);
+            past.holds += u32::from(hold.is_some());
+        }
+        match hold {
+            Some(hold) => self.reason(job, &hold.why),
+            None => self.enqueue(job),
+        }
     }
 
-    fn apply_removed(&mut self, at: Time, id: JobId) {
+    pub(super) fn apply_removed(&mut self, at: Time, id: JobId) {
         if self.job(id).is_none_or(Job::is_over) {
             return;
         }
         // What its starter still holds of it occupies the starter until it says that it is gone.
+        self.give_up(at, id, None);
         self.end_live(id);
         self.unqueue(id);
         self.change(id, |job| {
@@ -686,6 +780,9 @@ pub struct Snapshot {
     /// Excluded nodes, as records.
     #[cbor(n(5), default)]
     nodes: Vec<Record>,
+    /// Attempts that were killed and may still run.
+    #[cbor(n(6), default)]
+    dying: Vec<(AttemptId, StarterKey)>,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -711,6 +808,9 @@ struct ClusterSnapshot {
     /// Jobs in those, with the place of the group.
     #[cbor(n(8), default)]
     moved: Vec<(u32, u32)>,
+    /// What was before the last attempts of some jobs.
+    #[cbor(n(9), default)]
+    pasts: Vec<(u32, Past)>,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -744,6 +844,7 @@ impl Pool {
                     table: g.members.table().cloned(),
                     procs: g.members.procs().cloned(),
                     tag: g.tag.clone(),
+                    held: false,
                 })
                 .collect(),
             jobs: c.jobs.clone(),
@@ -761,6 +862,7 @@ impl Pool {
                 })
                 .collect(),
             moved: c.moved.iter().map(|(proc, group)| (*proc, *group)).collect(),
+            pasts: c.pasts.iter().map(|(proc, past)| (*proc, *past)).collect(),
         });
         Snapshot {
             last_cluster: self.last_cluster,
@@ -773,6 +875,11 @@ impl Pool {
                 .map(|(job, (attempt, key))| (AttemptId { job: *job, attempt: *attempt }, *key))
                 .collect(),
             nodes: self.nodes.records(),
+            dying: self
+                .dying
+                .iter()
+                .map(|(job, (attempt, key))| (AttemptId { job: *job, attempt: *attempt }, *key))
+                .collect(),
         }
     }
 
@@ -782,6 +889,7 @@ impl Pool {
             program: part.number,
             class: self.classes.of(&*self.judge.0, &part.program, &part.terms),
             account: self.queue.account(part.terms.accounting_group.as_deref()),
+            policy: self.judge.0.policy(&part.terms, &part.program),
             body: Arc::new(part.program),
             terms: Arc::new(part.terms),
             fresh: statement.members.count(),
@@ -841,8 +949,12 @@ impl Pool {
                     }
                 }
                 cluster.reasons = c.reasons.into_iter().collect();
+                cluster.pasts = c.pasts.into_iter().collect();
             }
-            parted.into_iter().for_each(|index| pool.open(c.cluster, index));
+            for index in parted {
+                pool.open(c.cluster, index);
+                pool.watch(c.cluster, index);
+            }
             shut.into_iter().for_each(|(account, class, place)| pool.queue.remove(account, class, place));
             for site in done {
                 *pool.done_by_site.entry(site).or_default() += 1;
@@ -851,6 +963,11 @@ impl Pool {
         for (id, key) in snapshot.live {
             // What had started, or ended, is known again when its starter tells.
             pool.give(key, id, Phase::Queued);
+        }
+        for (id, key) in snapshot.dying {
+            pool.occupy(key, id, Phase::Queued);
+            pool.unqueue(id.job);
+            pool.dying.insert(id.job, (id.attempt, key));
         }
         pool.last_cluster = snapshot.last_cluster;
         pool.last_program = snapshot.last_program;

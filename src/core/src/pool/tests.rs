@@ -112,11 +112,12 @@ impl Bench {
 
     fn refold(&mut self) {
         self.log.extend(self.pool.take_records());
-        let mut pool = Pool::new();
+        let empty = || Pool { judge: self.pool.judge.clone(), ..Pool::new() };
+        let mut pool = empty();
         self.log.iter().for_each(|record| pool.apply(record));
         pool.recount();
         assert_eq!(durable(&pool), durable(&self.pool));
-        let restored = Pool::new().restore(pool.snapshot());
+        let restored = empty().restore(pool.snapshot());
         restored.recount();
         assert_eq!(durable(&restored), durable(&pool));
         self.pool = pool;
@@ -168,7 +169,8 @@ impl Pool {
             }
             for (proc, job) in (0..).zip(&cluster.jobs) {
                 let id = JobId { cluster: *number, proc };
-                assert_eq!(job.state == JobState::Idle, queued.contains(&proc), "{id} is queued if idle");
+                let waits = job.state == JobState::Idle && !self.dying.contains_key(&id);
+                assert_eq!(waits, queued.contains(&proc), "{id} is queued if idle");
                 let live = self.live.get(&id);
                 let out = matches!(job.state, JobState::Matched | JobState::Running | JobState::Transferring);
                 assert_eq!(out, live.is_some(), "{id} is out if {:?}", job.state);
@@ -200,7 +202,7 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
         if job.state != JobState::Completed {
             job.site = 0;
         }
-        if matches!(job.state, JobState::Idle | JobState::Matched) {
+        if matches!(job.state, JobState::Idle | JobState::Matched) && !job.started {
             job.at = Time::default();
         }
         job
@@ -209,7 +211,7 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
         let groups = c.groups.iter().map(|g| (g.members.clone(), g.program, g.body.clone(), g.terms.clone()));
         let groups = (groups.collect::<Vec<_>>(), c.statements, c.moved.clone());
         let jobs: Vec<Job> = c.jobs.iter().map(job).collect();
-        (*number, c.name.clone(), c.submitted, groups, jobs, c.reasons.clone())
+        (*number, c.name.clone(), c.submitted, groups, jobs, (c.reasons.clone(), c.pasts.clone()))
     };
     (
         pool.clusters.iter().map(cluster).collect::<Vec<_>>(),
@@ -1082,5 +1084,6 @@ fn records_folded_twice_change_nothing() {
 
 mod changes;
 mod model;
+mod policy;
 mod terms;
 mod why;

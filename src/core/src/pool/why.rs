@@ -175,7 +175,7 @@ impl Trail {
                 self.step(Some(*at), "master", text);
                 self.lost = key;
             }
-            Record::Held { at, job, why } if *job == self.job => {
+            Record::Held { at, job, why, .. } if *job == self.job => {
                 self.out = None;
                 self.step(Some(*at), "master", format!("held: {why}"));
             }
@@ -197,11 +197,12 @@ impl Trail {
                     let site = name(&self.sites, SiteId(ended.site)).to_owned();
                     let text = format!("attempt {} ended {how} after {ran}", ended.id.attempt);
                     self.step(Some(*at), self.starter(key), text);
-                    self.step(
-                        Some(*at),
-                        "master",
-                        format!("completed at {site}: its outputs are here, its result is durable"),
-                    );
+                    let text = match &ended.then {
+                        Some(Decision::Hold(hold)) => format!("held: {}", hold.why),
+                        Some(Decision::Again(why)) => format!("{why}; the job is idle again"),
+                        _ => format!("completed at {site}: its outputs are here, its result is durable"),
+                    };
+                    self.step(Some(*at), if ended.then.is_some() { "policy" } else { "master" }, text);
                 }
             }
             Record::Removed { at, ranges } => {
@@ -220,7 +221,24 @@ impl Trail {
             Record::Edited { at, ranges, edit } if change::within(ranges, self.job) => {
                 self.step(Some(*at), "you", format!("edited: {edit}"));
             }
-            Record::Submitted { .. }
+            Record::Judged { at, ranges, decision } if change::within(ranges, self.job) => {
+                let text = match decision {
+                    Decision::Hold(hold) => format!("held: {}", hold.why),
+                    Decision::Release(why) => format!("released: {why}; the job is idle again"),
+                    Decision::Remove(why) => format!("removed: {why}"),
+                    Decision::Vacate(why) | Decision::Again(why) => format!("vacated: {why}; the job is idle again"),
+                };
+                self.out = None;
+                self.step(Some(*at), "policy", text);
+            }
+            Record::Started { at, ids } => {
+                if let Some(attempt) = self.ours(ids) {
+                    let key = self.out.map(|(_, key)| key);
+                    self.step(Some(*at), self.starter(key), format!("attempt {attempt} runs"));
+                }
+            }
+            Record::Judged { .. }
+            | Record::Submitted { .. }
             | Record::SiteFailed { .. }
             | Record::Held { .. }
             | Record::Claimed { .. }
@@ -289,7 +307,7 @@ impl Pool {
         let cluster = self.clusters.get(&id.cluster)?;
         let job = cluster.jobs.get(id.proc as usize)?;
         let group = cluster.groups.get(cluster.group_of(id.proc)?)?;
-        let reason = cluster.reasons.get(&id.proc).map_or("", String::as_str);
+        let reason = cluster.reason(id.proc).unwrap_or_default();
         let mut present = Present::default();
         if let Some((attempt, key)) = self.live.get(&id)
             && let Some(starter) = self.starters.get(key)
@@ -300,6 +318,16 @@ impl Pool {
         present.state = match job.state {
             JobState::Idle => {
                 let tried = if job.attempt > 0 { format!(", after {} attempt(s)", job.attempt) } else { String::new() };
+                if let Some((attempt, starter)) =
+                    self.dying.get(&id).and_then(|(attempt, key)| Some((attempt, self.starters.get(key)?)))
+                {
+                    let place = Place::of(&starter.offer).text(sites);
+                    present.next.push(format!(
+                        "the end of attempt {attempt}, which was killed on {place} when the job was held"
+                    ));
+                    present.state = format!("idle{tried}");
+                    return Some(present);
+                }
                 present.idle = true;
                 present.next = self.hurdles(now, group);
                 let before = self.before(id, cluster);
@@ -317,6 +345,7 @@ impl Pool {
                 Some(End::Signaled(signal)) => format!("completed: ended by signal {signal}"),
                 None => "completed".into(),
             },
+            JobState::Removed if job.code == policy::JOB_POLICY => format!("removed: {reason}"),
             JobState::Removed => "removed".into(),
             // A starter has it; see above.
             JobState::Matched | JobState::Running | JobState::Transferring => "given to a starter that is gone".into(),

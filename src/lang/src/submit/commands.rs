@@ -58,7 +58,6 @@ const fn with(names: &'static [&'static str], treatment: Treatment, attribute: &
 
 const FALSE: &[&str] = &["false"];
 const TRUE: &[&str] = &["true"];
-const ZERO: &[&str] = &["0"];
 const ONE: &[&str] = &["1"];
 
 pub(super) const EXECUTABLE: &[&str] = &["executable", "cmd"];
@@ -187,22 +186,22 @@ const COMMANDS: &[Command] = &[
     with(&["starter_log"], NoEffect(&[]), "JobStarterLog", Path),
     with(&["ulog_execute_attrs"], NoEffect(&[]), "UserLogExecuteEventAttrs", Text),
     plain(&["job_machine_attrs_history_length", "match_list_length", "max_materialize", "want_ads"], NoEffect(&[])),
-    plain(MAX_RETRIES, Refused(ZERO)),
-    plain(RETRY_UNTIL, Refused(&[])),
-    plain(SUCCESS_EXIT_CODE, Refused(ZERO)),
-    plain(ON_EXIT_HOLD, Refused(FALSE)),
-    plain(ON_EXIT_REMOVE, Refused(TRUE)),
-    plain(HOLD, Refused(FALSE)),
-    with(&["on_exit_hold_reason"], Refused(&[]), "OnExitHoldReason", Expression),
-    with(&["on_exit_hold_subcode"], Refused(&[]), "OnExitHoldSubCode", Expression),
-    with(&["periodic_hold"], Refused(FALSE), "PeriodicHold", Expression),
-    with(&["periodic_hold_reason"], Refused(&[]), "PeriodicHoldReason", Expression),
-    with(&["periodic_hold_subcode"], Refused(&[]), "PeriodicHoldSubCode", Expression),
-    with(&["periodic_release"], Refused(FALSE), "PeriodicRelease", Expression),
-    with(&["periodic_remove"], Refused(FALSE), "PeriodicRemove", Expression),
-    with(&["periodic_vacate"], Refused(FALSE), "PeriodicVacate", Expression),
-    with(&["allowed_execute_duration"], Refused(&[]), "AllowedExecuteDuration", Expression),
-    with(&["allowed_job_duration"], Refused(&[]), "AllowedJobDuration", Expression),
+    plain(MAX_RETRIES, Acted),
+    plain(RETRY_UNTIL, Acted),
+    plain(SUCCESS_EXIT_CODE, Acted),
+    plain(ON_EXIT_HOLD, Acted),
+    plain(ON_EXIT_REMOVE, Acted),
+    plain(HOLD, Acted),
+    with(&["on_exit_hold_reason"], Acted, "OnExitHoldReason", Expression),
+    with(&["on_exit_hold_subcode"], Acted, "OnExitHoldSubCode", Expression),
+    with(&["periodic_hold"], Acted, "PeriodicHold", Expression),
+    with(&["periodic_hold_reason"], Acted, "PeriodicHoldReason", Expression),
+    with(&["periodic_hold_subcode"], Acted, "PeriodicHoldSubCode", Expression),
+    with(&["periodic_release"], Acted, "PeriodicRelease", Expression),
+    with(&["periodic_remove"], Acted, "PeriodicRemove", Expression),
+    with(&["periodic_vacate"], Acted, "PeriodicVacate", Expression),
+    with(&["allowed_execute_duration"], Acted, "AllowedExecuteDuration", Expression),
+    with(&["allowed_job_duration"], Acted, "AllowedJobDuration", Expression),
     with(&["concurrency_limits_expr"], Refused(&[]), "ConcurrencyLimits", Expression),
     with(&["concurrency_limits"], Refused(&[]), "ConcurrencyLimits", Limits),
     plain(CONTAINER_IMAGE, Acted),

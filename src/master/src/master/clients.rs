@@ -340,8 +340,8 @@ impl Master {
 
     fn submit(&mut self, id: u64, submit: ctl::Submit) {
         let group = |g: ctl::SubmitGroup| {
-            let ctl::SubmitGroup { count, program, log, terms, table, procs, tag } = g;
-            GroupRecord { count, program, log, terms, table, procs, tag }
+            let ctl::SubmitGroup { count, program, log, terms, table, procs, tag, held } = g;
+            GroupRecord { count, program, log, terms, table, procs, tag, held }
         };
         let groups: Vec<GroupRecord> = submit.groups.into_iter().map(group).collect();
         let total: u64 = groups.iter().map(|g| u64::from(g.count)).sum();

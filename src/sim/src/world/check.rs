@@ -82,7 +82,10 @@ impl Told {
             | Record::Edited { .. }
             | Record::NodeExcluded { .. }
             | Record::Silent { .. }
-            | Record::Answers { .. } => {}
+            | Record::Answers { .. }
+            // Jobs have no policies here.
+            | Record::Judged { .. }
+            | Record::Started { .. } => {}
         }
     }
 

@@ -5,7 +5,9 @@ use super::terms::Words;
 use super::*;
 
 fn empty() -> Pool {
-    Pool::with_judge(Arc::new(Words::default()))
+    let mut pool = Pool::with_judge(Arc::new(Words::default()));
+    pool.set_policy_interval(Duration::from_millis(300));
+    pool
 }
 
 struct Dice(u64);
@@ -247,8 +249,9 @@ impl World {
     }
 
     fn start(&mut self, key: StarterKey) {
-        let cpus = |id: &AttemptId, pool: &Pool| pool.group(id.job).map_or(1, |g| g.body.cpus);
         let node = &self.nodes[&key];
+        // An edit since may ask for more than the node has: what was given before runs all the same.
+        let cpus = |id: &AttemptId, pool: &Pool| pool.group(id.job).map_or(1, |g| g.body.cpus.min(node.offer.cpus));
         let Some(id) = node.queued.first().copied() else { return };
         let used: u32 = node.running.iter().map(|id| cpus(id, &self.pool)).sum();
         if used + cpus(&id, &self.pool) > node.offer.cpus {
@@ -355,10 +358,12 @@ impl World {
                 rank: self.dice.one_in(4).then(|| "cpus".to_owned()),
                 priority: self.dice.below(3) as i32,
                 accounting_group: text(self.dice.pick(&[None, None, Some("a"), Some("b")]).unwrap()),
-                attributes: Vec::new(),
+                attributes: policy::some(|among| self.dice.below(among)),
+                own: Vec::new(),
             };
             let program = Program { memory_mb, transfer, ..program(cpus) };
-            GroupRecord { terms, ..group(self.dice.below(12) as u32, program) }
+            let held = self.dice.one_in(10);
+            GroupRecord { terms, held, ..group(self.dice.below(12) as u32, program) }
         });
         let mut groups: Vec<GroupRecord> = groups.collect();
         if self.dice.one_in(3) {
@@ -550,6 +555,7 @@ impl World {
         let mut over: BTreeMap<JobId, &str> = BTreeMap::new();
         let mut attempts: BTreeMap<JobId, u32> = BTreeMap::new();
         let mut held: BTreeSet<JobId> = BTreeSet::new();
+        let mut counted: BTreeSet<AttemptId> = BTreeSet::new();
         for record in &self.log {
             match record {
                 Record::Dispatched { ids, .. } => {
@@ -568,10 +574,35 @@ impl World {
                             End::Signaled(signal) => Outcome::Signaled(signal),
                         };
                         assert_eq!(outcome, Some(&expected), "{} did not end like this", ended.id);
-                        assert_eq!(over.insert(ended.id.job, "ended"), None, "{} ended twice", ended.id.job);
+                        assert!(counted.insert(ended.id), "{} ended twice", ended.id);
+                        match &ended.then {
+                            None => assert_eq!(over.insert(ended.id.job, "ended"), None, "{} is over", ended.id.job),
+                            Some(Decision::Hold(_)) => drop(held.insert(ended.id.job)),
+                            Some(_) => assert_eq!(over.get(&ended.id.job), None, "{} goes on", ended.id),
+                        }
+                    }
+                }
+                Record::Submitted { cluster, groups, .. } => {
+                    let mut first = 0;
+                    for group in groups {
+                        let procs = Members::new(first, group.count, group.procs.clone(), None);
+                        first += group.count;
+                        held.extend(procs.iter().filter(|_| group.held).map(|proc| JobId { cluster: *cluster, proc }));
                     }
                 }
                 Record::Held { job, .. } => drop(held.insert(*job)),
+                Record::Judged { ranges, decision, .. } => {
+                    for job in change::jobs_in(ranges) {
+                        assert_eq!(over.get(&job), None, "{job} is judged after its end");
+                        match decision {
+                            Decision::Hold(_) => assert!(held.insert(job), "{job} was held already"),
+                            Decision::Release(_) => assert!(held.remove(&job), "{job} was released and not held"),
+                            Decision::Remove(_) => drop(over.insert(job, "removed")),
+                            Decision::Vacate(_) => assert!(!held.contains(&job), "{job} was vacated and is held"),
+                            Decision::Again(_) => panic!("{job} has not ended"),
+                        }
+                    }
+                }
                 // A result that was under way ends a hold.
                 Record::Claimed { id, .. } => drop(held.remove(&id.job)),
                 Record::HeldByUser { ranges, .. } => held.extend(change::jobs_in(ranges)),

@@ -17,6 +17,12 @@ struct Sites {
     asked: Arc<AtomicUsize>,
 }
 
+impl Words {
+    pub(super) fn asked(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.asked)
+    }
+}
+
 impl Judge for Words {
     fn terms(&self, terms: &Terms, _: &Program) -> Option<(String, Arc<dyn Match>)> {
         let suit: Option<Vec<u16>> =
@@ -25,6 +31,10 @@ impl Judge for Words {
         let text = format!("{suit:?} {ranked}");
         (suit.is_some() || ranked)
             .then(|| (text, Arc::new(Sites { suit, ranked, asked: Arc::clone(&self.asked) }) as Arc<dyn Match>))
+    }
+
+    fn policy(&self, terms: &Terms, _: &Program) -> Option<Arc<dyn Policy>> {
+        policy::Rules::of(terms, &self.asked)
     }
 }
 

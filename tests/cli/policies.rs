@@ -1,0 +1,216 @@
+//! What jobs ask to become of them: when they end, and from time to time.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use vo_tests::{Home, seconds, wait_until};
+
+/// A program that counts its runs in `runs`, and ends as its argument says for each of them, the last for all more: `3`, or `-KILL`.
+const ENDS: &str = "#!/bin/sh
+echo run >> runs
+n=$(wc -l < runs)
+[ $n -le $# ] || n=$#
+eval end=\\${$n}
+case $end in -*) kill $end $$;; *) exit $end;; esac
+";
+
+/// A session `t` with one local proxy that looks at jobs every second.
+fn session() -> Home {
+    let home = Home::new();
+    home.write("vo.conf", "[session]\npolicy_interval = \"1s\"\n[[site]]\ngateway = \"local\"\nproxies = \"1:2\"\n");
+    home.script("ends.sh", ENDS);
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", "true"]).ok();
+    home
+}
+
+fn end(home: &Home) {
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+fn submit(home: &Home, description: &str) {
+    let _ = std::fs::remove_file(home.work("runs"));
+    home.write("t.sub", description);
+    home.vo(["-s", "t", "-c", "submit t.sub"]).ok();
+}
+
+/// The job of a cluster.
+fn job(home: &Home, cluster: u32) -> Value {
+    home.vo(["-s", "t", "-c", &format!("q --all --json {cluster}")]).ok().json()[0].clone()
+}
+
+fn once(home: &Home, cluster: u32, state: &str) -> Value {
+    wait_until(state, seconds(60), || Some(job(home, cluster)).filter(|job| job["state"] == state))
+}
+
+fn runs(home: &Home) -> usize {
+    home.read("runs").lines().count()
+}
+
+fn why(home: &Home, cluster: u32) -> String {
+    home.vo(["-s", "t", "-c", &format!("why {cluster}.0")]).ok().stdout
+}
+
+/// What the event log has to say, entry by entry, once it has as many.
+fn events(home: &Home, count: usize) -> Vec<String> {
+    wait_until("the entries of the event log", seconds(30), || {
+        let events: Vec<String> = home.read("log").split("...\n").map(str::to_owned).collect();
+        (events.len() > count).then_some(events)
+    })
+}
+
+#[test]
+fn a_job_is_tried_again_as_often_as_it_asks() {
+    let home = session();
+    // The end of each run; the runs there are, how the job counts, what `wait` says of it.
+    let cases = [
+        ("max_retries = 3\narguments = 1 -KILL 0", 3, Some(0), 0),
+        ("max_retries = 1\narguments = 1 2 0", 2, Some(2), 7),
+        ("max_retries = 5\nretry_until = 4\narguments = 1 4 0", 2, Some(4), 7),
+        ("max_retries = 5\nretry_until = ExitBySignal\narguments = 1 -TERM 0", 2, None, 7),
+        ("max_retries = 5\nsuccess_exit_code = 3\narguments = 0 3 1", 2, Some(3), 0),
+        ("success_exit_code = 3\nmax_retries = 0\narguments = 0 3", 1, Some(0), 7),
+        ("on_exit_remove = NumJobCompletions >= 4 || ExitCode =?= 9\narguments = 0 1 0 1 0", 4, Some(1), 7),
+    ];
+    for ((commands, expected, code, waits), cluster) in cases.into_iter().zip(1..) {
+        submit(&home, &format!("executable = ends.sh\n{commands}\nqueue\n"));
+        home.vo(["-s", "t", "-c", &format!("wait --timeout 60s {cluster}")]).code(waits);
+        let job = job(&home, cluster);
+        assert_eq!((runs(&home), job["exit_code"].as_i64()), (expected, code), "{commands}: {job:#}");
+        assert_eq!((&job["state"], job["attempts"].as_u64()), (&Value::from("completed"), Some(expected as u64)));
+    }
+    end(&home);
+}
+
+#[test]
+fn what_became_of_a_job_is_told() {
+    let home = session();
+    submit(&home, "executable = ends.sh\narguments = 1 0\nmax_retries = 2\nlog = log\nqueue\n");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 1"]).ok();
+    let rule = "OnExitRemove expression 'NumJobCompletions > JobMaxRetries || ExitCode =?= 0' evaluated to FALSE";
+    let told = why(&home, 1);
+    for words in ["attempt 1 ended with exit code 1", rule, "the job is idle again", "attempt 2 ended with exit code 0"]
+    {
+        assert!(told.contains(words), "{told}");
+    }
+    let events = events(&home, 5);
+    let codes: Vec<&str> = events.iter().filter_map(|event| event.get(..3)).collect();
+    assert_eq!(codes, ["000", "001", "004", "001", "005"], "{events:#?}");
+    assert!(events[2].contains("(0) Job terminated and was requeued"), "{}", events[2]);
+    assert!(events[2].contains("(1) Normal termination (return value 1)"), "{}", events[2]);
+    end(&home);
+}
+
+#[test]
+fn a_job_that_ends_badly_is_held_until_it_is_released() {
+    let home = session();
+    submit(
+        &home,
+        "executable = ends.sh
+arguments = 4 0
+log = log
+on_exit_hold = ExitCode == 4
+on_exit_hold_reason = strcat(\"ended with \", string(ExitCode))
+on_exit_hold_subcode = 40 + ExitCode
+queue
+",
+    );
+    let held = once(&home, 1, "held");
+    assert_eq!(held["reason"], "ended with 4");
+    assert!(events(&home, 3)[2].contains("Job was held.\n\tended with 4\n\tCode 3 Subcode 44"));
+    assert!(why(&home, 1).contains("held: ended with 4"));
+    home.vo(["-s", "t", "-c", "release 1; wait --timeout 60s 1"]).ok();
+    assert_eq!(runs(&home), 2);
+    end(&home);
+}
+
+#[test]
+fn jobs_may_be_submitted_on_hold() {
+    let home = session();
+    submit(&home, "executable = ends.sh\narguments = 0\nhold = true\nqueue 2\n");
+    let held = home.vo(["-s", "t", "-c", "q --hold --json 1"]).ok().json();
+    let reasons: Vec<_> = held.as_array().unwrap().iter().map(|job| job["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["submitted on hold at user's request"; 2]);
+    home.vo(["-s", "t", "-c", "release 1.1; wait --timeout 60s 1.1"]).ok();
+    assert_eq!((runs(&home), job(&home, 1)["state"].as_str()), (1, Some("held")));
+    home.vo(["-s", "t", "-c", "rm 1"]).ok();
+    end(&home);
+}
+
+#[test]
+fn jobs_are_held_released_and_removed_as_they_ask() {
+    let home = session();
+    let sleep = "executable = /bin/sleep\narguments = 600\nlog = log\n";
+    submit(&home, &format!("{sleep}periodic_remove = JobStatus == 2 && time() - JobCurrentStartDate > 1\nqueue\n"));
+    once(&home, 1, "removed");
+    assert!(why(&home, 1).contains("removed: The job attribute PeriodicRemove expression"));
+    assert!(events(&home, 3)[2].starts_with("009 (001.000.000)"));
+    submit(&home, &format!("{sleep}allowed_execute_duration = 1\nqueue\n"));
+    assert_eq!(once(&home, 2, "held")["reason"], "The job exceeded allowed execute duration of 00:00:01");
+    assert!(home.read("log").contains("Code 47 Subcode 0"));
+    submit(
+        &home,
+        &format!(
+            "{sleep}allowed_job_duration = 1\nperiodic_release = HoldReasonCode == 46 && NumJobStarts < 2\nperiodic_remove = JobStatus == 5 && NumJobStarts == 2\nqueue\n"
+        ),
+    );
+    assert_eq!(once(&home, 3, "removed")["attempts"], 2);
+    // Idle ones, too: nothing here has so many processors.
+    submit(
+        &home,
+        "executable = /bin/true\nrequest_cpus = 99\nperiodic_hold = QDate < time() && JobStatus == 1\nperiodic_hold_reason = \"waited\"\nperiodic_hold_subcode = 5\nqueue\n",
+    );
+    assert_eq!(once(&home, 4, "held")["reason"], "waited");
+    // What the user holds, no expression releases.
+    submit(&home, "executable = /bin/true\nhold = true\nperiodic_release = true\nqueue\n");
+    once(&home, 5, "completed");
+    submit(&home, &format!("{sleep}periodic_vacate = NumJobStarts < 2\nqueue\n"));
+    let again = wait_until("its second attempt", seconds(60), || {
+        Some(job(&home, 6)).filter(|job| job["state"] == "running" && job["attempts"] == 2)
+    });
+    assert_eq!(again["exit_code"], Value::Null);
+    home.vo(["-s", "t", "-c", "rm --yes --all"]);
+    end(&home);
+}
+
+#[test]
+fn a_master_that_was_killed_knows_how_often_a_job_was_tried() {
+    let home = session();
+    let text = "#!/bin/sh\necho run >> runs\nwhile [ -e wait -a $(wc -l < runs) -eq 2 ]; do sleep 0.05; done\nexit 1\n";
+    home.script("slow.sh", text);
+    home.write("wait", "");
+    submit(&home, "executable = slow.sh\nmax_retries = 2\nlog = log\nqueue\n");
+    wait_until("the second run", seconds(60), || (home.work("runs").exists() && runs(&home) == 2).then_some(()));
+    let sessions = home.vo(["-l", "--json"]).ok().json();
+    let pid = i32::try_from(sessions[0]["pid"].as_i64().unwrap()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_until("its end", seconds(10), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+    std::fs::remove_file(home.work("wait")).unwrap();
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 1"]).code(7);
+    assert_eq!((runs(&home), job(&home, 1)["attempts"].as_u64()), (3, Some(3)));
+    let codes: Vec<String> = events(&home, 7).iter().filter_map(|event| event.get(..3).map(str::to_owned)).collect();
+    assert_eq!(codes.iter().filter(|code| *code == "004").count(), 2, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| *code == "005").count(), 1, "{codes:?}");
+    end(&home);
+}
+
+#[test]
+fn the_nodes_of_a_dag_succeed_as_their_jobs_do() {
+    let home = session();
+    home.write("a.sub", "executable = ends.sh\narguments = 0 3\nsuccess_exit_code = 3\nmax_retries = 1\nqueue\n");
+    home.write(
+        "b.sub",
+        "executable = /bin/sh\narguments = \"-c 'exit 0'\"\nsuccess_exit_code = 3\nmax_retries = 0\nqueue\n",
+    );
+    home.write("good.dag", "JOB A a.sub\n");
+    home.write("bad.dag", "JOB B b.sub\n");
+    home.vo(["-s", "t", "-c", "submit good.dag; submit bad.dag"]).ok();
+    let codes = wait_until("the ends of both", seconds(60), || {
+        let dags = home.vo(["-s", "t", "-c", "dag --json"]).ok().json();
+        let codes: Vec<_> = dags.as_array()?.iter().map(|dag| dag["exit_code"].as_i64()).collect();
+        codes.iter().all(Option::is_some).then_some(codes)
+    });
+    assert_eq!(codes, [Some(0), Some(1)]);
+    end(&home);
+}

@@ -241,8 +241,7 @@ fn inputs_may_come_from_urls() {
 fn machines_fill_in_what_a_description_asks_of_them() {
     let home = Home::new();
     home.write("vo.conf", "[[site]]\ngateway = \"local\"\nattributes = { Project = \"OSCAR\", Scale = 3 }\n");
-    home.write("run.LINUX", "#!/bin/sh\necho \"$@\" \"$SCALED\"\n");
-    home.sh("chmod +x run.LINUX").ok();
+    home.script("run.LINUX", "#!/bin/sh\necho \"$@\" \"$SCALED\"\n");
     let text = "executable = run.$$(OpSys)\narguments = $$(Project) $(Process) $$(Nope:none) $$([TARGET.Scale * 2])\n\
                 environment = \"SCALED='$$(scale) times'\"\noutput = out.$(Process)\nqueue 2\n";
     home.write("asks.sub", text);
@@ -254,5 +253,26 @@ fn machines_fill_in_what_a_description_asks_of_them() {
     let job = || home.vo(["-s", "t", "-c", "q 2 --json"]).ok().json()[0].clone();
     let held = wait_until("a hold", seconds(30), || Some(job()).filter(|job| job["state"] == "held"));
     assert_eq!(held["reason"], "$$(Nope) has no value on the machine that was to run it");
+    end(&home);
+}
+
+#[test]
+fn universes_local_and_scheduler_run_on_the_workstation() {
+    let home = Home::new();
+    home.write("vo.conf", "[[site]]\ngateway = \"local\"\nname = \"desk\"\n");
+    std::fs::create_dir(home.work("dir")).unwrap();
+    home.write("dir/in", "here");
+    let text = "executable = /bin/sh\narguments = \"-c 'cat in; pwd -P; echo left > made'\"\ninitialdir = dir\noutput = out\nqueue\n";
+    for universe in ["local", "scheduler"] {
+        home.write("here.sub", format!("universe = {universe}\nrequirements = Cpus > 0\n{text}"));
+        home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", "submit here.sub; wait --timeout 30s"]).ok();
+        let dir = home.work("dir").canonicalize().unwrap();
+        assert_eq!(home.read("dir/out"), format!("here{}\n", dir.display()));
+        assert_eq!(home.read("dir/made"), "left\n");
+        std::fs::remove_file(dir.join("made")).unwrap();
+        std::fs::remove_file(dir.join("out")).unwrap();
+    }
+    let universes = home.vo(["-s", "t", "-c", "history -af JobUniverse"]).ok().stdout;
+    assert_eq!(universes, "7\n12\n");
     end(&home);
 }

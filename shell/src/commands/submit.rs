@@ -13,14 +13,14 @@ use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
 use vo_core::job::{Program, Transfer};
-use vo_core::pool::Terms;
+use vo_core::pool::{GroupRecord, Terms};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::Value;
 use vo_lang::submit::{
     self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World,
 };
 use vo_wire::Frame;
-use vo_wire::control::{Submit as Request, SubmitGroup, SubmitPiece, Submitted};
+use vo_wire::control::{Submit as Request, SubmitPiece, Submitted};
 
 use super::{Asking, dag};
 use crate::client::Master;
@@ -387,12 +387,16 @@ fn base(path: &[u8]) -> Vec<u8> {
     path.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec()
 }
 
-fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
+/// The slots of the machine where jobs are submitted.
+const WORKSTATION: &str = "TARGET.Gateway == \"local\"";
+
+fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
     let ad = &group.ad;
-    if matches!(ad.universe, Universe::Local | Universe::Scheduler) {
-        return Err(Error::new(ExitCode::Refused, "universes local and scheduler are not supported yet")
-            .hint("universe vanilla runs jobs on any node of the pool"));
-    }
+    let here_only = match ad.universe {
+        Universe::Local => Some("12"),
+        Universe::Scheduler => Some("7"),
+        Universe::Vanilla | Universe::Container | Universe::Docker => None,
+    };
     let image = ad.container_image.as_ref();
     // An image that is a file travels as one, and is then known by its name alone.
     let begins = |template: &Template, test: fn(&[u8]) -> bool| match template.0.first() {
@@ -420,6 +424,7 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         transfer_input,
         transfer_output: ad.transfer_output.clone(),
         transfer: match ad.transfer {
+            _ if here_only.is_some() => Transfer::No,
             ShouldTransfer::Yes => Transfer::Yes,
             ShouldTransfer::No => Transfer::No,
             // In its own directory, outputs would keep their names.
@@ -446,17 +451,22 @@ fn convert(group: &Group, here: &Path) -> Result<SubmitGroup> {
         Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).old_syntax().to_string())),
         Setting::Path(_) => None,
     });
+    let universe = here_only.map(|number| ("JobUniverse".to_owned(), number.to_owned()));
     let terms = Terms {
-        requirements: ad.demands(),
+        requirements: match (ad.demands(), here_only) {
+            (demands, None) => demands,
+            (None, Some(_)) => Some(WORKSTATION.to_owned()),
+            (Some(demands), Some(_)) => Some(format!("{WORKSTATION} && ({demands})")),
+        },
         rank: ad.rank.clone(),
         priority: ad.priority,
         accounting_group: ad.accounting_group.clone(),
         // The user's own word wins.
-        attributes: settings.chain(attributes).collect(),
+        attributes: universe.into_iter().chain(settings).chain(attributes).collect(),
         own,
     };
     let members = &group.members;
-    Ok(SubmitGroup {
+    Ok(GroupRecord {
         tag: None,
         count: group.count(),
         program,
@@ -522,7 +532,7 @@ fn taken_over(ad: &JobAd) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Looks for what the jobs need on this machine.
-fn check(group: &SubmitGroup, members: &Members) -> Result<()> {
+fn check(group: &GroupRecord, members: &Members) -> Result<()> {
     let program = &group.program;
     let mut seen = HashSet::new();
     let fixed = |template: &Template| template.is_constant() && program.initialdir.is_constant();

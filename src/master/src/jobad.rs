@@ -92,7 +92,9 @@ fn common(view: &JobView<'_>, facts: &Facts) -> Ad {
     ad.insert("MyType", "Job");
     ad.insert("TargetType", "Machine");
     ad.insert("ClusterId", i64::from(view.id.cluster));
-    ad.insert("JobUniverse", 5);
+    if ad.get("JobUniverse").is_none() {
+        ad.insert("JobUniverse", 5);
+    }
     ad.insert("Owner", facts.owner.as_str());
     ad.insert("User", format!("{}@{}", facts.owner, facts.host));
     ad.insert("QDate", seconds(view.submitted.0));

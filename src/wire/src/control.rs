@@ -6,10 +6,8 @@
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::{JobId, StarterKey};
-use vo_core::items::{Procs, Table};
-use vo_core::job::{Program, Usage};
-use vo_core::pool::{Edit, Terms};
-use vo_core::template::Template;
+use vo_core::job::Usage;
+use vo_core::pool::{Edit, GroupRecord};
 
 use crate::frame::kinds;
 use crate::link::ProxyInfo;
@@ -248,35 +246,6 @@ pub struct Askpass {
     pub kind: String,
 }
 
-/// One `queue` statement of a submission.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct SubmitGroup {
-    /// Jobs.
-    #[n(0)]
-    pub count: u32,
-    /// What they run.
-    #[n(1)]
-    pub program: Program,
-    /// Job event log.
-    #[n(2)]
-    pub log: Option<Template>,
-    /// What the matcher goes by.
-    #[cbor(n(3), default)]
-    pub terms: Terms,
-    /// What their templates take from each job's row, a row for each job in order.
-    #[n(4)]
-    pub table: Option<Table>,
-    /// Their processes, where several groups share the processes of a statement among them.
-    #[n(5)]
-    pub procs: Option<Procs>,
-    /// What their submitter knows them by, in the first group: a submission with a tag that was there is answered by the jobs that have it.
-    #[n(6)]
-    pub tag: Option<String>,
-    /// Are they submitted on hold?
-    #[cbor(n(7), default)]
-    pub held: bool,
-}
-
 /// A piece of a [`Submit`] that is too long for one frame; those of one connection are put together in order. Only the last is answered,
 /// as the whole is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -294,7 +263,7 @@ pub struct SubmitPiece {
 pub struct Submit {
     /// Its groups; processes are numbered through them.
     #[n(0)]
-    pub groups: Vec<SubmitGroup>,
+    pub groups: Vec<GroupRecord>,
     /// What listings call it: `batch_name`, else the submit file's or the executable's name.
     #[n(1)]
     pub name: String,

@@ -77,7 +77,7 @@ pub struct GroupRecord {
     /// Their processes, where several groups share the processes of a statement among them: all of these in one row.
     #[n(5)]
     pub procs: Option<Procs>,
-    /// What their submitter knows them by: a submission that is repeated has the tag that it had.
+    /// What their submitter knows them by, in the first group: a submission with a tag that was there is answered by the jobs that have it.
     #[n(6)]
     pub tag: Option<String>,
     /// Are they submitted on hold?

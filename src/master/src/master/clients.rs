@@ -339,11 +339,7 @@ impl Master {
     }
 
     fn submit(&mut self, id: u64, submit: ctl::Submit) {
-        let group = |g: ctl::SubmitGroup| {
-            let ctl::SubmitGroup { count, program, log, terms, table, procs, tag, held } = g;
-            GroupRecord { count, program, log, terms, table, procs, tag, held }
-        };
-        let groups: Vec<GroupRecord> = submit.groups.into_iter().map(group).collect();
+        let ctl::Submit { groups, name } = submit;
         let total: u64 = groups.iter().map(|g| u64::from(g.count)).sum();
         let refusal = if self.ending.is_some() {
             Some((Fault::Ending, "the session is ending".to_owned()))
@@ -357,6 +353,9 @@ impl Master {
             ))
         } else if total == 0 || total > u64::from(u32::MAX) || !GroupRecord::are_whole(&groups) {
             Some((Fault::Refused, format!("a cluster of {total} jobs, not numbered as they must be")))
+        } else if groups.iter().any(stays_here) && !self.has_workstation() {
+            let what = "universes local and scheduler run jobs on the workstation, which is no site of this session";
+            Some((Fault::Refused, format!("{what}: add `[[site]]` with `gateway = \"local\"` to vo.conf")))
         } else {
             None
         };
@@ -371,11 +370,15 @@ impl Master {
         if let Some(cluster) = tag.as_ref().and_then(|tag| self.tags.get(tag)).copied() {
             return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32 });
         }
-        let cluster = self.pool.submit(now, submit.name, groups);
+        let cluster = self.pool.submit(now, name, groups);
         tag.map(|tag| self.tags.insert(tag, cluster));
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
+    }
+
+    fn has_workstation(&self) -> bool {
+        self.sites.iter().any(|site| site.conf.gateway == session::LOCAL)
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -826,6 +829,12 @@ fn counts(c: &vo_core::pool::Counts) -> ctl::Counts {
 }
 
 /// What a job's state tells of its past.
+/// Must the jobs run on the workstation?
+fn stays_here(group: &GroupRecord) -> bool {
+    let stays = |(name, value): &(String, String)| name == "JobUniverse" && matches!(value.as_str(), "7" | "12");
+    group.terms.attributes.iter().any(stays)
+}
+
 fn events(row: &ctl::JobRow, end: Option<End>) -> Vec<ctl::JobEventRow> {
     let at = |at_ms: u64, text: String| ctl::JobEventRow { at_ms, text };
     let mut events = vec![at(row.submitted_ms, "submitted".into())];

@@ -135,7 +135,7 @@ fn host_name() -> String {
 fn attributes(conf: &SiteConf) -> Vec<(String, String)> {
     let name = |name: &str, value: &str| (name.to_owned(), vo_lang::classad::Value::from(value).to_string());
     let own = conf.attributes.iter().cloned();
-    [name("Site", &conf.name)]
+    [name("Site", &conf.name), name("Gateway", &conf.gateway)]
         .into_iter()
         .chain(conf.account.iter().map(|account| name("Project", account)))
         .chain(own)

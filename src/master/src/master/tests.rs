@@ -92,7 +92,7 @@ impl Bench {
 
     fn submit(&mut self, count: u32) {
         let program = Program { cpus: 1, ..Program::default() };
-        let group = ctl::SubmitGroup { count, program, ..Default::default() };
+        let group = GroupRecord { count, program, ..Default::default() };
         let name = "test".into();
         let groups = vec![group];
         self.ask(&ctl::Submit { groups, name });
@@ -176,10 +176,7 @@ fn a_site_gets_the_files_of_its_own_jobs_only() {
         ..Program::default()
     };
     let mut client = bench.client();
-    bench.ask(&ctl::Submit {
-        groups: vec![ctl::SubmitGroup { count: 1, program, ..Default::default() }],
-        name: "n".into(),
-    });
+    bench.ask(&ctl::Submit { groups: vec![GroupRecord { count: 1, program, ..Default::default() }], name: "n".into() });
     bench.until(|master| !master.sites[0].promised.is_empty());
     let assign = frames(&mut said).into_iter().find(|frame| frame.kind == work::Assign::KIND).unwrap();
     let assign: work::Assign = assign.read().unwrap();
@@ -201,6 +198,22 @@ fn a_site_gets_the_files_of_its_own_jobs_only() {
     let answer: link::BlobMissing = frames(&mut said).pop().unwrap().read().unwrap();
     assert!(answer.why.contains("has changed"), "{}", answer.why);
     drop(kinds(&mut client));
+}
+
+#[test]
+fn without_a_local_site_nothing_can_run_on_the_workstation() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _guard = runtime.enter();
+    let (mut bench, _said) = Bench::with_two_sites("workstation");
+    let mut client = bench.client();
+    let attributes = vec![("JobUniverse".to_owned(), "12".to_owned())];
+    let terms = vo_core::pool::Terms { attributes, ..Default::default() };
+    let group = GroupRecord { count: 1, terms, ..Default::default() };
+    bench.ask(&ctl::Submit { groups: vec![group], name: "n".into() });
+    let refused = frames(&mut client).into_iter().find(|frame| frame.kind == ctl::Failed::KIND).unwrap();
+    let refused: ctl::Failed = refused.read().unwrap();
+    assert!(refused.message.contains("no site of this session"), "{}", refused.message);
+    assert_eq!(bench.master.pool.sequence(), 0);
 }
 
 #[test]

@@ -649,7 +649,13 @@ impl Driver {
                 (Outcome::Signaled(code(number)), format!("signal {number} ended it"))
             }
         };
-        let usage = Usage { wall_ms: millis(since.elapsed()), cpu_ms: millis(ended.cpu), peak_kib: ended.peak_kib };
+        let usage = Usage {
+            wall_ms: millis(since.elapsed()),
+            cpu_ms: millis(ended.user + ended.system),
+            peak_kib: ended.peak_kib,
+            system_ms: millis(ended.system),
+            sent_bytes: 0,
+        };
         // The signal may turn out to be the batch system's, and the attempt to be cut off.
         let doomed = self.machine.is_doomed(id);
         let cut_off = doomed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);

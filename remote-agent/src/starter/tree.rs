@@ -90,8 +90,8 @@ pub(super) fn signal(pid: i32, signal: Signal) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
-    /// User and system time.
-    pub(super) cpu: Duration,
+    pub(super) user: Duration,
+    pub(super) system: Duration,
     /// Largest resident set of a process. The kernel counts the moment between vfork and exec, so a small program shows the
     /// size of its parent, the starter.
     pub(super) peak_kib: u64,
@@ -130,7 +130,8 @@ pub(super) fn reap(pid: i32) -> io::Result<Option<Ended>> {
             };
             Ok(Some(Ended {
                 status: ExitStatus::from_raw(status),
-                cpu: span(usage.ru_utime) + span(usage.ru_stime),
+                user: span(usage.ru_utime),
+                system: span(usage.ru_stime),
                 peak_kib: usage.ru_maxrss.unsigned_abs(),
             }))
         }

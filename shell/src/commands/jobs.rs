@@ -538,7 +538,7 @@ mod tests {
             ended_ms: None,
             exit_code: None,
             signal: None,
-            usage: Usage { wall_ms: 61_000, cpu_ms: 5, peak_kib: 3 << 10 },
+            usage: Usage { wall_ms: 61_000, cpu_ms: 5, peak_kib: 3 << 10, ..Usage::default() },
             site: Some("tundra".into()),
             host: Some("n1".into()),
             reason: None,

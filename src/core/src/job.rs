@@ -239,6 +239,12 @@ pub struct Usage {
     /// Largest resident set of a process of the tree, in KiB.
     #[n(2)]
     pub peak_kib: u64,
+    /// System time of that, in milliseconds.
+    #[cbor(n(3), default)]
+    pub system_ms: u64,
+    /// Of outputs that came home.
+    #[cbor(n(4), default)]
+    pub sent_bytes: u64,
 }
 
 /// The end of a try, as a starter reports it until it is acknowledged.

@@ -7,6 +7,7 @@
 pub mod classad;
 pub mod conf;
 pub mod dag;
+pub mod eventlog;
 mod diagnostic;
 mod quantity;
 pub mod submit;

@@ -35,6 +35,8 @@ impl Pool {
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
         };
+        let (proxy, host) = (starter.offer.proxy, starter.offer.host.clone());
+        let silent = !core::mem::take(&mut starter.silence).is_empty();
         starter.known = true;
         starter.closing = false;
         starter.recalled = None;
@@ -46,6 +48,10 @@ impl Pool {
         self.take_back(now, key, &lost, Return::Lost);
         let strays = queued.iter().filter(|id| !self.is_current(**id, key)).copied().collect();
         self.kill(key, strays, KILL_GRACE);
+        for id in if silent { self.running_at(key) } else { Vec::new() } {
+            let note = self.note(now, id.job, || Note::Reconnected { proxy, host: host.clone() });
+            note.into_iter().for_each(|note| self.act(note));
+        }
         self.started(now, key, running);
         if let Some(starter) = self.starters.get_mut(&key) {
             for id in finished {
@@ -60,9 +66,26 @@ impl Pool {
             let starter = self.starters.get_mut(key).filter(|starter| starter.connected);
             starter.map(|starter| starter.fall_silent(now, &why)).is_some()
         });
-        if !keys.is_empty() {
-            self.write(Record::Silent { keys, at: now, why, told });
+        if keys.is_empty() {
+            return;
         }
+        self.write(Record::Silent { keys: keys.clone(), at: now, why: why.clone(), told });
+        for key in keys {
+            let Some(starter) = self.starters.get(&key) else { continue };
+            let (proxy, host) = (starter.offer.proxy, starter.offer.host.clone());
+            for id in self.running_at(key) {
+                let (host, why) = (host.clone(), why.clone());
+                let note = self.note(now, id.job, || Note::Disconnected { proxy, host, why });
+                note.into_iter().for_each(|note| self.act(note));
+            }
+        }
+    }
+
+    /// What is known to run at a starter.
+    fn running_at(&self, key: StarterKey) -> Vec<AttemptId> {
+        let held = self.starters.get(&key).into_iter().flat_map(|starter| &starter.held);
+        let running = held.filter(|(id, held)| held.phase == Phase::Running && self.is_current(**id, key));
+        running.map(|(id, _)| *id).collect()
     }
 
     /// Nobody has answered in this life yet.
@@ -92,7 +115,7 @@ impl Pool {
     /// Attempts run; those that must not are killed.
     pub(super) fn started(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
         let Some(starter) = self.starters.get(&key) else { return };
-        let (site, host) = (starter.offer.site.0, starter.offer.host.clone());
+        let (site, proxy, host) = (starter.offer.site.0, starter.offer.proxy, starter.offer.host.clone());
         let (mut strays, mut timed) = (Vec::new(), Vec::new());
         for id in ids {
             if !self.is_current(*id, key) {
@@ -108,7 +131,7 @@ impl Pool {
                 if self.asks_since_when(id.job) {
                     timed.push(*id);
                 }
-                let note = self.note(now, id.job, || Note::Executing { host: host.clone() });
+                let note = self.note(now, id.job, || Note::Executing { proxy, host: host.clone() });
                 note.into_iter().for_each(|note| self.act(note));
             }
         }
@@ -279,7 +302,8 @@ impl Pool {
             && !self.is_settled(id)
         {
             let site = self.starters.get(&key).map_or(job.site, |s| s.offer.site.0);
-            let usage = result.usage;
+            let sent_bytes = result.outputs.iter().map(|output| output.size).fold(0, u64::saturating_add);
+            let usage = Usage { sent_bytes, ..result.usage };
             let other = self.live.get(&id.job).copied().filter(|live| *live != (id.attempt, key));
             let mut ended = Ended { id, site, end, usage, then: None };
             ended.then = self.judge_end(now, &ended);
@@ -327,7 +351,9 @@ impl Pool {
             return self.hold(now, id.job, why, policy::SITES_FAILED);
         }
         let ran = self.job(id.job).filter(|job| job.state == JobState::Running).map(|job| job.at);
-        self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran });
+        let key = self.live.get(&id.job).map(|(_, key)| *key).filter(|_| ran.is_some());
+        let lost = key.filter(|key| self.starters.get(key).is_some_and(|starter| !starter.connected));
+        self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran, lost });
     }
 
     fn hold(&mut self, now: Time, job: JobId, why: String, code: u16) {

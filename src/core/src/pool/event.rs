@@ -204,8 +204,12 @@ pub enum Action {
         job: JobId,
         /// Its log.
         log: Template,
+        /// What its log is to hold.
+        terms: Arc<LogTerms>,
         /// Its directory.
         initialdir: Template,
+        /// What it occupies.
+        asks: Resources,
         /// When.
         at: Time,
         /// What.
@@ -226,6 +230,17 @@ pub struct Assigned {
     pub row: Row,
 }
 
+/// What a job occupies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory, if it is asked for.
+    pub memory_mb: Option<u64>,
+    /// GPUs.
+    pub gpus: u32,
+}
+
 /// An entry of a job event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -236,8 +251,35 @@ pub enum Note {
     },
     /// An attempt runs.
     Executing {
+        /// The proxy.
+        proxy: ProxyId,
         /// The node.
         host: String,
+    },
+    /// Its starter fell silent; it may well run on.
+    Disconnected {
+        /// The proxy.
+        proxy: ProxyId,
+        /// The node.
+        host: String,
+        /// What became of the connection.
+        why: String,
+    },
+    /// Its starter answers again, and has it.
+    Reconnected {
+        /// The proxy.
+        proxy: ProxyId,
+        /// The node.
+        host: String,
+    },
+    /// It doesn't: it will run again.
+    ReconnectFailed {
+        /// The proxy.
+        proxy: ProxyId,
+        /// The node.
+        host: String,
+        /// Why.
+        why: String,
     },
     /// It ended by itself.
     Terminated {

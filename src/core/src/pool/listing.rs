@@ -206,7 +206,12 @@ impl Pool {
             attempts: job.attempt,
             submitted: cluster.submitted,
             at: job.at,
-            usage: Usage { wall_ms: job.wall_ms.into(), cpu_ms: job.cpu_ms.into(), peak_kib: job.peak_kib.into() },
+            usage: Usage {
+                wall_ms: job.wall_ms.into(),
+                cpu_ms: job.cpu_ms.into(),
+                peak_kib: job.peak_kib.into(),
+                ..Usage::default()
+            },
             site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),
             proxy: starter.map(|s| s.offer.proxy),

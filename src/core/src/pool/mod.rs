@@ -38,12 +38,12 @@ use crate::job::{AttemptResult, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
 pub use change::{Change, Edit};
-pub use event::{Action, Assigned, Event, Note};
+pub use event::{Action, Assigned, Event, Note, Resources};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict};
-pub use record::{Ended, GroupRecord, Offer, Record, Return, Shared, Snapshot};
+pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
 pub use why::{Present, SiteFacts, Step, Trail};
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
@@ -206,6 +206,7 @@ struct Group {
     program: u64,
     body: Arc<Program>,
     log: Option<Template>,
+    log_terms: Arc<LogTerms>,
     tag: Option<String>,
     terms: Arc<Terms>,
     policy: Option<Arc<dyn Policy>>,
@@ -216,6 +217,13 @@ struct Group {
     fresh: u32,
     /// Jobs before `fresh` that are idle again.
     again: BTreeSet<u32>,
+}
+
+impl Group {
+    /// What a job of it occupies.
+    fn asks(&self) -> Resources {
+        Resources { cpus: self.body.cpus, memory_mb: self.body.memory_mb, gpus: self.body.gpus }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -636,8 +644,9 @@ impl Pool {
         cluster.counts.add(job);
     }
 
-    /// What the event logs have to say of a record that was applied just now. All that they say but [`Note::Executing`] follows from
-    /// records, so that what a crash kept from being written is found again.
+    /// What the event logs have to say of a record that was applied just now. All that they say but what runs where
+    /// ([`Note::Executing`], [`Note::Disconnected`], [`Note::Reconnected`]) follows from records, so that what a crash kept from being
+    /// written is found again.
     pub fn notes(&self, record: &Record) -> Vec<Action> {
         let mut notes = Vec::new();
         match record {
@@ -646,12 +655,16 @@ impl Pool {
                 notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
                     let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone()?);
                     let (initialdir, note) = (g.body.initialdir.clone(), Note::Submitted { jobs: g.members.clone() });
-                    Some(Action::Note { job, log, initialdir, at: *at, note })
+                    Some(Action::Note { job, log, terms: g.log_terms.clone(), initialdir, asks: g.asks(), at: *at, note })
                 }));
             }
             Record::Ended { at, ends } => notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended))),
-            Record::SiteFailed { at, id, why, .. } => {
-                notes.extend(self.note(*at, id.job, || Note::Evicted { why: why.clone() }));
+            Record::SiteFailed { at, id, why, lost, .. } => {
+                let lost = lost.and_then(|key| self.starters.get(&key)).map(|starter| &starter.offer);
+                notes.extend(self.note(*at, id.job, || match (lost, why.clone()) {
+                    (Some(offer), why) => Note::ReconnectFailed { proxy: offer.proxy, host: offer.host.clone(), why },
+                    (None, why) => Note::Evicted { why },
+                }));
             }
             Record::Held { at, job, why, code } => {
                 let hold = || Hold { why: why.clone(), code: *code, subcode: 0 };
@@ -704,7 +717,8 @@ impl Pool {
         let group = self.group(job)?;
         let row = group.members.row(job.proc);
         let log = group.log.as_ref()?.fill(&row);
-        Some(Action::Note { job, log, initialdir: group.body.initialdir.fill(&row), at, note: note() })
+        let (terms, asks) = (group.log_terms.clone(), group.asks());
+        Some(Action::Note { job, log, terms, initialdir: group.body.initialdir.fill(&row), asks, at, note: note() })
     }
 
     /// CPUs that unfinished, unheld jobs would occupy at once.

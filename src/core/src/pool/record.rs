@@ -83,6 +83,29 @@ pub struct GroupRecord {
     /// Are they submitted on hold?
     #[cbor(n(7), default)]
     pub held: bool,
+    /// What their event log is to hold.
+    #[cbor(n(8), default)]
+    pub log_terms: LogTerms,
+}
+
+/// What a job event log is to hold, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LogTerms {
+    /// In XML, whatever the session's logs are written in.
+    #[n(0)]
+    pub xml: bool,
+    /// The batch name that the user gave.
+    #[n(1)]
+    pub batch_name: Option<Template>,
+    /// The DAG's node that they are of.
+    #[n(2)]
+    pub dag_node: Option<Template>,
+    /// What the submission notes for programs.
+    #[n(3)]
+    pub notes: Option<Template>,
+    /// What it notes for people.
+    #[n(4)]
+    pub user_notes: Option<Template>,
 }
 
 impl GroupRecord {
@@ -233,6 +256,9 @@ pub enum Record {
         /// When it was known to run, if it did.
         #[n(3)]
         ran: Option<Time>,
+        /// The starter that it ran at, if that had fallen silent.
+        #[n(4)]
+        lost: Option<StarterKey>,
     },
     /// A job can't run as it is.
     #[n(7)]
@@ -551,6 +577,7 @@ impl Pool {
                 body: Arc::new(body),
                 log: group.log.clone(),
                 tag: group.tag.clone(),
+                log_terms: Arc::new(group.log_terms.clone()),
                 terms: Arc::new(group.terms.clone()),
                 policy: self.judge.0.policy(&group.terms, &group.program),
                 fresh: 0,
@@ -845,6 +872,7 @@ impl Pool {
                     procs: g.members.procs().cloned(),
                     tag: g.tag.clone(),
                     held: false,
+                    log_terms: (*g.log_terms).clone(),
                 })
                 .collect(),
             jobs: c.jobs.clone(),

@@ -163,7 +163,7 @@ impl Trail {
                     self.step(Some(*at), self.agent(*key), "the starter answers again");
                 }
             }
-            Record::SiteFailed { at, id, why, ran } if id.job == self.job => {
+            Record::SiteFailed { at, id, why, ran, .. } if id.job == self.job => {
                 let key = self.out.take().map(|(_, key)| key);
                 if let Some(ran) = ran {
                     let step =

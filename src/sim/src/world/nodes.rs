@@ -117,7 +117,7 @@ impl World<'_> {
         if outcome.is_final() && self.clock.one_in(2) {
             outputs.push(Output { kind: OutputKind::Stdout, size: 1, hash: [0; 32], mode: 0o600, inline: None });
         }
-        let usage = Usage { wall_ms: self.clock.between(5, 60_000), cpu_ms: 1, peak_kib: 1 };
+        let usage = Usage { wall_ms: self.clock.between(5, 60_000), cpu_ms: 1, peak_kib: 1, ..Usage::default() };
         self.tell_starter(site, key, StarterEvent::JobEnded(AttemptResult { id, outcome, usage, outputs }));
     }
 

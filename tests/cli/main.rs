@@ -7,6 +7,7 @@ mod cut_off;
 mod dag;
 mod damage;
 mod disks;
+mod eventlog;
 mod jobs;
 mod leaving;
 mod listing;

@@ -593,7 +593,7 @@ ann   some       11/21 21:13      _      _      2      _      2 14.3 ... 14.9
     /// Lines of condor_q 25.14, with our clock, owner and command.
     #[test]
     fn lines_stand_as_condor_q_has_them() {
-        let usage = Usage { wall_ms: 11_000, cpu_ms: 0, peak_kib: 5 << 10 };
+        let usage = Usage { wall_ms: 11_000, cpu_ms: 0, peak_kib: 5 << 10, ..Usage::default() };
         let command = "/bin/sleep 60".to_owned();
         let row = JobRow { id: JobId { cluster: 1, proc: 4 }, usage, command, priority: 5, ..row(0, JobState::Idle) };
         let head = Head { owner: "alice", ..HEAD };

@@ -13,7 +13,7 @@ use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
 use vo_core::job::{Program, Transfer};
-use vo_core::pool::{GroupRecord, Terms};
+use vo_core::pool::{GroupRecord, LogTerms, Terms};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::Value;
 use vo_lang::submit::{
@@ -471,6 +471,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         count: group.count(),
         program,
         log: ad.log.clone(),
+        log_terms: log_terms(ad),
         table: members.table().cloned(),
         procs: members.procs().cloned(),
         terms,
@@ -486,6 +487,24 @@ fn success(ad: &JobAd) -> Result<u8> {
         Error::new(ExitCode::Refused, format!("success_exit_code = {text} is no exit code"))
             .hint("programs end with 0 to 255")
     })
+}
+
+/// What the jobs' event log is to hold.
+fn log_terms(ad: &JobAd) -> LogTerms {
+    let text = |attribute: &str| match ad.settings.iter().find(|(name, _)| *name == attribute)?.1 {
+        Setting::Text(ref text) => Some(text.clone()),
+        _ => None,
+    };
+    let node = ad.attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case("DAGNodeName"));
+    let node = node.and_then(|(_, value)| constant(value));
+    let node = node.as_deref().map(|text| text.trim_matches('"'));
+    LogTerms {
+        xml: is_true(ad, "UserLogUseXML"),
+        batch_name: ad.batch_name.clone(),
+        dag_node: node.map(Template::constant),
+        notes: text("SubmitEventNotes"),
+        user_notes: text("SubmitEventUserNotes"),
+    }
 }
 
 /// Is this an image that container programs take from a registry?

@@ -5,6 +5,7 @@
 
 use crate::classad;
 use crate::diagnostic::{Source, show};
+use crate::eventlog::Form;
 use crate::{BadQuantity, Diagnostic, Severity, nearest, parse_bytes, parse_duration, parse_walltime};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,6 +54,8 @@ pub struct SessionConf {
     pub shares: BTreeMap<String, u32>,
     /// Between two looks at jobs whose policies say what becomes of them; 60 s unless set.
     pub policy_interval: Duration,
+    /// How job event logs are written that say nothing else; text unless set.
+    pub log_format: Form,
 }
 
 /// Unused by line editors, and harmless where it comes through: `ctrl-^ d`.
@@ -73,6 +76,7 @@ impl Default for SessionConf {
             detach_keys: DETACH_KEYS.to_vec(),
             shares: BTreeMap::new(),
             policy_interval: Duration::from_secs(60),
+            log_format: Form::Text,
         }
     }
 }
@@ -248,6 +252,11 @@ pub fn parse_detach_keys(text: &str) -> Result<Vec<u8>, &'static str> {
     }
 }
 
+fn log_format(text: &str) -> Result<Form, &'static str> {
+    let known = Form::NAMES.into_iter().find(|(name, _)| *name == text);
+    known.map(|(_, form)| form).ok_or("`text`, `json` or `xml`")
+}
+
 impl Conf {
     /// Reads a vo.conf of either form; a line with `=` or a `[table]` makes it TOML.
     ///
@@ -306,6 +315,7 @@ const SESSION_KEYS: &[&str] = &[
     "detach_keys",
     "shares",
     "policy_interval",
+    "log_format",
 ];
 const SITE_KEYS: &[&str] = &[
     "gateway",
@@ -434,6 +444,7 @@ impl Reader<'_> {
                 "detach_keys" => self.read(value, parse_detach_keys).map(|v| session.detach_keys = v),
                 "shares" => self.shares(value).map(|v| session.shares = v),
                 "policy_interval" => self.duration(value).map(|v| session.policy_interval = v),
+                "log_format" => self.read(value, log_format).map(|v| session.log_format = v),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
             };
         }
@@ -842,6 +853,7 @@ max_output = "2G"
 detach_keys = "ctrl-a  ctrl-D"
 shares = { survey = 3, "a.b" = 1 }
 policy_interval = "5m"
+log_format = "json"
 
 [[site]]
 gateway = "ewalker@tg-login.ncsa.example.org:2200"
@@ -898,6 +910,7 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
             detach_keys: vec![1, 4],
             shares: [("survey".to_owned(), 3), ("a.b".to_owned(), 1)].into(),
             policy_interval: Duration::from_secs(300),
+            log_format: Form::Json,
         };
         let conf = conf.unwrap();
         assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));
@@ -969,6 +982,7 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
             &with("attributes = { a = [1] }"),
             &["3:20 an array stands here, expected a string, a number, true or false"],
         );
+        check("[session]\nlog_format = \"XML\"", &["2:14 `XML` can't be used here, expected `text`, `json` or `xml`"]);
         check("[session]\nshares = { a = 0 }", &["2:16 bad number, expected a whole number from 1 to 1000000"]);
         check(
             &with("directives = [\"ok\", \"a\\nb\"]"),

@@ -7,8 +7,8 @@
 pub mod classad;
 pub mod conf;
 pub mod dag;
-pub mod eventlog;
 mod diagnostic;
+pub mod eventlog;
 mod quantity;
 pub mod submit;
 

@@ -1,5 +1,4 @@
-//! Job event logs, in the text format of HTCondor's user logs: events 000 submitted, 001 executing, 004 evicted, 005 terminated,
-//! 009 aborted, 012 held. Source: HTCondor manual, "Job event log codes".
+//! The job event logs that submit descriptions name.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -8,19 +7,19 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
 use vo_core::Time;
-use vo_core::ids::JobId;
-use vo_core::job::Usage;
-use vo_core::pool::{Action, End, Hold, Note};
+use vo_core::ids::{JobId, ProxyId};
+use vo_core::items::Row;
+use vo_core::pool::{self, Action, Hold, LogTerms, Note};
 use vo_core::template::Template;
+use vo_lang::eventlog::{Body, End, Event, Form, Resources, Spent, Usage, Used};
 
-/// The last line of an event.
-const END: &str = "...\n";
 /// In the session's directory; see [`marked`].
 pub(crate) const MARK: &str = "event-logs";
 /// Files that are synced one by one; more are synced with their file systems.
@@ -36,7 +35,9 @@ const TAIL_BYTES: u64 = 256 << 20;
 pub(crate) struct Entry {
     pub(crate) job: JobId,
     pub(crate) log: Template,
+    pub(crate) terms: Arc<LogTerms>,
     pub(crate) initialdir: Template,
+    pub(crate) asks: pool::Resources,
     pub(crate) at: Time,
     pub(crate) note: Note,
 }
@@ -45,7 +46,9 @@ impl Entry {
     /// The entry that the pool asks for.
     pub(crate) fn of(action: Action) -> Option<Entry> {
         match action {
-            Action::Note { job, log, initialdir, at, note } => Some(Entry { job, log, initialdir, at, note }),
+            Action::Note { job, log, terms, initialdir, asks, at, note } => {
+                Some(Entry { job, log, terms, initialdir, asks, at, note })
+            }
             _ => None,
         }
     }
@@ -71,12 +74,13 @@ pub(crate) fn marked(dir: &Path) -> u64 {
 }
 
 impl EventLogs {
-    /// Starts it for the session in `dir`. `missed` are entries of records behind the mark: those that are not in their logs are written
+    /// Starts it for the session in `dir`, whose logs are in `form` unless their terms say XML. `missed` are entries of records behind the mark: those that are not in their logs are written
     /// first. A log that can't be written is named once in our own log, and holds nobody up.
-    pub(crate) fn start(dir: &Path, missed: Vec<Entry>) -> io::Result<Self> {
+    pub(crate) fn start(dir: &Path, form: Form, missed: Vec<Entry>) -> io::Result<Self> {
         let (work, inbox) = mpsc::channel();
         let mut writer = Writer {
             mark_file: dir.join(MARK),
+            form,
             zone: TimeZone::system(),
             failed: BTreeSet::new(),
             unsynced: BTreeMap::new(),
@@ -106,6 +110,7 @@ impl EventLogs {
 
 struct Writer {
     mark_file: PathBuf,
+    form: Form,
     zone: TimeZone,
     failed: BTreeSet<PathBuf>,
     /// Files written since the last sync, by file system.
@@ -126,8 +131,8 @@ impl Writer {
             let mut texts: BTreeMap<PathBuf, String> = BTreeMap::new();
             for work in first.into_iter().chain(inbox.try_iter().take(GROUP)) {
                 match work {
-                    Work::Entry(entry) => render(&entry, &self.zone, &mut |path, event| {
-                        texts.entry(path).or_default().push_str(event);
+                    Work::Entry(entry) => self.render(&entry, &mut |path, _, event| {
+                        texts.entry(path).or_default().push_str(&event);
                     }),
                     Work::Mark(number) => self.mark = Some(number),
                 }
@@ -186,15 +191,15 @@ impl Writer {
 
     /// Writes those entries that are not in their logs.
     fn catch_up(&mut self, missed: &[Entry]) {
-        let mut texts: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+        let mut texts: BTreeMap<PathBuf, (Form, Vec<String>)> = BTreeMap::new();
         for entry in missed {
-            render(entry, &self.zone, &mut |path, event| texts.entry(path).or_default().push(event.to_owned()));
+            self.render(entry, &mut |path, form, event| texts.entry(path).or_insert((form, Vec::new())).1.push(event));
         }
-        for (path, events) in texts {
+        for (path, (form, events)) in texts {
             let length: usize = events.iter().map(String::len).sum();
-            match tail(&path, (length as u64).saturating_mul(4).saturating_add(1 << 16).min(TAIL_BYTES)) {
+            match tail(&path, form, (length as u64).saturating_mul(4).saturating_add(1 << 16).min(TAIL_BYTES)) {
                 Ok(tail) => {
-                    let there: HashSet<&str> = tail.split_inclusive(END).collect();
+                    let there: HashSet<&str> = tail.split_inclusive(&end(form)).collect();
                     let lacking: String = events.into_iter().filter(|event| !there.contains(event.as_str())).collect();
                     if !lacking.is_empty() {
                         self.append(&path, &lacking);
@@ -207,7 +212,7 @@ impl Writer {
 }
 
 /// The end of a log, at most so many bytes, without what a crash left of an entry: that is cut off.
-fn tail(path: &Path, most: u64) -> io::Result<String> {
+fn tail(path: &Path, form: Form, most: u64) -> io::Result<String> {
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
@@ -218,10 +223,16 @@ fn tail(path: &Path, most: u64) -> io::Result<String> {
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
     io::Read::by_ref(&mut file).take(most).read_to_end(&mut bytes)?;
-    let whole = bytes.windows(END.len()).rposition(|seen| seen == END.as_bytes()).map_or(0, |at| at + END.len());
+    let end = end(form);
+    let whole = bytes.windows(end.len()).rposition(|seen| seen == end.as_bytes()).map_or(0, |at| at + end.len());
     // What others may have written there is theirs.
     let torn = &bytes[whole..];
-    if !torn.is_empty() && torn.iter().take(3).all(u8::is_ascii_digit) {
+    let ours = match form {
+        Form::Text => torn.iter().take(3).all(u8::is_ascii_digit),
+        Form::Json => torn.iter().zip(b"{\n  \"").all(|(seen, ours)| seen == ours),
+        Form::Xml => torn.iter().zip(b"<c>\n").all(|(seen, ours)| seen == ours),
+    };
+    if !torn.is_empty() && ours {
         file.set_len(from + whole as u64)?;
         bytes.truncate(whole);
     }
@@ -234,86 +245,98 @@ pub(crate) fn path(log: &Template, initialdir: &Template, job: JobId) -> PathBuf
     Path::new(OsStr::from_bytes(&dir)).join(OsStr::from_bytes(&log.expand(job)))
 }
 
-/// Hands out the entry's events, each with the path of its log.
-fn render(entry: &Entry, zone: &TimeZone, take: &mut dyn FnMut(PathBuf, &str)) {
-    let Entry { job, log, initialdir, at, note } = entry;
-    let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
-    let stamp = stamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
-    let mut event = |proc: u32, code: u32, body: &str| {
-        let id = JobId { cluster: job.cluster, proc };
-        let event = format!("{code:03} ({:03}.{proc:03}.000) {stamp} {body}\n{END}", job.cluster);
-        let path = match note {
-            Note::Submitted { jobs } if jobs.table().is_some() => {
-                let row = jobs.row(proc);
-                path(&log.fill(&row), &initialdir.fill(&row), id)
-            }
-            _ => path(log, initialdir, id),
+impl Writer {
+    /// Hands out the entry's events, each with the path of its log and the form that it is in.
+    fn render(&self, entry: &Entry, take: &mut dyn FnMut(PathBuf, Form, String)) {
+        let Entry { job, log, terms, initialdir, asks, at, note } = entry;
+        let form = if terms.xml { Form::Xml } else { self.form };
+        let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
+        let time = stamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+        let mut event = |proc: u32, path: PathBuf, body: Body| {
+            let event = Event { cluster: job.cluster, proc, time: time.clone(), body };
+            take(path, form, event.write(form));
         };
-        take(path, &event);
-    };
-    match note {
-        Note::Submitted { jobs } => {
-            jobs.iter().for_each(|proc| event(proc, 0, "Job submitted from host: <127.0.0.1:0>"));
+        if let Note::Submitted { jobs } = note {
+            for proc in jobs.iter() {
+                let (job, row) = (JobId { cluster: job.cluster, proc }, jobs.row(proc));
+                let path = path(&log.fill(&row), &initialdir.fill(&row), job);
+                event(proc, path, submitted(terms, job, &row));
+            }
+            return;
         }
-        Note::Executing { host } => event(job.proc, 1, &format!("Job executing on host: <{}>", line(host))),
-        Note::Evicted { why } => {
-            let body = format!("Job was evicted.\n\t(0) CPU times\n{}\n\t{}", usage(&Usage::default()), line(why));
-            event(job.proc, 4, &body);
+        let has = Resources { cpus: asks.cpus, memory_mb: asks.memory_mb, gpus: asks.gpus };
+        let path = path(log, initialdir, *job);
+        if let Note::Terminated { usage, .. } = note
+            && usage.peak_kib > 0
+        {
+            event(job.proc, path.clone(), Body::ImageSize { resident_kib: usage.peak_kib });
         }
-        Note::Terminated { end, usage: used } => {
-            let end = match end {
-                End::Exited(code) => format!("(1) Normal termination (return value {code})"),
-                End::Signaled(signal) => format!("(0) Abnormal termination (signal {signal})\n\t(0) No core file"),
-            };
-            let memory = used.peak_kib.div_ceil(1024);
-            let body = format!(
-                "Job terminated.\n\t{end}\n{}\n\tPartitionable Resources :    Usage\n\t   Memory (MB)          : {memory:>8}",
-                usage(used)
-            );
-            event(job.proc, 5, &body);
-        }
-        Note::Requeued { end, usage: used, why } => {
-            let end = match end {
-                End::Exited(code) => format!("(1) Normal termination (return value {code})"),
-                End::Signaled(signal) => format!("(0) Abnormal termination (signal {signal})\n\t(0) No core file"),
-            };
-            let body = format!(
-                "Job was evicted.\n\t(0) Job terminated and was requeued\n{}\n\t0  -  Run Bytes Sent By Job\n\t0  -  Run Bytes Received By Job\n\t{end}\n\t{}",
-                usage(used),
-                line(why)
-            );
-            event(job.proc, 4, &body);
-        }
-        Note::Held { hold: Hold { why, code, subcode } } => {
-            event(job.proc, 12, &format!("Job was held.\n\t{}\n\tCode {code} Subcode {subcode}", line(why)));
-        }
-        Note::Removed { why } => {
-            event(job.proc, 9, &format!("Job was aborted.\n\t{}", line(why.as_deref().unwrap_or("via rm"))));
-        }
-        Note::Released { why } => {
-            event(job.proc, 13, &format!("Job was released.\n\t{}", line(why.as_deref().unwrap_or("via release"))));
-        }
+        body(note, has).into_iter().for_each(|body| event(job.proc, path.clone(), body));
     }
 }
 
-/// One line, whatever a site said: a line of dots would end the event.
-fn line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// The bytes that end an event, and are in no other place of one.
+fn end(form: Form) -> String {
+    format!("\n{}", form.last_line())
 }
 
-fn usage(used: &Usage) -> String {
-    let span = |ms: u64| {
-        let s = Duration::from_millis(ms).as_secs();
-        format!("{} {:02}:{:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60)
+fn submitted(terms: &LogTerms, job: JobId, row: &Row) -> Body {
+    let text = |template: &Option<Template>| {
+        let text = template.as_ref().map(|template| template.fill(row).expand(job));
+        text.map(|text| String::from_utf8_lossy(&text).into_owned())
     };
-    let row = |ms: u64, what: &str| format!("\t\tUsr {}, Sys {}  -  {what}", span(ms), span(0));
-    [
-        row(used.cpu_ms, "Run Remote Usage"),
-        row(0, "Run Local Usage"),
-        row(used.cpu_ms, "Total Remote Usage"),
-        row(0, "Total Local Usage"),
-    ]
-    .join("\n")
+    Body::Submitted {
+        host: "<127.0.0.1:0>".into(),
+        batch_name: text(&terms.batch_name),
+        dag_node: text(&terms.dag_node),
+        notes: text(&terms.notes),
+        user_notes: text(&terms.user_notes),
+    }
+}
+
+/// The event of a note of one job.
+fn body(note: &Note, has: Resources) -> Option<Body> {
+    let address = |host: &str| format!("<{host}>");
+    let slot = |proxy: &ProxyId, host: &str| format!("slot{}@{host}", proxy.0);
+    Some(match note {
+        Note::Submitted { .. } => return None,
+        Note::Executing { proxy, host } => Body::Executing { host: address(host), slot: slot(proxy, host), has },
+        Note::Disconnected { proxy, host, why } => {
+            Body::Disconnected { reason: why.clone(), slot: slot(proxy, host), host: address(host) }
+        }
+        Note::Reconnected { proxy, host } => Body::Reconnected { slot: slot(proxy, host), host: address(host) },
+        Note::ReconnectFailed { proxy, host, why } => {
+            Body::ReconnectFailed { reason: why.clone(), slot: slot(proxy, host) }
+        }
+        Note::Evicted { why } => {
+            Body::Evicted { reason: why.clone(), end: None, spent: Spent { asked: has, ..Spent::default() } }
+        }
+        Note::Terminated { end, usage } => Body::Terminated { end: ended(*end), spent: spent(usage, has) },
+        Note::Requeued { end, usage, why } => {
+            Body::Evicted { reason: why.clone(), end: Some(ended(*end)), spent: spent(usage, has) }
+        }
+        Note::Held { hold: Hold { why, code, subcode } } => {
+            Body::Held { reason: why.clone(), code: (*code).into(), subcode: (*subcode).into() }
+        }
+        Note::Removed { why } => Body::Aborted { reason: why.as_deref().unwrap_or("via rm").into() },
+        Note::Released { why } => Body::Released { reason: why.as_deref().unwrap_or("via release").into() },
+    })
+}
+
+fn ended(end: pool::End) -> End {
+    match end {
+        pool::End::Exited(code) => End::Exited(code.into()),
+        pool::End::Signaled(signal) => End::Signaled(signal.into()),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "an average")]
+fn spent(used: &vo_core::job::Usage, asked: Resources) -> Spent {
+    let system = used.system_ms.min(used.cpu_ms);
+    let usage = Usage { user: (used.cpu_ms - system) / 1000, system: system / 1000 };
+    let cpus = used.cpu_ms as f64 / used.wall_ms.max(1) as f64;
+    let table = Used { cpus, memory_mb: used.peak_kib.div_ceil(1024), seconds: used.wall_ms / 1000 };
+    Spent { usage, sent_bytes: used.sent_bytes, asked, used: Some(table) }
 }
 
 #[cfg(test)]
@@ -322,54 +345,78 @@ mod tests {
 
     use vo_core::items::Members;
 
+    fn writer(form: Form) -> Writer {
+        Writer {
+            mark_file: PathBuf::new(),
+            form,
+            zone: TimeZone::UTC,
+            failed: BTreeSet::new(),
+            unsynced: BTreeMap::new(),
+            mark: None,
+        }
+    }
+
+    fn entry(proc: u32, log: Template, dir: &Path, note: Note) -> Entry {
+        Entry {
+            job: JobId { cluster: 7, proc },
+            log,
+            terms: Arc::default(),
+            initialdir: Template::constant(dir.as_os_str().as_bytes()),
+            asks: pool::Resources { cpus: 1, memory_mb: Some(4), gpus: 0 },
+            at: Time(1_700_000_000_000 + u64::from(proc) * 1000),
+            note,
+        }
+    }
+
     #[test]
-    fn events_read_as_htcondor_writes_them() {
+    fn notes_become_htcondors_events() {
         let texts = |entry: &Entry| {
-            let mut texts: BTreeMap<PathBuf, String> = BTreeMap::new();
-            render(entry, &TimeZone::UTC, &mut |path, event| texts.entry(path).or_default().push_str(event));
+            let mut texts = String::new();
+            writer(Form::Text).render(entry, &mut |path, _, event| {
+                assert_eq!(path, Path::new("/d/job.log"));
+                texts.push_str(&event);
+            });
             texts
         };
-        let mut entry = Entry {
-            job: JobId { cluster: 7, proc: 2 },
-            log: Template::constant("job.log"),
-            initialdir: Template::constant("/d"),
-            at: Time(1_700_000_000_000),
-            note: Note::Terminated {
-                end: End::Exited(3),
-                usage: Usage { wall_ms: 0, cpu_ms: 3_661_000, peak_kib: 2048 },
-            },
-        };
-        let text = texts(&entry).remove(Path::new("/d/job.log")).unwrap();
-        assert!(text.starts_with(
-            "005 (007.002.000) 2023-11-14 22:13:20 Job terminated.\n\t(1) Normal termination (return value 3)\n"
+        let used = vo_core::job::Usage { cpu_ms: 3_661_000, peak_kib: 2048, ..Default::default() };
+        let ended = Note::Terminated { end: pool::End::Exited(3), usage: used };
+        let mut entry = entry(2, Template::constant("job.log"), Path::new("/d"), ended);
+        let text = texts(&entry);
+        let (size, end) = text.split_once("...\n").unwrap();
+        assert!(size.starts_with("006 (007.002.000) 2023-11-14 22:13:22 Image size of job updated: 2048\n\t2  -  "));
+        assert!(end.starts_with(
+            "005 (007.002.000) 2023-11-14 22:13:22 Job terminated.\n\t(1) Normal termination (return value 3)\n"
         ));
-        assert!(text.contains("\t\tUsr 0 01:01:01, Sys 0 00:00:00  -  Run Remote Usage\n"));
-        assert!(text.ends_with("\n...\n"));
+        assert!(end.contains("\t\tUsr 0 01:01:01, Sys 0 00:00:00  -  Run Remote Usage\n"));
+        assert!(end.ends_with("\n...\n"));
         entry.note = Note::Held { hold: Hold { why: "a\n...\nb".into(), ..Hold::default() } };
-        assert_eq!(texts(&entry)[Path::new("/d/job.log")].lines().filter(|l| *l == "...").count(), 1);
-        entry.note =
-            Note::Executing { host: "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".into() };
-        let executing = texts(&entry);
-        assert_eq!(executing[Path::new("/d/job.log")].lines().count(), 2, "a host's name makes no event of its own");
+        assert_eq!(texts(&entry).lines().filter(|l| *l == "...").count(), 1);
+        let host = "node>\n...\n005 (007.002.000) 2023-11-14 22:13:20 Job terminated.".to_owned();
+        entry.note = Note::Executing { proxy: ProxyId(4), host };
+        assert_eq!(texts(&entry).matches("\n...\n").count(), 1, "a host's name makes no event of its own");
+        assert!(texts(&entry).contains("\tSlotName: slot4@node> ... 005"));
         entry.note = Note::Submitted { jobs: Members::new(2, 2, None, None) };
-        assert!(texts(&entry)[Path::new("/d/job.log")].contains("000 (007.003.000)"));
+        assert!(texts(&entry).contains("000 (007.003.000)"));
+        entry.terms = Arc::new(LogTerms { batch_name: Some(Template::constant("a b")), ..LogTerms::default() });
+        assert!(texts(&entry).contains("\n    [ JobBatchName = \"a b\" ]\n...\n"));
+        entry.terms = Arc::new(LogTerms { xml: true, ..LogTerms::default() });
+        assert!(texts(&entry).contains("</c>\n<c>\n    <a n=\"MyType\"><s>SubmitEvent</s></a>\n"));
     }
 
     #[test]
     fn what_a_crash_kept_from_a_log_is_written_once() {
-        let dir = std::env::temp_dir().join(format!("vo-eventlog-{}", std::process::id()));
+        Form::NAMES.into_iter().for_each(|(name, form)| crashes(name, form));
+    }
+
+    fn crashes(name: &str, form: Form) {
+        let dir = std::env::temp_dir().join(format!("vo-eventlog-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
-        let entry = |proc, note| Entry {
-            job: JobId { cluster: 1, proc },
-            log: Template::constant("log"),
-            initialdir: Template::constant(dir.as_os_str().as_bytes()),
-            at: Time(1_700_000_000_000 + u64::from(proc) * 1000),
-            note,
-        };
+        let entry = |proc, note| entry(proc, Template::constant("log"), &dir, note);
         let entries = || {
+            // Its line looks like the end of an event.
             let held = |proc| {
-                let hold = Hold { why: "no such file".into(), code: 13, subcode: 0 };
+                let hold = Hold { why: "no such file...".into(), code: 13, subcode: 0 };
                 entry(proc, Note::Held { hold })
             };
             vec![
@@ -388,26 +435,30 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         };
-        let mut logs = EventLogs::start(&dir, Vec::new()).unwrap();
+        let mut logs = EventLogs::start(&dir, form, Vec::new()).unwrap();
         entries().into_iter().for_each(|entry| logs.write(entry));
         logs.mark(4);
         finish(logs, 4);
         let whole = std::fs::read(dir.join("log")).unwrap();
         // A crash after any byte, then all of it again.
-        for kept in (0..whole.len()).step_by(7).chain([whole.len()]) {
+        for kept in (0..whole.len()).step_by(whole.len() / 100 + 1).chain(whole.len() - 3..=whole.len()) {
             std::fs::write(dir.join("log"), &whole[..kept]).unwrap();
             std::fs::remove_file(dir.join(MARK)).unwrap();
-            let mut logs = EventLogs::start(&dir, entries()).unwrap();
+            let mut logs = EventLogs::start(&dir, form, entries()).unwrap();
             logs.write(entry(7, Note::Removed { why: None }));
             logs.mark(5);
             finish(logs, 5);
             let seen = std::fs::read(dir.join("log")).unwrap();
             let (seen, later) = seen.split_at(whole.len());
-            assert!(seen == whole, "{kept} bytes were kept: {}", String::from_utf8_lossy(seen));
-            assert!(later.starts_with(b"009 (001.007.000) "), "{}", String::from_utf8_lossy(later));
+            assert!(seen == whole, "{name}, {kept} bytes were kept: {}", String::from_utf8_lossy(seen));
+            let mut reader = vo_lang::eventlog::Reader::default();
+            reader.feed(later);
+            let (head, _) = reader.next_event().unwrap().unwrap();
+            assert_eq!((head.number, head.cluster, head.proc), (9, Some(7), Some(7)));
+            assert!(reader.is_between());
         }
         std::fs::write(dir.join("log"), "somebody's own line").unwrap();
-        assert_eq!(tail(&dir.join("log"), 1000).unwrap(), "somebody's own line");
+        assert_eq!(tail(&dir.join("log"), form, 1000).unwrap(), "somebody's own line");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

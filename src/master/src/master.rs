@@ -452,7 +452,8 @@ impl Master {
         let kept = move |key, id| drop(told.blocking_send(Input::PartialKept { key, id }));
         let partials = partials::Keeper::start(dir, kept).map_err(|e| failed("start a thread", &e))?;
         let missed = unlogged.into_iter().filter_map(Entry::of).collect();
-        let event_logs = EventLogs::start(dir, missed).map_err(|e| failed("start a thread", &e))?;
+        let event_logs =
+            EventLogs::start(dir, conf.session.log_format, missed).map_err(|e| failed("start a thread", &e))?;
         let told = inputs.clone();
         // Threads may wait where tasks must not: a task has others to let run.
         let tell = move |t| match told.try_send(Input::Dag(t)) {

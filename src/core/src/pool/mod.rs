@@ -655,7 +655,15 @@ impl Pool {
                 notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
                     let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone()?);
                     let (initialdir, note) = (g.body.initialdir.clone(), Note::Submitted { jobs: g.members.clone() });
-                    Some(Action::Note { job, log, terms: g.log_terms.clone(), initialdir, asks: g.asks(), at: *at, note })
+                    Some(Action::Note {
+                        job,
+                        log,
+                        terms: g.log_terms.clone(),
+                        initialdir,
+                        asks: g.asks(),
+                        at: *at,
+                        note,
+                    })
                 }));
             }
             Record::Ended { at, ends } => notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended))),

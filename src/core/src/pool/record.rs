@@ -512,7 +512,7 @@ impl Pool {
                     self.apply_ended(*at, ended);
                 }
             }
-            Record::SiteFailed { at, id, why, ran } => {
+            Record::SiteFailed { at, id, why, ran, .. } => {
                 let held_by = self.live.get(&id.job).filter(|(attempt, _)| *attempt == id.attempt);
                 if let Some((_, key)) = held_by.copied() {
                     self.give_up(*at, id.job, *ran);

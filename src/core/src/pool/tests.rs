@@ -1084,6 +1084,7 @@ fn records_folded_twice_change_nothing() {
 
 mod changes;
 mod model;
+mod notes;
 mod policy;
 mod terms;
 mod why;

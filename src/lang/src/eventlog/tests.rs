@@ -30,7 +30,8 @@ fn events() -> Vec<Event> {
         11 => Body::Reconnected { slot: "slot1@n1".into(), host: "<n1>".into() },
         _ => Body::ReconnectFailed { reason: "dead".into(), slot: "slot1@n1".into() },
     };
-    let event = |place| Event { cluster: 7, proc: place as u32, time: "2026-11-25 20:14:37.247".into(), body: body(place) };
+    let event =
+        |place| Event { cluster: 7, proc: place as u32, time: "2026-11-25 20:14:37.247".into(), body: body(place) };
     (0..13).map(event).collect()
 }
 
@@ -154,5 +155,20 @@ fn an_endless_event_takes_bounded_memory() {
             assert!(reader.held() <= MAX_EVENT + (1 << 17), "{start}");
         }
         assert!(faults > 0, "{start}");
+    }
+}
+
+#[test]
+fn logs_that_htcondor_wrote_are_read() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/eventlog/htcondor-25.14");
+    for (name, events, submitted, ended) in
+        [("text", 61, 11, 6), ("xml", 61, 11, 6), ("json", 156, 28, 16), ("dag.text", 6, 2, 2)]
+    {
+        let log = std::fs::read(format!("{dir}.{name}")).unwrap();
+        let read: Vec<Head> = read_all(&log, 4096).into_iter().map(|event| event.unwrap().0).collect();
+        let count = |number: u16| read.iter().filter(|head| head.number == number).count();
+        assert_eq!((read.len(), count(0), count(5)), (events, submitted, ended), "{name}");
+        assert!(read.iter().all(|head| head.time.starts_with("2026-11-25 20:")), "{name}");
+        assert!(read.iter().all(|head| (head.number == 5) == head.end.is_some()), "{name}");
     }
 }

@@ -204,7 +204,12 @@ impl Event {
             Form::Text => {
                 let seconds = self.time.get(..19).unwrap_or(&self.time);
                 let Event { cluster, proc, body, .. } = self;
-                format!("{:03} ({cluster:03}.{proc:03}.000) {seconds} {}{}", body.number(), body.text(), form.last_line())
+                format!(
+                    "{:03} ({cluster:03}.{proc:03}.000) {seconds} {}{}",
+                    body.number(),
+                    body.text(),
+                    form.last_line()
+                )
             }
             Form::Json => {
                 let mut out = String::new();
@@ -260,7 +265,7 @@ impl Body {
             Body::ImageSize { .. } => "JobImageSizeEvent",
             Body::Aborted { .. } => "JobAbortedEvent",
             Body::Held { .. } => "JobHeldEvent",
-            Body::Released { .. } => "JobReleasedEvent",
+            Body::Released { .. } => "JobReleaseEvent",
             Body::Disconnected { .. } => "JobDisconnectedEvent",
             Body::Reconnected { .. } => "JobReconnectedEvent",
             Body::ReconnectFailed { .. } => "JobReconnectFailedEvent",
@@ -485,7 +490,7 @@ impl Spent {
             add("TotalSentBytes", Field::Real(sent));
             add("TotalReceivedBytes", Field::Real(0.0));
         }
-        let Some(used) = self.used else { return };
+        let Some(used) = self.used.filter(|_| total) else { return };
         let asked = self.asked;
         add("CpusUsage", short(used.cpus).parse().map_or(Field::Int(0), Field::Real));
         add("MemoryUsage", used.memory_mb.into());
@@ -549,6 +554,8 @@ fn xml(out: &mut String, fields: &Fields, depth: usize) {
                         '&' => out.push_str("&amp;"),
                         '<' => out.push_str("&lt;"),
                         '>' => out.push_str("&gt;"),
+                        // HTCondor reads strings in XML with the escapes of expressions.
+                        '\\' => out.push_str("\\\\"),
                         c => out.push(c),
                     }
                 }

@@ -1,0 +1,106 @@
+//! Job event logs of real sessions, in every form.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vo_lang::eventlog::{End, Head, Reader};
+use vo_tests::{Home, seconds, wait_until};
+
+/// The process of this home whose command line holds all of `words`.
+fn process(home: &Home, words: &[&str]) -> Option<i32> {
+    let found = home.processes().into_iter().find(|(_, line)| words.iter().all(|word| line.contains(word)));
+    found.map(|(pid, _)| pid)
+}
+
+fn signal(home: &Home, words: &[&str], signal: Signal) {
+    let pid = wait_until("the process", seconds(30), || process(home, words));
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+fn events(log: &[u8]) -> Vec<Head> {
+    let (mut reader, mut events) = (Reader::default(), Vec::new());
+    reader.feed(log);
+    while let Some(event) = reader.next_event() {
+        events.push(event.unwrap().0);
+    }
+    events
+}
+
+/// Brings about every event that there is, in the log `NAME.log`.
+fn session(name: &str, conf: &str, more: &str) {
+    let home = Home::new();
+    home.write("vo.conf", format!("[session]\n{conf}[[site]]\ngateway = \"local\"\n"));
+    home.vo(["-H", "vo.conf", "-s", "t", "-n", "1:1", "--keep", "-c", "true"]).ok();
+    let vo = |line: &str| home.vo(["-s", "t", "-c", line]).ok();
+    let log = format!("{name}.log");
+    let read = || events(&fs::read(home.work(&log)).unwrap_or_default());
+    let wait_for = |number: u16, count: usize| {
+        let there = || (read().iter().filter(|event| event.number == number).count() >= count).then_some(());
+        wait_until(&format!("{count} events {number} in {name}"), seconds(60), there);
+    };
+    let submit = |text: &str| {
+        home.write("t.sub", format!("log = {log}\n{more}{text}"));
+        vo("submit t.sub");
+    };
+
+    home.script("end.sh", "#!/bin/sh\necho hello\n[ $1 = 2 ] && kill -KILL $$\nexit $(($1 * 3))\n");
+    submit(
+        "executable = end.sh\narguments = $(Process)\nbatch_name = a \"b\" <c>\noutput = out.$(Process)\nshould_transfer_files = yes\nqueue 3\n",
+    );
+    home.vo(["-s", "t", "-c", "wait"]).code(7);
+    wait_for(5, 3);
+    let ends: Vec<_> = read().iter().filter_map(|event| event.end).collect();
+    for end in [End::Exited(0), End::Exited(3), End::Signaled(9)] {
+        assert!(ends.contains(&end), "{name}: {ends:?}");
+    }
+
+    // What runs is lost with the agent, and found again.
+    home.script("until.sh", "#!/bin/sh\nwhile ! [ -e go ]; do sleep 0.1; done\n");
+    submit("executable = until.sh\nqueue\n");
+    wait_for(1, 4);
+    signal(&home, &["vo-agent event"], Signal::SIGKILL);
+    wait_for(22, 1);
+    wait_for(23, 1);
+    // It is evicted with its proxy, and runs again.
+    signal(&home, &["starter", "--dir"], Signal::SIGTERM);
+    wait_for(4, 1);
+    wait_for(1, 5);
+    // It is lost with its starter, and runs again.
+    signal(&home, &["starter", "--child"], Signal::SIGKILL);
+    wait_for(24, 1);
+    wait_for(1, 6);
+    home.write("go", "");
+    wait_for(5, 4);
+
+    submit("executable = until.sh\nrequirements = false\nqueue\n");
+    vo("hold 3");
+    vo("release 3");
+    vo("rm 3");
+    wait_for(9, 1);
+    let seen: Vec<_> = read().iter().filter(|event| event.cluster == Some(3)).map(|event| event.number).collect();
+    assert_eq!(seen, [0, 12, 13, 9]);
+    let days = read().iter().filter(|event| event.time.len() >= 19 && event.time.starts_with("20")).count();
+    assert_eq!(days, read().len());
+    if let Some(kept) = std::env::var_os("VO_KEEP_EVENT_LOGS") {
+        fs::copy(home.work(&log), PathBuf::from(kept).join(&log)).unwrap();
+    }
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn text_has_every_event() {
+    session("text", "", "");
+}
+
+#[test]
+fn json_has_every_event() {
+    session("json", "log_format = \"json\"\n", "");
+}
+
+#[test]
+fn xml_has_every_event() {
+    session("xml", "log_format = \"json\"\n", "log_xml = true\n");
+}

@@ -61,6 +61,7 @@ commands! {
     ["hold", "condor_hold"], "JOB…", alter::Hold => alter::hold;
     ["release", "condor_release"], "JOB…", alter::Release => alter::release;
     ["edit"], "JOB… NAME=VALUE…", alter::Edit => alter::edit;
+    ["retry"], "JOB…", alter::Retry => alter::retry;
     ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
     ["log"], "JOB", log::Log => log::run;
     ["why"], "NAME", why::Why => why::run;

@@ -236,3 +236,52 @@ fn jobs_are_changed_by_constraint() {
     assert_eq!(ask(&home, "q -totals").ok().stdout.matches("0 jobs;").count(), 2);
     leave(&home);
 }
+
+#[test]
+fn what_failed_is_retried_and_nothing_else() {
+    let home = Home::new();
+    // Fails while `bad.N` is there, for its number and its item.
+    home.script(
+        "job",
+        "#!/bin/sh\nread line\ncase $1 in 4) kill -TERM $$;; esac\necho $line $2 $3\ntest ! -e bad.$1\n",
+    );
+    home.write(
+        "t.sub",
+        "executable = job\narguments = $(Process) $(Cluster) $(word)\ninput = in\noutput = out.$(Cluster).$(Process)\nlog = $(Cluster).log\n\
+         queue word in (a b c d e f)\n",
+    );
+    home.write("in", "first");
+    ["bad.1", "bad.2", "bad.4"].iter().for_each(|name| drop(home.write(name, "")));
+    home.vo(["-s", "t", "--keep", "-c", "submit t.sub; wait 1"]).code(7);
+    let check = |line: &str, expected: &str| assert_eq!(ask(&home, line).ok().stdout, expected, "{line}");
+    home.write("in", "second");
+    std::fs::remove_file(home.work("bad.1")).unwrap();
+    check("retry 1.2-4 -const 'ExitCode == 1'", "1 of 6 job(s) of cluster 1 submitted as cluster 2.\n");
+    check("retry 1.5", "Nothing is retried: no such job failed, or those that did were retried before.\n");
+    ask(&home, "wait 2").code(7);
+    // Of 1.2, the last try counts, which failed again.
+    check("retry 1", "3 of 6 job(s) of cluster 1 submitted as cluster 3.\n");
+    ask(&home, "wait").code(7);
+    assert_eq!(home.read("out.1.0"), "first 1 a\n", "what succeeded is not run again");
+    assert_eq!(home.read("out.1.1"), "second 1 b\n");
+    assert_eq!(home.read("out.1.2"), "second 1 c\n");
+    assert!(!home.work("out.3.0").exists() && !home.work("3.log").exists());
+    let sorted = |line: &str| {
+        let mut lines: Vec<String> = ask(&home, line).ok().stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let retried = sorted("history -const 'RetriedAs =!= undefined' -af:j RetriedAs");
+    assert_eq!(retried, ["1.1 3.0", "1.2 2.0", "1.4 3.1", "2.0 3.2"]);
+    check("history 3.0 -af RetryOf ExitCode JobBatchName", "1.1 0 t.sub\n");
+    let log = home.read("1.log");
+    assert!(log.contains("(003.000.000)") && log.contains("(001.001.000)"), "{log}");
+
+    // What has succeeded by now is left alone, and what was named twice is retried once.
+    std::fs::remove_file(home.work("bad.2")).unwrap();
+    let json = ask(&home, "retry 1 3 --json").ok().json();
+    assert_eq!(json, json!([{"from": 1, "of": 6, "jobs": 2, "cluster": 4}]));
+    ask(&home, "wait").code(7);
+    assert_eq!(sorted("history 4 -af RetryOf ExitCode ExitSignal"), ["3.1 undefined 15", "3.2 0 undefined"]);
+    leave(&home);
+}

@@ -1,14 +1,15 @@
-//! `hold`, `release`, `edit`, and what they share with `rm`.
+//! `hold`, `release`, `edit`, `retry`, and what they share with `rm`.
 
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, Parser};
+use serde::Serialize;
 use vo_core::pool;
 use vo_lang::parse_bytes;
-use vo_wire::control::{Alter, Alteration, Altered, Pick};
+use vo_wire::control::{self, Alter, Alteration, Altered, Pick, Retried, RetriedRow};
 
 use super::ads::Constraint;
-use super::{Asking, pick};
+use super::{Asking, json_list, pick};
 use crate::error::{Error, ExitCode, Result};
 
 /// Above so many jobs, a person is asked first.
@@ -77,6 +78,62 @@ pub(crate) struct Edit {
     words: Vec<String>,
 }
 
+/// Submits jobs that failed once more: those with a nonzero exit code, ended by a signal, or removed by a policy of theirs
+///
+/// They run in a cluster of their own, as they were described, with their inputs as these are now, and write the outputs that they would have written.
+#[derive(Parser, Debug)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    meant: Meant,
+    /// Those that were removed, too
+    #[arg(long)]
+    removed: bool,
+    /// A JSON array, one object for each cluster
+    #[arg(long)]
+    json: bool,
+}
+
+/// A cluster that was retried, as `--json` tells it.
+#[derive(Serialize)]
+struct RetriedJson {
+    from: u32,
+    of: u32,
+    jobs: u32,
+    cluster: Option<u32>,
+}
+
+pub(super) fn retry(arguments: Retry) -> Result<ExitCode> {
+    let Retry { meant, removed, json } = arguments;
+    let mut master = meant.asking.connect()?;
+    let ask =
+        |only_count| control::Retry { picks: meant.picks(), constraint: meant.constraint.text(), removed, only_count };
+    if meant.asks() {
+        let Retried { rows } = master.ask(&ask(true))?;
+        let jobs = rows.iter().map(|row| row.jobs).sum();
+        if jobs > MANY && !agreed("retry", jobs)? {
+            println!("Nothing is retried.");
+            return Ok(ExitCode::Failure);
+        }
+    }
+    let Retried { rows } = master.ask(&ask(false))?;
+    if json {
+        return json_list(rows.into_iter().map(|RetriedRow { from, of, jobs, cluster }| RetriedJson {
+            from,
+            of,
+            jobs,
+            cluster,
+        }));
+    }
+    for row in &rows {
+        let RetriedRow { from, of, jobs, cluster } = *row;
+        println!("{jobs} of {of} job(s) of cluster {from} submitted as cluster {}.", cluster.unwrap_or_default());
+    }
+    if rows.is_empty() {
+        println!("Nothing is retried: no such job failed, or those that did were retried before.");
+    }
+    Ok(ExitCode::Success)
+}
+
 pub(super) fn hold(arguments: Hold) -> Result<ExitCode> {
     alter(&arguments.meant, Alteration::Hold(arguments.reason), ("hold", "held"))
 }
@@ -141,18 +198,28 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
     Ok(())
 }
 
+impl Meant {
+    fn picks(&self) -> Vec<Pick> {
+        self.picks.iter().cloned().chain(self.batch_name.iter().cloned().map(Pick::Name)).collect()
+    }
+
+    /// Is there a person to ask?
+    fn asks(&self) -> bool {
+        !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+}
+
 /// Changes jobs; `(verb, done)` tells how that is called. A person is asked when they are many.
 pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, &str)) -> Result<ExitCode> {
     let mut master = meant.asking.connect()?;
-    let names = meant.batch_name.iter().cloned().map(Pick::Name);
-    let picks: Vec<Pick> = meant.picks.iter().cloned().chain(names).collect();
+    let picks = meant.picks();
     let ask = |only_count| Alter {
         picks: picks.clone(),
         alteration: alteration.clone(),
         only_count,
         constraint: meant.constraint.text(),
     };
-    if !meant.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if meant.asks() {
         let Altered { jobs } = master.ask(&ask(true))?;
         if jobs > MANY && !agreed(verb, jobs)? {
             println!("Nothing is {done}.");

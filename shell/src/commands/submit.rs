@@ -468,6 +468,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
     let members = &group.members;
     Ok(GroupRecord {
         tag: None,
+        origin: None,
         count: group.count(),
         program,
         log: ad.log.clone(),

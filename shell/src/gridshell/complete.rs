@@ -70,7 +70,7 @@ impl Lines {
             return Some(manual.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect());
         }
         match command.name() {
-            "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" => {
+            "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" | "retry" => {
                 self.ask(|master| jobs(master, word))
             }
             "sites" | "proxies" | "login" => self.ask(commands::site_names),

@@ -102,6 +102,11 @@ impl Table {
             .then(|| Table(Arc::new(Cells { width, rows: rows as u32, text, starts })))
     }
 
+    /// How many columns there are.
+    pub fn width(&self) -> u16 {
+        self.0.width
+    }
+
     /// How many rows there are.
     pub fn rows(&self) -> u32 {
         self.0.rows

@@ -153,6 +153,20 @@ impl Program {
         let lists = self.arguments.iter_mut().chain(&mut self.transfer_input).chain(values);
         lists.chain([&mut self.executable]).chain(&mut self.input).chain(&mut self.container)
     }
+
+    /// Hands out every template, to change.
+    pub fn each_template(&mut self, change: &mut dyn FnMut(&mut Template)) {
+        self.arguments.iter_mut().chain(&mut self.transfer_input).for_each(&mut *change);
+        self.transfer_output.iter_mut().flatten().for_each(&mut *change);
+        [&mut self.executable, &mut self.initialdir].into_iter().for_each(&mut *change);
+        let options = [&mut self.input, &mut self.output, &mut self.error, &mut self.container];
+        options.into_iter().flatten().for_each(&mut *change);
+        let pairs = self.environment.iter_mut().chain(&mut self.transfer_remaps);
+        pairs.for_each(|(name, value)| {
+            change(name);
+            change(value);
+        });
+    }
 }
 
 /// How a try ended.

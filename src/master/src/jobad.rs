@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vo_core::ids::JobId;
 use vo_core::job::{Program, Transfer};
 use vo_core::pool::{Asks, End, JobState, JobView, Terms};
-use vo_core::template::Template;
+use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Ad, Context, Expr, References, Text, Value};
 use vo_lang::submit::quoted;
 use vo_wire::control as ctl;
@@ -269,12 +269,19 @@ const STATE: &[OfState] = &[
     ("HoldReason", Asks::Itself, |v, _| v.reason.filter(|_| v.state == JobState::Held).map(Value::from)),
     ("HoldReasonCode", Asks::Fate, |v, _| (v.state == JobState::Held).then(|| i64::from(v.code.0).into())),
     ("HoldReasonSubCode", Asks::Fate, |v, _| (v.state == JobState::Held).then(|| i64::from(v.code.1).into())),
-    ("RemoveReason", Asks::Itself, |v, _| v.reason.filter(|_| v.state == JobState::Removed).map(Value::from)),
+    ("RemoveReason", Asks::Itself, |v, facts| {
+        // Of one that the user removed there may be a reason for something else.
+        let why = v.reason.filter(|_| v.code.0 != 0).map(str::to_owned);
+        (v.state == JobState::Removed)
+            .then(|| why.unwrap_or_else(|| format!("via rm (by user {})", facts.owner)).into())
+    }),
     // How a site failed it last.
     ("VacateReason", Asks::Itself, |v, _| {
         v.reason.filter(|_| !matches!(v.state, JobState::Held | JobState::Removed)).map(Value::from)
     }),
     ("CompletionDate", Asks::Fate, |v, _| (v.state == JobState::Completed).then(|| seconds(v.at.0))),
+    ("RetryOf", Asks::Itself, |v, _| v.retry_of.map(|job| job.to_string().into())),
+    ("RetriedAs", Asks::Itself, |v, _| v.retried_as.map(|job| job.to_string().into())),
     ("ExitBySignal", Asks::Fate, |v, _| Some(matches!(last_end(v), Some(End::Signaled(_))).into())),
     ("ExitSignal", Asks::Fate, |v, _| match last_end(v) {
         Some(End::Signaled(signal)) => Some(i64::from(signal).into()),
@@ -437,10 +444,16 @@ impl Scope {
     fn of(exprs: &[Expr], view: &JobView<'_>, facts: &Facts) -> Scope {
         let mut common = ad(view, facts);
         let asked: Vec<References> = exprs.iter().map(|expr| expr.references_in(&common)).collect();
-        let names = |name: &str| {
+        let named = |name: &str| {
             let is = |known: &Text| known.eq_ignore_ascii_case(name.as_bytes());
             asked.iter().any(|asked| asked.more || asked.my.iter().chain(&asked.plain).any(is))
         };
+        // What an item makes of an attribute may ask for anything.
+        let open = view.terms.own.iter().any(|(name, value)| {
+            let quoted = matches!(value.0.first(), Some(Piece::Text(text)) if text.starts_with(b"\""));
+            !quoted && value.has_cells() && named(name)
+        });
+        let names = |name: &str| open || named(name);
         let varies = |templates: &dyn Fn(&JobView<'_>) -> Vec<Template>| {
             templates(view).iter().any(|template| !template.is_constant())
         };
@@ -605,7 +618,6 @@ mod tests {
     use vo_core::Time;
     use vo_core::items::Table;
     use vo_core::pool::{GroupRecord, Pool, Select};
-    use vo_core::template::Piece;
 
     fn facts() -> Facts {
         Facts { owner: "ann".into(), host: "w".into(), session: "s".into(), sites: vec!["tundra".into()] }
@@ -622,8 +634,9 @@ mod tests {
             cpus: 2,
             ..Program::default()
         };
-        let terms = Terms { attributes: vec![("Project".into(), "\"neutrinos\"".into())], ..Terms::default() };
-        let table = Table::new(1, b"7\0it's\0".to_vec());
+        let own = vec![("Item".into(), Template(vec![Piece::Column(1)]))];
+        let terms = Terms { attributes: vec![("Project".into(), "\"neutrinos\"".into())], own, ..Terms::default() };
+        let table = Table::new(2, b"7\x007\0it's\0ProcId + 1\0".to_vec());
         let first =
             GroupRecord { count: 2, program: program.clone(), terms: terms.clone(), table, ..GroupRecord::default() };
         pool.submit(Time(5000), "a.sub".into(), vec![first]);
@@ -683,5 +696,7 @@ mod tests {
         check("eval(\"Proc\" + \"Id\")", &[], [None, None]);
         check("eval(strcat(\"Proc\", \"Id\")) == 2", &[(2, 2)], [None, None]);
         check("Nothing", &[], [Some(false), Some(false)]);
+        check("Item == 7 && JobStatus == 1", &[(1, 0)], [None, None]);
+        check("Item == 2", &[(1, 1)], [None, Some(false)]);
     }
 }

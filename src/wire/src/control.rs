@@ -822,6 +822,48 @@ pub struct Altered {
     pub jobs: u32,
 }
 
+/// Submit jobs that failed once more. Answered by [`Retried`] once that is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Retry {
+    /// Which; empty is all.
+    #[n(0)]
+    pub picks: Vec<Pick>,
+    /// Only those of which this ClassAd expression holds.
+    #[n(1)]
+    pub constraint: Option<String>,
+    /// Those that the user removed, too.
+    #[n(2)]
+    pub removed: bool,
+    /// Only count them.
+    #[n(3)]
+    pub only_count: bool,
+}
+
+/// What was submitted once more.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Retried {
+    /// For each cluster with such jobs.
+    #[n(0)]
+    pub rows: Vec<RetriedRow>,
+}
+
+/// A cluster of which jobs were submitted once more.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RetriedRow {
+    /// Its number.
+    #[n(0)]
+    pub from: u32,
+    /// How many jobs it has.
+    #[n(1)]
+    pub of: u32,
+    /// How many of them were.
+    #[n(2)]
+    pub jobs: u32,
+    /// The cluster that they are now, unless they were only counted.
+    #[n(3)]
+    pub cluster: Option<u32>,
+}
+
 /// Follow jobs: [`Progress`] now and at changes (at most ten times a second), then [`Done`] once none is idle or running.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Watch {
@@ -1088,6 +1130,6 @@ kinds! {
     0x0418 => Watch, 0x0419 => Progress, 0x041a => ShowJob, 0x041b => JobDetail, 0x041c => EndSession, 0x041d => Attach,
     0x041e => TtyData, 0x041f => TtyResize, 0x0420 => TtyClosed, 0x0421 => Login, 0x0422 => Detach, 0x0423 => Detached,
     0x0424 => ShowSession, 0x0425 => SessionDetail, 0x0426 => Why, 0x0427 => Because,
-    0x0428 => AdRows,
+    0x0428 => AdRows, 0x0429 => Retry, 0x042a => Retried,
     0x0430 => SubmitPiece,
 }

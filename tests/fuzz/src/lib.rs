@@ -67,7 +67,7 @@ fn message(frame: &Frame) {
             BlobAck RemoveProxies Shutdown ShutdownDone Ping Pong AgentStats Why Because;
         node: StarterHello Welcome MasterLink Leaving End;
         work: DefineProgram Assign Report Acknowledge Recall Kill Inventory FetchOutput OutputChunk OutputLost;
-        control: Hello Welcome Done Failed FollowStart SiteEvent Question Answer Askpass Submit Submitted ListJobs JobRows AdRows
+        control: Hello Welcome Done Failed FollowStart SiteEvent Question Answer Askpass Submit Submitted ListJobs JobRows AdRows Retry Retried
             ListClusters ClusterRows ListPool StarterRows ListSites SiteRows ListProxies ProxyRows Alter Altered Watch Progress
             ShowJob JobDetail EndSession Attach TtyData TtyResize TtyClosed Login Detach Detached ShowSession SessionDetail Why Because;
     }

@@ -131,6 +131,10 @@ pub struct JobView<'a> {
     pub code: (u16, i32),
     /// What was before its last attempt.
     pub past: Past,
+    /// The job that it is once more.
+    pub retry_of: Option<JobId>,
+    /// The job that it was submitted as once more.
+    pub retried_as: Option<JobId>,
 }
 
 impl JobView<'_> {
@@ -225,6 +229,11 @@ impl Pool {
             failed: job.is_failed(),
             code: (job.code, job.subcode),
             past: cluster.pasts.get(&id.proc).copied().unwrap_or_default(),
+            retry_of: group.origin.as_ref().and_then(|origin| {
+                let proc = *origin.procs.as_slice().get(group.members.index(id.proc)? as usize)?;
+                Some(JobId { cluster: origin.cluster, proc })
+            }),
+            retried_as: self.retried_as(id),
         })
     }
 

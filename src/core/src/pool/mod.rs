@@ -17,6 +17,7 @@ mod nodes;
 mod policy;
 mod queue;
 mod record;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -44,6 +45,7 @@ pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict};
 pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
+pub use retry::{Origin, Retry};
 pub use why::{Present, SiteFacts, Step, Trail};
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
@@ -190,6 +192,7 @@ impl Job {
         matches!(self.state, JobState::Completed | JobState::Removed)
     }
 
+    /// Did it complete without success?
     fn is_failed(&self) -> bool {
         self.state == JobState::Completed && (self.end != Some(End::Exited(0))) != self.contrary
     }
@@ -208,6 +211,7 @@ struct Group {
     log: Option<Template>,
     log_terms: Arc<LogTerms>,
     tag: Option<String>,
+    origin: Option<Origin>,
     terms: Arc<Terms>,
     policy: Option<Arc<dyn Policy>>,
     /// Its class and account; see [`queue`].
@@ -445,6 +449,8 @@ pub struct Pool {
     live: BTreeMap<JobId, (u32, StarterKey)>,
     /// Attempts that were killed as their jobs were held, and may still run: their jobs wait for their end, even if they are released.
     dying: BTreeMap<JobId, (u32, StarterKey)>,
+    /// Jobs that were submitted once more, and as which.
+    retried: BTreeMap<JobId, JobId>,
     /// Jobs completed, by site.
     done_by_site: BTreeMap<u16, u64>,
     /// The last link of a starter.

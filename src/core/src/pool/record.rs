@@ -86,6 +86,9 @@ pub struct GroupRecord {
     /// What their event log is to hold.
     #[cbor(n(8), default)]
     pub log_terms: LogTerms,
+    /// Whose jobs they are, submitted once more.
+    #[n(9)]
+    pub origin: Option<Origin>,
 }
 
 /// What a job event log is to hold, and how.
@@ -578,6 +581,7 @@ impl Pool {
                 log: group.log.clone(),
                 tag: group.tag.clone(),
                 log_terms: Arc::new(group.log_terms.clone()),
+                origin: group.origin.clone(),
                 terms: Arc::new(group.terms.clone()),
                 policy: self.judge.0.policy(&group.terms, &group.program),
                 fresh: 0,
@@ -618,6 +622,7 @@ impl Pool {
         self.clusters.insert(cluster, built);
         (0..groups.len()).for_each(|index| self.watch(cluster, index));
         self.last_cluster = self.last_cluster.max(cluster);
+        self.note_retries(cluster);
         for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
             self.open(cluster, index);
         }
@@ -773,6 +778,7 @@ impl Pool {
         self.change(id, |job| {
             job.state = JobState::Removed;
             job.at = at;
+            (job.code, job.subcode) = (0, 0);
         });
     }
 
@@ -873,6 +879,7 @@ impl Pool {
                     tag: g.tag.clone(),
                     held: false,
                     log_terms: (*g.log_terms).clone(),
+                    origin: g.origin.clone(),
                 })
                 .collect(),
             jobs: c.jobs.clone(),

@@ -1,6 +1,6 @@
 //! What clients ask for, and what they are told.
 
-use vo_core::pool::{Change, End};
+use vo_core::pool::{self, Change, End};
 use vo_lang::classad::Ad;
 use vo_wire::WireError;
 use vo_wire::link::ProxyInfo;
@@ -111,6 +111,7 @@ impl Master {
                 self.pages(id, rows, |rows| ctl::ProxyRows { rows });
             }
             ctl::Alter::KIND => self.alter(id, frame.read()?),
+            ctl::Retry::KIND => self.retry(id, frame.read()?),
             ctl::Watch::KIND => {
                 if let Some(mut select) = self.select(id, &frame.read::<ctl::Watch>()?.picks) {
                     if select == Select::default() {
@@ -341,24 +342,17 @@ impl Master {
     fn submit(&mut self, id: u64, submit: ctl::Submit) {
         let ctl::Submit { groups, name } = submit;
         let total: u64 = groups.iter().map(|g| u64::from(g.count)).sum();
-        let refusal = if self.ending.is_some() {
-            Some((Fault::Ending, "the session is ending".to_owned()))
-        } else if let Some(why) = &self.blocked {
-            Some((Fault::System, format!("the job store can't be written: {why}")))
-        } else if let Some(free) = self.free_bytes().filter(|free| *free < DISK_RESERVE) {
-            let (dir, kib) = (self.dir.display(), free >> 10);
-            Some((
-                Fault::System,
-                format!("the disk of {dir} is full: {kib} KiB are left, for the results of what runs"),
-            ))
-        } else if total == 0 || total > u64::from(u32::MAX) || !GroupRecord::are_whole(&groups) {
-            Some((Fault::Refused, format!("a cluster of {total} jobs, not numbered as they must be")))
-        } else if groups.iter().any(stays_here) && !self.has_workstation() {
-            let what = "universes local and scheduler run jobs on the workstation, which is no site of this session";
-            Some((Fault::Refused, format!("{what}: add `[[site]]` with `gateway = \"local\"` to vo.conf")))
-        } else {
-            None
-        };
+        let refusal = self.refusal().or_else(|| {
+            if total == 0 || total > u64::from(u32::MAX) || !GroupRecord::are_whole(&groups) {
+                Some((Fault::Refused, format!("a cluster of {total} jobs, not numbered as they must be")))
+            } else if groups.iter().any(stays_here) && !self.has_workstation() {
+                let what =
+                    "universes local and scheduler run jobs on the workstation, which is no site of this session";
+                Some((Fault::Refused, format!("{what}: add `[[site]]` with `gateway = \"local\"` to vo.conf")))
+            } else {
+                None
+            }
+        });
         if let Some((fault, message)) = refusal {
             if let Some(client) = self.clients.get_mut(&id) {
                 client.failed(fault, message, None);
@@ -379,6 +373,56 @@ impl Master {
 
     fn has_workstation(&self) -> bool {
         self.sites.iter().any(|site| site.conf.gateway == session::LOCAL)
+    }
+
+    /// Why nothing can be submitted now.
+    fn refusal(&self) -> Option<(Fault, String)> {
+        if self.ending.is_some() {
+            return Some((Fault::Ending, "the session is ending".to_owned()));
+        }
+        if let Some(why) = &self.blocked {
+            return Some((Fault::System, format!("the job store can't be written: {why}")));
+        }
+        let free = self.free_bytes().filter(|free| *free < DISK_RESERVE)?;
+        let (dir, kib) = (self.dir.display(), free >> 10);
+        Some((Fault::System, format!("the disk of {dir} is full: {kib} KiB are left, for the results of what runs")))
+    }
+
+    fn retry(&mut self, id: u64, asked: ctl::Retry) {
+        let Some(select) = self.select(id, &asked.picks) else { return };
+        let Some(mut condition) = self.condition(id, asked.constraint) else { return };
+        // By the cluster that was named: what failed of it, which may be a later cluster's.
+        let mut failed: BTreeMap<u32, BTreeMap<u32, BTreeSet<u32>>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for job in self.pool.ids(&select, None) {
+            let pool::Retry::Failed(last) = self.pool.retriable(job, asked.removed) else { continue };
+            let Some(view) = self.pool.view(last) else { continue };
+            if condition.as_mut().is_none_or(|condition| condition.holds(&view, &self.facts)) && seen.insert(last) {
+                failed.entry(job.cluster).or_default().entry(last.cluster).or_default().insert(last.proc);
+            }
+        }
+        if !asked.only_count
+            && let Some((fault, message)) = self.refusal().filter(|_| !failed.is_empty())
+        {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.failed(fault, message, None);
+            }
+            return;
+        }
+        let now = self.now();
+        let mut rows = Vec::new();
+        for (from, parts) in failed {
+            let jobs = parts.values().map(BTreeSet::len).sum::<usize>() as u32;
+            let cluster = (!asked.only_count).then(|| {
+                let groups = parts.iter().flat_map(|(cluster, procs)| self.pool.once_more(*cluster, procs)).collect();
+                let first = self.pool.view(JobId { cluster: from, proc: 0 });
+                let name = first.map(|view| view.batch.to_owned()).unwrap_or_default();
+                self.pool.submit(now, name, groups)
+            });
+            rows.push(ctl::RetriedRow { from, of: self.pool.jobs_of(from), jobs, cluster });
+        }
+        self.busy_at = Instant::now();
+        self.answer_once_durable(id, &ctl::Retried { rows });
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -808,7 +852,7 @@ impl Master {
     }
 }
 
-fn excluded_node(node: vo_core::pool::NodeView<'_>) -> ctl::ExcludedNode {
+fn excluded_node(node: pool::NodeView<'_>) -> ctl::ExcludedNode {
     ctl::ExcludedNode {
         host: node.host.to_owned(),
         since_ms: node.since.0,
@@ -817,7 +861,7 @@ fn excluded_node(node: vo_core::pool::NodeView<'_>) -> ctl::ExcludedNode {
     }
 }
 
-fn counts(c: &vo_core::pool::Counts) -> ctl::Counts {
+fn counts(c: &pool::Counts) -> ctl::Counts {
     ctl::Counts {
         idle: c.idle,
         running: c.running,
@@ -871,8 +915,7 @@ mod tests {
 
     #[test]
     fn every_state_of_a_job_is_counted() {
-        let counted =
-            counts(&vo_core::pool::Counts { idle: 1, running: 2, held: 4, completed: 8, removed: 16, failed: 3 });
+        let counted = counts(&pool::Counts { idle: 1, running: 2, held: 4, completed: 8, removed: 16, failed: 3 });
         assert_eq!(counted.total(), 31);
         assert_eq!(counted.unfinished(), 7);
     }

@@ -56,7 +56,7 @@ commands! {
     ["dag"], "[DAG]", dag::Dag => dag::run;
     ["status", "condor_status"], "", pool::Status => pool::status;
     ["q", "condor_q"], "[JOB…]", jobs::Queue => jobs::queue;
-    ["wait", "condor_wait"], "[JOB…]", wait::Wait => wait::run;
+    ["wait", "condor_wait"], "[LOG] [JOB…]", wait::Wait => wait::run;
     ["rm", "condor_rm"], "JOB…", remove::Remove => remove::run;
     ["hold", "condor_hold"], "JOB…", alter::Hold => alter::hold;
     ["release", "condor_release"], "JOB…", alter::Release => alter::release;

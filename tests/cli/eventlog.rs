@@ -1,6 +1,7 @@
 //! Job event logs of real sessions, in every form.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
@@ -49,8 +50,8 @@ fn session(name: &str, conf: &str, more: &str) {
     submit(
         "executable = end.sh\narguments = $(Process)\nbatch_name = a \"b\" <c>\noutput = out.$(Process)\nshould_transfer_files = yes\nqueue 3\n",
     );
-    home.vo(["-s", "t", "-c", "wait"]).code(7);
-    wait_for(5, 3);
+    // The log may not be there yet; whether jobs succeeded is not what it tells.
+    assert_eq!(vo(&format!("wait --timeout 60s {log}")).stdout, "All jobs done.\n");
     let ends: Vec<_> = read().iter().filter_map(|event| event.end).collect();
     for end in [End::Exited(0), End::Exited(3), End::Signaled(9)] {
         assert!(ends.contains(&end), "{name}: {ends:?}");
@@ -103,4 +104,65 @@ fn json_has_every_event() {
 #[test]
 fn xml_has_every_event() {
     session("xml", "log_format = \"json\"\n", "log_xml = true\n");
+}
+
+/// `condor_wait`, as a program of its own: there is no session.
+fn wait(home: &Home, words: &str) -> vo_tests::Run {
+    home.sh(&format!("exec -a condor_wait vo-login {words}"))
+}
+
+#[test]
+fn wait_reads_the_logs_of_htcondor() {
+    let home = Home::new();
+    for name in ["text", "xml", "json", "dag.text", "suspended.text"] {
+        let log = vo_tests::project().join(format!("tests/fixtures/eventlog/htcondor-25.14.{name}"));
+        home.write("a.log", fs::read(&log).unwrap());
+        assert_eq!(wait(&home, "a.log").ok().stdout, "All jobs done.\n", "{name}");
+        assert_eq!(wait(&home, "-num 1 a.log").ok().stdout, "Specified number of jobs (1) done.\n", "{name}");
+        wait(&home, "--quiet --num 99 --wait 0 a.log").code(1).says(["0 job(s) have not ended"]);
+    }
+    home.write("a.log", fs::read(vo_tests::project().join("tests/fixtures/eventlog/htcondor-25.14.dag.text")).unwrap());
+    let shown = wait(&home, "-status a.log 22").ok().stdout;
+    assert_eq!(shown, "22.0.0 submitted\n22.0.0 executing\n22.0.0 completed\nAll jobs done.\n");
+    assert_eq!(wait(&home, "-q -echo a.log").ok().stdout, home.read("a.log"));
+    wait(&home, "a.log 7 8").code(1).says(["a.log tells of none of these jobs"]);
+    wait(&home, "gone.log").code(1).says(["cannot read gone.log", "a job event log"]);
+    wait(&home, "a.log b.log").code(2).says(["b.log is no job"]);
+    wait(&home, "--num 2 12").code(2).says(["./12"]);
+    home.write("12", "no event\n...\n");
+    wait(&home, "./12").code(1).says(["./12: byte 0: neither an event", "tells of no job"]);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn wait_follows_a_log_that_grows_and_one_that_replaces_it() {
+    let home = Home::new();
+    let fixture = vo_tests::project().join("tests/fixtures/eventlog/htcondor-25.14.dag.text");
+    let whole = fs::read_to_string(fixture).unwrap();
+    let mut command = home.command("/bin/bash");
+    let shown = fs::File::create(home.work("shown")).unwrap();
+    command.args(["-c", "exec -a condor_wait vo-login -echo a.log"]).stdout(shown);
+    let mut child = command.spawn().unwrap();
+    // It is not there at first; then come a whole event and a part of the next one.
+    let second = whole.find("001 (").unwrap();
+    home.write("a.log", &whole[..second + 100]);
+    wait_until("the first event", seconds(20), || (home.read("shown") == whole[..second]).then_some(()));
+    let mut log = fs::OpenOptions::new().append(true).open(home.work("a.log")).unwrap();
+    let last = whole.find("000 (023").unwrap();
+    log.write_all(&whole.as_bytes()[second + 100..last]).unwrap();
+    let code = wait_until("its end", seconds(20), || child.try_wait().unwrap());
+    assert!(code.success());
+    assert_eq!(home.read("shown"), format!("{}All jobs done.\n", &whole[..last]));
+
+    let shown = fs::File::create(home.work("shown")).unwrap();
+    home.write("a.log", &whole[..second]);
+    let mut command = home.command("/bin/bash");
+    command.args(["-c", "exec -a condor_wait vo-login -echo a.log"]).stdout(shown);
+    let mut child = command.spawn().unwrap();
+    wait_until("the first event", seconds(20), || (home.read("shown") == whole[..second]).then_some(()));
+    fs::rename(home.write("b.log", &whole[last..]), home.work("a.log")).unwrap();
+    let code = wait_until("its end", seconds(20), || child.try_wait().unwrap());
+    assert!(code.success());
+    assert_eq!(home.read("shown"), format!("{}{}All jobs done.\n", &whole[..second], &whole[last..]));
+    home.assert_nothing_left();
 }

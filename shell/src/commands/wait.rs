@@ -1,5 +1,8 @@
 //! `wait`: until jobs have ended.
 
+mod log;
+
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,9 @@ use crate::table::span;
 ///
 /// Jobs that are held don't end by themselves, and are not waited for. The exit code is 0 if all jobs completed with exit code 0,
 /// 7 if some failed, are held or were removed, 10 if the time given by --timeout has passed. On a terminal, progress is shown.
+///
+/// With a job event log, of this session or any other or of HTCondor, it waits for the jobs that the log tells of until each has
+/// completed or was removed; the exit code is 0 then, and 1 otherwise.
 #[derive(Parser, Debug)]
 pub(crate) struct Wait {
     #[command(flatten)]
@@ -24,12 +30,27 @@ pub(crate) struct Wait {
     /// Wait no longer than this, such as 2h30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
+    /// The same in seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "timeout")]
+    wait: Option<u64>,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Clusters (12) or jobs (12.3) [default: all]
-    #[arg(value_name = "JOB", value_parser = pick)]
-    picks: Vec<Pick>,
+    /// Of a log: wait until so many jobs have ended
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    num: Option<u64>,
+    /// Of a log: print the events
+    #[arg(long)]
+    echo: bool,
+    /// Of a log: print a line for each event
+    #[arg(long, conflicts_with = "echo")]
+    status: bool,
+    /// Of a log: go on when all jobs have ended
+    #[arg(long, conflicts_with = "num")]
+    allevents: bool,
+    /// Job event log, then clusters (12) or jobs (12.3) [default: all]
+    #[arg(value_name = "LOG|JOB")]
+    words: Vec<OsString>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -37,10 +58,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(arguments: Wait) -> Result<ExitCode> {
-    let Wait { asking, timeout, quiet, picks } = arguments;
-    let mut master = asking.connect()?;
+    let Wait { asking, timeout, wait, quiet, num, echo, status, allevents, words } = arguments;
     let started = Instant::now();
+    let timeout = timeout.or(wait.map(Duration::from_secs));
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+    let job = |word: &OsString| pick(&word.to_string_lossy());
+    let (file, words) = match words.split_first() {
+        Some((first, rest)) if job(first).is_err() => (Some(first), rest),
+        _ => (None, &words[..]),
+    };
+    let wrong = |word: &OsString, why: String| Error::usage(format!("{} is no job", word.display())).hint(why);
+    let picks = words.iter().map(|word| job(word).map_err(|why| wrong(word, why))).collect::<Result<Vec<Pick>>>()?;
+    if let Some(file) = file {
+        let asked = log::Asked { picks, count: num, deadline, echo, status, all_events: allevents, quiet };
+        return log::run(file.as_ref(), &asked);
+    }
+    if num.is_some() || echo || status || allevents {
+        let error = Error::usage("--num, --echo, --status and --allevents are for job event logs");
+        return Err(error.hint("name one: `wait FILE.log --num 2`; a log whose name is a number is ./12"));
+    }
+    let mut master = asking.connect()?;
     if picks.is_empty() {
         // They submit jobs as long as they run.
         dag::wait_for_all(&mut master, deadline)?;

@@ -33,7 +33,7 @@ function wait
 	if test (count $argv) -eq 0
 		builtin wait
 		command vo wait
-	else if string match -qr '^(%|-n|--any)' -- $argv[1]; or contains -- $argv[1] (jobs -p 2>/dev/null)
+	else if string match -qr '^(%|(-n|--any)$)' -- $argv[1]; or contains -- $argv[1] (jobs -p 2>/dev/null)
 		builtin wait $argv
 	else
 		command vo wait $argv

@@ -27,11 +27,12 @@ use vo_wire::{control, link, node, work};
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Entry; 11] = [
+pub const TARGETS: [Entry; 12] = [
     ("frames", frames),
     ("batch", batch),
     ("submit", submit),
     ("dag", dag),
+    ("eventlog", eventlog),
     ("conf", conf),
     ("journal", journal),
     ("pool", pool),
@@ -203,6 +204,42 @@ pub fn dag(data: &[u8]) {
             faults.iter().for_each(|fault| drop(fault.to_string()));
         }
     }
+}
+
+/// A job event log, which says the same whole and in pieces; an event that is written is read, whatever its words are.
+pub fn eventlog(data: &[u8]) {
+    use vo_lang::eventlog::{Body, Event, Form, Reader};
+    let read = |piece: usize| {
+        let (mut reader, mut seen) = (Reader::default(), Vec::new());
+        for piece in data.chunks(piece) {
+            reader.feed(piece);
+            while let Some(event) = reader.next_event() {
+                seen.push(event.map(|(head, text)| (head, text.to_vec())).map_err(|fault| fault.to_string()));
+            }
+        }
+        seen
+    };
+    assert_eq!(read(data.len().max(1)), read(1 + data.first().map_or(0, |first| usize::from(*first % 16))));
+    let reason = String::from_utf8_lossy(data).into_owned();
+    let body = Body::Held { reason: reason.clone(), code: 1, subcode: -1 };
+    let held = Event { cluster: 7, proc: 3, time: "2026-11-25 20:14:37.247".to_owned(), body };
+    let body = Body::Submitted {
+        host: "<h>".to_owned(),
+        batch_name: Some(reason.clone()),
+        dag_node: Some(reason.clone()),
+        notes: Some(reason.clone()),
+        user_notes: Some(reason),
+    };
+    let events = [Event { body, ..held.clone() }, held];
+    let mut reader = Reader::default();
+    for (_, form) in Form::NAMES {
+        events.iter().for_each(|event| reader.feed(event.write(form).as_bytes()));
+    }
+    for event in events.iter().cycle().take(events.len() * Form::NAMES.len()) {
+        let (head, _) = reader.next_event().expect("what is written is whole").expect("what is written can be read");
+        assert_eq!((head.number, head.cluster, head.proc), (event.body.number(), Some(7), Some(3)));
+    }
+    assert!(reader.is_between() && reader.next_event().is_none());
 }
 
 /// A `vo.conf` of either form.
@@ -534,6 +571,12 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
             "SPLICE S in.dag DIR d\nSPLICE T in.dag\nCONNECT S T\nPIN_IN S+A 1\nSUBDAG EXTERNAL D d.dag\nFINAL F f\nCATEGORY D c\nMAXJOBS c 2\n",
             "INCLUDE more\nSUBMIT-DESCRIPTION d @=e\nx=1\n@e\nJOB A d\nSCRIPT DEFER 1 2 DEBUG f ALL POST A p $JOB\nABORT-DAG-ON A 1 RETURN 2\n",
         ]),
+        "eventlog" => {
+            let logs = std::fs::read_dir(fixtures.join("../eventlog")).into_iter().flatten().flatten();
+            let logs =
+                logs.filter_map(|log| std::fs::read(log.path()).ok()).map(|log| log[..log.len().min(4096)].to_vec());
+            logs.chain([b"000 (1.0.0) 10/23 10:56:54 x\n...\n<?xml?><c><a n=\"Cluster\"><i>1</i></a></c>{\"a\": [1, \"\\\"}\"]}".to_vec()]).collect()
+        }
         "conf" => texts(&[
             "# sites\ntg-login.example.org\nuser@gw2.example.org:2222 # a comment\n",
             "[session]\nheartbeat = \"2h\"\non_missed = \"keep\"\n\n[[site]]\ngateway = \"g\"\nuser = \"u\"\nbatch = \"slurm\"\nproxies = \"4:16\"\n\

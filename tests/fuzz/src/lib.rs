@@ -13,6 +13,7 @@ use vo_core::ids::{JobId, ProxyId, SiteId, StarterKey};
 use vo_core::pool::{self, GroupRecord, Offer, Pool, Shared, Snapshot};
 use vo_core::proxy::{self, Proxies};
 use vo_core::time::Time;
+use vo_lang::classad::{Ad, Context, Expr, Value};
 use vo_lang::conf::{Conf, Overrides};
 use vo_lang::submit;
 use vo_net::ssh::known_hosts::{KnownHosts, lookup_name};
@@ -27,10 +28,11 @@ use vo_wire::{control, link, node, work};
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Entry; 12] = [
+pub const TARGETS: [Entry; 13] = [
     ("frames", frames),
     ("batch", batch),
     ("submit", submit),
+    ("classad", classad),
     ("dag", dag),
     ("eventlog", eventlog),
     ("conf", conf),
@@ -173,6 +175,36 @@ pub fn submit(data: &[u8]) {
         Err(faults) => {
             assert!(!faults.is_empty());
             faults.iter().for_each(|fault| drop(fault.to_string()));
+        }
+    }
+}
+
+/// Expressions and ads of both syntaxes: what is read is evaluated, and its value is the same when it is written and read again.
+pub fn classad(data: &[u8]) {
+    let mut texts = data.splitn(3, |byte| *byte == 0);
+    let (text, my, target) = (texts.next().unwrap_or_default(), texts.next(), texts.next());
+    let my = my.map(|my| Ad::parse(my).unwrap_or_default());
+    let target = target.map(|target| Ad::parse_old(target).unwrap_or_default());
+    for read in [Expr::parse(text), Expr::parse_old(text)] {
+        match read {
+            Ok(expr) => {
+                let context = Context { fuel: 100_000, ..Context::new(my.as_ref(), target.as_ref(), 1_800_000_000) };
+                let value = context.evaluate(&expr);
+                let _ = (
+                    context.holds(&expr),
+                    expr.old_syntax().to_string(),
+                    expr.clauses(),
+                    value.old_syntax().to_string(),
+                );
+                let _ = my.as_ref().map(|my| expr.references_in(my));
+                let _ = Expr::parse(expr.to_string());
+                // Lists and ads may hold expressions, and those HTCondor writes so that they can't always be read; nor years before 1000.
+                if !matches!(value, Value::List(_) | Value::Ad(_) | Value::AbsoluteTime(_)) {
+                    let written = value.to_string();
+                    assert_eq!(Expr::parse(&written).expect("a value can be read").to_string(), written);
+                }
+            }
+            Err(fault) => drop(fault.diagnostic("f", text, 0).to_string()),
         }
     }
 }
@@ -565,6 +597,12 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
             "executable=/bin/sh\nenvironment = \"A=1 B='x y'\"\nif defined HOME\n  request_cpus = 2\nelse\n  request_cpus = 1\nendif\n\
              queue name, n from (\na, 1\nb, 2\n)\nqueue 2 f in (x y z)\n",
             "requirements = (Arch == \"X86_64\") && Memory > 1024 || regexp(\"a+\", Name)\nexecutable=e\n+Custom = 1.5e3\nqueue\n",
+        ]),
+        "classad" => texts(&[
+            "TARGET.Memory >= RequestMemory && (Arch == \"X86_64\" || regexp(\"^a(b|c)*$\", TARGET.Machine, \"i\"))\0[RequestMemory = 1024; a = {1, [b = c]}]\0Memory = 2048\nArch = \"X86_64\"\n",
+            "[a = {1, 2.5, \"x\\n\"}; b = a[0] ?: 'odd name'; c = splitTime(absTime(\"2026-05-31T12:00:00Z\")).Year].b",
+            "evalInEachContext(x > MY.y, {[x = 1], [x = 2]})[1] =?= true ? strcat(\"a\", join(\",\", split(\"b c\"))) : eval(\"1 + \" + x)\0[y = 1]",
+            "replaceAll(\"b\", \"abc\", \"<\\\\0>\") == formatTime(0, \"%Y-%m-%d\") || -5 % 3 << 2 isnt ~0x",
         ]),
         "dag" => texts(&[
             "JOB A a.sub DIR d NOOP\nJOB B {\nqueue\n} DONE\nPARENT A \\\n CHILD B\nRETRY A 3 UNLESS-EXIT 2\nVARS ALL_NODES x=\"1\" +y='2'\n",

@@ -176,6 +176,39 @@ fn layouts_are_those_of_condor_q_and_condor_history() {
 }
 
 #[test]
+fn a_dag_or_a_named_batch_is_one_line_of_the_batch_view() {
+    let home = Home::new();
+    home.script("job", "#!/bin/sh\n");
+    home.write("never.sub", "executable = job\nrequirements = Nowhere\nqueue 2\n");
+    home.write("x.dag", "JOB A never.sub\nJOB B never.sub\n");
+    home.vo(["-s", "t", "--keep", "-c", "submit x.dag"]).ok();
+    vo_tests::wait_until("its nodes are submitted", vo_tests::seconds(30), || {
+        let nodes = ask(&home, "q -const 'DAGManJobId == 1' -af DAGNodeName").ok().stdout;
+        (nodes.lines().count() == 4).then_some(())
+    });
+    ask(&home, "submit never.sub; submit --batch-name sim never.sub; submit --batch-name sim never.sub; rm 5.1").ok();
+    let rows = |line: &str| -> Vec<String> {
+        let shown = ask(&home, line).ok().stdout;
+        let rows = shown.lines().skip(4).take_while(|line| !line.is_empty());
+        rows.map(|row| row.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>())
+            .map(|mut row| {
+                row.drain(1..3);
+                row.join(" ")
+            })
+            .collect()
+    };
+    let expected = ["x.dag+1 _ _ 4 _ 4 1.0 ... 2.1", "never.sub _ _ 2 _ 2 3.0-1", "sim _ _ 3 _ 4 4.0 ... 5.1"];
+    assert_eq!(rows("q"), expected);
+    assert_eq!(
+        rows("q -const 'ProcId == 1'"),
+        ["x.dag+1 _ _ 2 _ 2 1.1 ... 2.1", "never.sub _ _ 1 _ 1 3.1", "sim _ _ 1 _ 2 4.1 ... 5.1"]
+    );
+    ask(&home, "hold --batch-name sim").ok();
+    assert_eq!(rows("q 4-5"), ["sim _ _ _ 3 4 4.0 ... 5.1"]);
+    leave(&home);
+}
+
+#[test]
 fn the_pool_has_machine_ads() {
     let home = session();
     let check = |line: &str, expected: &str| assert_eq!(ask(&home, line).ok().stdout, expected, "{line}");

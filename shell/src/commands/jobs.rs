@@ -1,5 +1,6 @@
 //! `q` and `history`: jobs, as condor_q and condor_history show them.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use clap::Parser;
@@ -128,9 +129,13 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
             clusters.extend(page.rows);
             Ok(())
         })?;
-        clusters.retain(|cluster| states.is_empty() || cluster.counts.unfinished() > 0);
+        let unfinished: HashSet<String> =
+            clusters.iter().filter(|c| c.counts.unfinished() > 0).filter_map(|c| c.batch.clone()).collect();
+        let goes_on = |batch: &Option<String>| batch.as_ref().is_some_and(|batch| unfinished.contains(batch));
+        // What is done of a batch that goes on is counted.
+        clusters.retain(|c| states.is_empty() || c.counts.unfinished() > 0 || goes_on(&c.batch));
         if !totals {
-            head.clusters(&clusters, &picks).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
+            head.clusters(&batches(&clusters, &picks)).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
         }
         found = total(&clusters);
     }
@@ -206,14 +211,18 @@ fn owner() -> String {
 }
 
 fn total(clusters: &[ClusterRow]) -> Counts {
-    clusters.iter().fold(Counts::default(), |sum, ClusterRow { counts, .. }| Counts {
-        idle: sum.idle + counts.idle,
-        running: sum.running + counts.running,
-        held: sum.held + counts.held,
-        completed: sum.completed + counts.completed,
-        removed: sum.removed + counts.removed,
-        failed: sum.failed + counts.failed,
-    })
+    clusters.iter().fold(Counts::default(), |all, row| sum(&all, &row.counts))
+}
+
+fn sum(one: &Counts, other: &Counts) -> Counts {
+    Counts {
+        idle: one.idle + other.idle,
+        running: one.running + other.running,
+        held: one.held + other.held,
+        completed: one.completed + other.completed,
+        removed: one.removed + other.removed,
+        failed: one.failed + other.failed,
+    }
 }
 
 fn add(counts: &mut Counts, state: JobState) {
@@ -259,6 +268,44 @@ fn ids(row: &ClusterRow, picks: &[Pick]) -> String {
     }
 }
 
+/// A line of the batch view: a cluster, or those of one batch.
+struct Batch {
+    name: String,
+    submitted_ms: u64,
+    counts: Counts,
+    ids: String,
+    /// Its first and its last job.
+    span: (JobId, JobId),
+}
+
+/// Clusters of one batch become one line, where the first of them stands.
+fn batches(rows: &[ClusterRow], picks: &[Pick]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for row in rows {
+        let job = |proc| JobId { cluster: row.cluster, proc };
+        let (first, last) = row.span.unwrap_or((0, row.counts.total().saturating_sub(1)));
+        let place = row.batch.as_deref().and_then(|batch| known.get(batch)).copied();
+        if let Some(batch) = place.and_then(|place| batches.get_mut(place)) {
+            batch.counts = sum(&batch.counts, &row.counts);
+            batch.span.1 = job(last);
+            batch.ids = format!("{} ... {}", batch.span.0, batch.span.1);
+            continue;
+        }
+        if let Some(batch) = &row.batch {
+            known.insert(batch, batches.len());
+        }
+        batches.push(Batch {
+            name: row.batch.as_ref().unwrap_or(&row.name).clone(),
+            submitted_ms: row.submitted_ms,
+            counts: row.counts,
+            ids: ids(row, picks),
+            span: (job(first), job(last)),
+        });
+    }
+    batches
+}
+
 /// What all rows of a listing share.
 struct Head<'a> {
     session: &'a str,
@@ -282,7 +329,7 @@ impl Head<'_> {
     }
 
     /// The batch view of condor_q.
-    fn clusters(&self, rows: &[ClusterRow], picks: &[Pick]) -> Table {
+    fn clusters(&self, rows: &[Batch]) -> Table {
         use Side::{Left, Right};
         let mut table = Table::new(&[
             ("OWNER", Left),
@@ -304,7 +351,7 @@ impl Head<'_> {
                 [count(completed), count(running), count(idle), count(held), total.to_string()]
                     .map(|n| format!("{n:>6}")),
             );
-            cells.push(ids(row, picks));
+            cells.push(row.ids.clone());
             table.row(cells);
         }
         table
@@ -553,7 +600,7 @@ mod tests {
         let job = |proc| Pick::Job(JobId { cluster: 12, proc });
         let check = |total: u32, picks: &[Pick], expected: &str| {
             let counts = Counts { idle: total, ..Counts::default() };
-            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts, span: None };
+            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts, span: None, batch: None };
             assert_eq!(ids(&row, picks), expected, "{picks:?}");
         };
         check(1, &[], "12.0");
@@ -572,21 +619,31 @@ mod tests {
             submitted_ms: 1_795_295_589_000,
             counts,
             span,
+            batch: None,
         };
         let rows = [
             cluster(12, "sim", counts, None),
             cluster(13, "one", Counts { held: 1, ..Counts::default() }, None),
             cluster(14, "some", Counts { idle: 2, ..Counts::default() }, Some((3, 9))),
         ];
+        let dag = |row: ClusterRow| ClusterRow { batch: Some("x.dag+1".into()), ..row };
+        let rows = rows.into_iter().chain([
+            dag(cluster(15, "a.sub", Counts { completed: 2, ..Counts::default() }, None)),
+            cluster(16, "two", Counts { idle: 1, ..Counts::default() }, None),
+            dag(cluster(17, "b.sub", Counts { idle: 3, ..Counts::default() }, None)),
+        ]);
+        let rows: Vec<ClusterRow> = rows.collect();
         let mut out = Vec::new();
-        HEAD.clusters(&rows, &[]).write(&mut out).unwrap();
+        HEAD.clusters(&batches(&rows, &[])).write(&mut out).unwrap();
         let expected = "OWNER BATCH_NAME   SUBMITTED   DONE    RUN   IDLE   HOLD  TOTAL JOB_IDS
 ann   sim        11/21 21:13    994      2      4      _   1000 12.0-999
 ann   one        11/21 21:13      _      _      _      1      1 13.0
 ann   some       11/21 21:13      _      _      2      _      2 14.3 ... 14.9
+ann   x.dag+1    11/21 21:13      2      _      3      _      5 15.0 ... 17.2
+ann   two        11/21 21:13      _      _      1      _      1 16.0
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        let expected = "1003 jobs; 994 completed (1 failed), 0 removed, 6 idle, 2 running, 1 held, 0 suspended";
+        let expected = "1009 jobs; 996 completed (1 failed), 0 removed, 10 idle, 2 running, 1 held, 0 suspended";
         assert_eq!(in_words(&total(&rows)), expected);
     }
 

@@ -355,7 +355,10 @@ fn prepare(
     let description = describe(file, text, overrides, here, false)?;
     let mut groups = Vec::new();
     for group in &description.groups {
-        let converted = convert(group, here)?;
+        let mut converted = convert(group, here)?;
+        if let Some(name) = batch_name {
+            converted.log_terms.batch_name = Some(Template::constant(name));
+        }
         check(&converted, &group.members)?;
         groups.push(converted);
     }

@@ -67,7 +67,14 @@ impl Lines {
         let command = commands::find(command)?;
         if word.starts_with('-') {
             let manual = command.manual();
-            return Some(manual.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect());
+            return Some(
+                manual
+                    .get_arguments()
+                    .filter(|a| !a.is_hide_set())
+                    .filter_map(|a| a.get_long())
+                    .map(|long| format!("--{long}"))
+                    .collect(),
+            );
         }
         match command.name() {
             "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" | "retry" => {

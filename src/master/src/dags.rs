@@ -365,6 +365,19 @@ impl Dags {
         self.active.get(&dag).map(Active::row).or_else(|| self.ended.get(&dag).cloned())
     }
 
+    /// What listings call the batch of a submission with this tag: the DAG around all others, as condor_q has it.
+    pub(crate) fn batch(&self, tag: &str) -> Option<String> {
+        let (mut number, ..) = node::read_tag(tag)?;
+        let mut row = self.row(number)?;
+        while let Some((parent, found)) =
+            row.parent.as_ref().and_then(|(parent, _)| Some((*parent, self.row(*parent)?)))
+        {
+            (number, row) = (parent, found);
+        }
+        let file = row.file.rsplit('/').next().unwrap_or_default();
+        Some(format!("{file}+{number}"))
+    }
+
     /// Its nodes, while it runs.
     pub(crate) fn nodes(&self, dag: u32) -> Vec<DagNode> {
         self.active.get(&dag).map(Active::nodes).unwrap_or_default()

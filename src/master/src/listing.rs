@@ -150,6 +150,7 @@ fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>) {
         submitted_ms: view.submitted.0,
         counts: ctl::Counts::default(),
         span: Some((proc, proc)),
+        batch: None,
     });
     row.span = row.span.map(|(first, last)| (first.min(proc), last.max(proc)));
     let counts = &mut row.counts;

@@ -508,6 +508,9 @@ pub struct ClusterRow {
     /// With a constraint, the first and the last process of those.
     #[n(4)]
     pub span: Option<(u32, u32)>,
+    /// What it is shown as a part of, if it is: a batch that the user named, or a DAG.
+    #[n(5)]
+    pub batch: Option<String>,
 }
 
 /// A page of clusters.

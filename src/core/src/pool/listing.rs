@@ -287,6 +287,14 @@ impl Pool {
         self.clusters.iter().filter_map(|(number, cluster)| Some((*number, cluster.groups.first()?.tag.as_deref()?)))
     }
 
+    /// What a cluster was submitted with: its tag, and the name of its batch, if the user gave one.
+    pub fn submitted_with(&self, cluster: u32) -> (Option<&str>, Option<&str>) {
+        let cluster = self.clusters.get(&cluster);
+        let first = cluster.and_then(|cluster| cluster.groups.first());
+        let name = first.and_then(|group| group.log_terms.batch_name.as_ref()).and(cluster);
+        (first.and_then(|group| group.tag.as_deref()), name.map(|cluster| cluster.name.as_str()))
+    }
+
     /// How many jobs of each state are selected.
     pub fn counts(&self, select: &Select) -> Counts {
         let mut sum = Counts::default();

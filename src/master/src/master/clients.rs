@@ -173,8 +173,10 @@ impl Master {
             submitted_ms: c.submitted.0,
             counts: counts(&c.counts),
             span: None,
+            batch: None,
         });
-        let rows: Vec<_> = rows.collect();
+        let mut rows: Vec<_> = rows.collect();
+        name_batches(&mut rows, &self.pool, &self.dags);
         self.pages(id, rows, |rows| ctl::ClusterRows { rows });
     }
 
@@ -701,7 +703,10 @@ impl Master {
                     match page {
                         Page::Jobs(rows) => client.send(&rows),
                         Page::Ads(rows) => client.send(&rows),
-                        Page::Clusters(rows) => client.send(&rows),
+                        Page::Clusters(mut page) => {
+                            name_batches(&mut page.rows, &self.pool, &self.dags);
+                            client.send(&page);
+                        }
                     }
                     if !more {
                         client.done();
@@ -849,6 +854,19 @@ impl Master {
             })
         });
         rows.collect()
+    }
+}
+
+/// Says which clusters are shown as one batch.
+fn name_batches(rows: &mut [ctl::ClusterRow], pool: &Pool, dags: &Dags) {
+    let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for row in rows {
+        let (tag, name) = pool.submitted_with(row.cluster);
+        let dag = tag.and_then(|tag| {
+            let dag = tag.split(':').next().unwrap_or_default().to_owned();
+            known.entry(dag).or_insert_with(|| dags.batch(tag)).clone()
+        });
+        row.batch = name.map(str::to_owned).or(dag);
     }
 }
 

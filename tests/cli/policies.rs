@@ -51,10 +51,12 @@ fn why(home: &Home, cluster: u32) -> String {
     home.vo(["-s", "t", "-c", &format!("why {cluster}.0")]).ok().stdout
 }
 
-/// What the event log has to say, entry by entry, once it has as many.
+/// What the event log has to say, entry by entry, once it has as many; but for what jobs use.
 fn events(home: &Home, count: usize) -> Vec<String> {
     wait_until("the entries of the event log", seconds(30), || {
-        let events: Vec<String> = home.read("log").split("...\n").map(str::to_owned).collect();
+        let all = home.read("log");
+        let events: Vec<String> =
+            all.split("...\n").filter(|event| !event.starts_with("006")).map(str::to_owned).collect();
         (events.len() > count).then_some(events)
     })
 }
@@ -192,6 +194,38 @@ fn a_master_that_was_killed_knows_how_often_a_job_was_tried() {
     let codes: Vec<String> = events(&home, 7).iter().filter_map(|event| event.get(..3).map(str::to_owned)).collect();
     assert_eq!(codes.iter().filter(|code| *code == "004").count(), 2, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| *code == "005").count(), 1, "{codes:?}");
+    end(&home);
+}
+
+#[test]
+fn no_more_jobs_run_at_once_than_a_limit_allows() {
+    let home = Home::new();
+    home.write("vo.conf", "[session]\nlimits = { Licence = 2 }\n[[site]]\ngateway = \"local\"\nproxies = \"1:6\"\n");
+    // Each sees how many there are of its kind while it runs.
+    home.script("job.sh", "#!/bin/sh\ntouch run.$1.$$\nsleep 0.3\nls | grep -c \"^run.$1\" >> seen.$1\nrm run.$1.$$\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", "true"]).ok();
+    home.write(
+        "t.sub",
+        "executable = job.sh
+arguments = a
+concurrency_limits = LICENCE
+queue 6
+arguments = b
+concurrency_limits = licence:2, other
+queue 2
+arguments = c
+concurrency_limits = licence:3
+queue
+",
+    );
+    home.vo(["-s", "t", "-c", "submit t.sub; wait --timeout 60s 1.0 1.1 1.2 1.3 1.4 1.5 1.6 1.7"]).ok();
+    let most = |kind: &str| home.read(format!("seen.{kind}")).lines().map(|n| n.parse().unwrap()).max();
+    assert_eq!((most("a"), most("b")), (Some(2), Some(1)));
+    let why = home.vo(["-s", "t", "-c", "why 1.8"]).ok().stdout;
+    assert!(why.contains("its concurrency limit licence: 0 of 2 in use, and it takes 3"), "{why}");
+    home.write("bad.sub", "executable = /bin/true\nconcurrency_limits = a b:x\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit bad.sub"]).code(6).says(["\"b:x\" is no concurrency limit"]);
+    home.vo(["-s", "t", "-c", "rm 1"]).ok();
     end(&home);
 }
 

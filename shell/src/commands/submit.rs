@@ -1,6 +1,6 @@
 //! `submit`: from a submit description to a cluster.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, IsTerminal, Read};
@@ -467,6 +467,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         // The user's own word wins.
         attributes: universe.into_iter().chain(settings).chain(attributes).collect(),
         own,
+        limits: limits(ad)?,
     };
     let members = &group.members;
     Ok(GroupRecord {
@@ -481,6 +482,29 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         terms,
         held,
     })
+}
+
+/// The concurrency limits that the jobs are counted against, and how much of each a job takes, in thousandths.
+fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
+    let named = ad.settings.iter().find(|(name, _)| *name == "ConcurrencyLimits").map(|(_, setting)| setting);
+    let Some(Setting::Text(names)) = named else { return Ok(Vec::new()) };
+    let names = constant(names).unwrap_or_default();
+    let mut limits: BTreeMap<String, u32> = BTreeMap::new();
+    for word in names.split(',').filter(|word| !word.is_empty()) {
+        let (name, amount) = word.split_once(':').unwrap_or((word, "1"));
+        let share = amount.trim().parse::<f64>().ok().map(|amount| amount * 1000.0);
+        let share = share.filter(|share| (1.0..=1e9).contains(share)).map(|share| share.round() as u32);
+        let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+        let (true, Some(share)) = (plain, share) else {
+            let error = Error::new(ExitCode::Refused, format!("{word:?} is no concurrency limit"));
+            return Err(
+                error.hint("`concurrency_limits = licence, database:2` names limits, and how much of each a job takes")
+            );
+        };
+        let all = limits.entry(name.to_owned()).or_default();
+        *all = all.saturating_add(share);
+    }
+    Ok(limits.into_iter().collect())
 }
 
 /// The exit code of success.

@@ -52,6 +52,8 @@ pub struct SessionConf {
     pub detach_keys: Vec<u8>,
     /// Weights of accounting groups, at least 1; 1 unless set.
     pub shares: BTreeMap<String, u32>,
+    /// Concurrency limits by name, in lower case; what isn't named has none.
+    pub limits: BTreeMap<String, u32>,
     /// Between two looks at jobs whose policies say what becomes of them; 60 s unless set.
     pub policy_interval: Duration,
     /// How job event logs are written that say nothing else; text unless set.
@@ -75,6 +77,7 @@ impl Default for SessionConf {
             max_output: None,
             detach_keys: DETACH_KEYS.to_vec(),
             shares: BTreeMap::new(),
+            limits: BTreeMap::new(),
             policy_interval: Duration::from_secs(60),
             log_format: Form::Text,
         }
@@ -316,6 +319,7 @@ const SESSION_KEYS: &[&str] = &[
     "shares",
     "policy_interval",
     "log_format",
+    "limits",
 ];
 const SITE_KEYS: &[&str] = &[
     "gateway",
@@ -443,6 +447,7 @@ impl Reader<'_> {
                 "max_output" => self.size(value).map(|v| session.max_output = Some(v)),
                 "detach_keys" => self.read(value, parse_detach_keys).map(|v| session.detach_keys = v),
                 "shares" => self.shares(value).map(|v| session.shares = v),
+                "limits" => self.limits(value).map(|v| session.limits = v),
                 "policy_interval" => self.duration(value).map(|v| session.policy_interval = v),
                 "log_format" => self.read(value, log_format).map(|v| session.log_format = v),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
@@ -659,6 +664,19 @@ impl Reader<'_> {
         Ok(shares)
     }
 
+    /// How many jobs may run at once, by the name of a concurrency limit.
+    fn limits(&mut self, value: Value<'_, '_>) -> Result<BTreeMap<String, u32>, Refused> {
+        const MOST: u32 = 1_000_000;
+        let Some(table) = value.get_ref().as_table() else {
+            return self.wrong_type(value, "names and numbers of jobs, such as { licence = 10, database = 3 }");
+        };
+        let mut limits = BTreeMap::new();
+        for (name, most) in table {
+            limits.insert(name.get_ref().to_ascii_lowercase(), self.integer(most, 0, MOST)?);
+        }
+        Ok(limits)
+    }
+
     fn core_hours(&mut self, value: Value<'_, '_>, key: usize) -> Result<f64, Refused> {
         let number = match value.get_ref() {
             DeValue::Integer(n) if n.radix() == 10 => n.as_str().replace('_', "").parse::<f64>().ok(),
@@ -854,6 +872,7 @@ detach_keys = "ctrl-a  ctrl-D"
 shares = { survey = 3, "a.b" = 1 }
 policy_interval = "5m"
 log_format = "json"
+limits = { Licence = 5, "sw.x" = 0 }
 
 [[site]]
 gateway = "ewalker@tg-login.ncsa.example.org:2200"
@@ -911,6 +930,7 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
             shares: [("survey".to_owned(), 3), ("a.b".to_owned(), 1)].into(),
             policy_interval: Duration::from_secs(300),
             log_format: Form::Json,
+            limits: [("licence".to_owned(), 5), ("sw.x".to_owned(), 0)].into(),
         };
         let conf = conf.unwrap();
         assert_eq!((&conf.session, conf.sites.as_slice()), (&session, [ncsa, texas].as_slice()));

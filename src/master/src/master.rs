@@ -430,6 +430,7 @@ impl Master {
         let conf =
             session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         pool.set_weights(conf.session.shares.clone());
+        pool.set_limits(conf.session.limits.clone());
         pool.set_policy_interval(conf.session.policy_interval);
         let makings = sites::Makings {
             session: &session,

@@ -377,7 +377,7 @@ impl Pool {
 
     /// What a job's killed attempt kept waiting may go on.
     pub(super) fn bury(&mut self, job: JobId) {
-        if self.dying.remove(&job).is_some() && self.job(job).is_some_and(|job| job.state == JobState::Idle) {
+        if self.end_dying(job) && self.job(job).is_some_and(|job| job.state == JobState::Idle) {
             self.enqueue(job);
         }
     }

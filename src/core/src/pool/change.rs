@@ -153,7 +153,7 @@ impl Pool {
         // What its starter still holds of it occupies the starter until it says that it is gone.
         self.give_up(at, id, None);
         if let Some(out) = self.end_live(id) {
-            self.dying.insert(id, out);
+            self.set_dying(id, out);
         }
         self.unqueue(id);
         self.change(id, |job| {

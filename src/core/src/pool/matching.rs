@@ -120,8 +120,9 @@ impl Pool {
         let mut stuck: BTreeSet<u32> = BTreeSet::new();
         loop {
             let mut heads = self.queue.heads().filter(|(class, _)| !stuck.contains(class));
-            let Some((class, _)) = heads.next() else { return };
-            let until = heads.next().map(|(_, place)| place);
+            let Some((class, head)) = heads.next() else { return };
+            // Places of several accounts have no order among them.
+            let until = if self.queue.is_shared() { Some(head) } else { heads.next().map(|(_, place)| place) };
             drop(heads);
             let Some(judged) = self.classes.get_mut(class) else { return };
             let hungry = self.hungry.iter().filter_map(|key| Some((*key, self.starters.get(key)?)));
@@ -130,8 +131,7 @@ impl Pool {
             ranked.sort_by(|(a, x), (b, y)| b.total_cmp(a).then(x.cmp(y)));
             let mut given = false;
             for (_, key) in ranked {
-                let open = self.queue.of_class(class).next();
-                if open.is_none_or(|place| until.is_some_and(|until| place > until)) {
+                if !self.queue.of_class(class).any(|place| until.is_none_or(|until| place <= until)) {
                     break;
                 }
                 given |= self.fill_up(now, key, backlog, Some((class, until)));
@@ -157,7 +157,7 @@ impl Pool {
 
     /// The group whose turn it is at a starter, and the load of a job of it there.
     fn next_group(&mut self, now: Time, key: StarterKey, only: Only) -> Option<(u32, Place, u32)> {
-        let Pool { queue, classes, clusters, starters, .. } = self;
+        let Pool { queue, classes, clusters, starters, limits, .. } = self;
         let starter = starters.get(&key)?;
         let allowed = |(class, place): &(u32, Place)| match only {
             Some((wanted, until)) => *class == wanted && until.is_none_or(|until| *place <= until),
@@ -165,7 +165,7 @@ impl Pool {
         };
         for (class, head) in queue.heads().filter(allowed) {
             let Some(judged) = classes.get_mut(class) else { continue };
-            if judged.judge(starter, now).is_none() {
+            if !limits.has_room(&judged.limits) || judged.judge(starter, now).is_none() {
                 continue;
             }
             // Only a group that was found not to share its directory stands aside for the next of its class.
@@ -196,12 +196,14 @@ impl Pool {
         // With several accounts, whose turn it is changes with every job.
         let shared = self.queue.is_shared();
         let mut drawn: Vec<(usize, u32)> = Vec::new();
+        let mut counted: Vec<Arc<[Share]>> = Vec::new();
         while !full && let Some((class, place, each)) = self.next_group(now, key, only) {
             let (_, number, index) = place;
             let Some(cluster) = self.clusters.get_mut(&number) else { break };
             let Some(group) = cluster.groups.get_mut(index as usize) else { break };
             let account = group.account;
-            loop {
+            let limits = self.classes.get(class).map(|class| class.limits.clone()).unwrap_or_default();
+            while self.limits.has_room(&limits) {
                 let Some(proc) = group.next_idle(&cluster.jobs, &cluster.moved) else {
                     self.queue.remove(account, class, place);
                     break;
@@ -217,6 +219,10 @@ impl Pool {
                 let job = JobId { cluster: number, proc };
                 let (id, row) = (AttemptId { job, attempt }, group.members.row(proc));
                 chosen.push(Assigned { id, program: group.program, body: group.body.clone(), row });
+                if !limits.is_empty() {
+                    self.limits.count(&limits, true);
+                    counted.push(limits.clone());
+                }
                 if shared {
                     drawn.push((account, group.body.cpus));
                     self.queue.load(account, group.body.cpus, true);
@@ -226,6 +232,9 @@ impl Pool {
         }
         // From here on the assignment itself counts.
         drawn.into_iter().for_each(|(account, cpus)| self.queue.load(account, cpus, false));
+        for limits in counted {
+            self.limits.count(&limits, false);
+        }
         let more = chosen.len() >= ASSIGN_BATCH;
         if full && backlog && !more {
             self.hungry.remove(&key);
@@ -331,7 +340,10 @@ impl Pool {
             if !starter.takes_work(now) || starter.recalled.is_some_and(|at| now < at + RECALL_AGAIN) {
                 continue;
             }
-            let suits = |class: u32| self.classes.get(class).is_some_and(|class| class.rank(starter, now).is_some());
+            let suits = |class: u32| {
+                let class = self.classes.get(class).filter(|class| self.limits.has_room(&class.limits));
+                class.is_some_and(|class| class.rank(starter, now).is_some())
+            };
             let Some(top) = heads.iter().filter(|(class, _)| suits(*class)).map(|(_, priority)| *priority).max() else {
                 continue;
             };

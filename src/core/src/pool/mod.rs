@@ -48,6 +48,9 @@ pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Sn
 pub use retry::{Origin, Retry};
 pub use why::{Present, SiteFacts, Step, Trail};
 
+/// A concurrency limit that jobs are counted against, with how much each takes, in thousandths.
+type Share = (String, u32);
+
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
 /// commits between.
 const BACKLOG: Duration = Duration::from_millis(250);
@@ -427,6 +430,7 @@ pub struct Pool {
     /// Groups that may have idle jobs.
     queue: queue::Queue,
     classes: queue::Classes,
+    limits: queue::Limits,
     judge: queue::Bench,
     starters: BTreeMap<StarterKey, Starter>,
     /// Starters that may have room.
@@ -485,6 +489,11 @@ impl Pool {
     /// Accounting groups' weights: each gets CPUs in proportion to its own, while others want them. One that isn't named has 1.
     pub fn set_weights(&mut self, weights: BTreeMap<String, u32>) {
         self.queue.set_weights(weights);
+    }
+
+    /// Concurrency limits, by name in lower case: so many jobs that name one may be out at once.
+    pub fn set_limits(&mut self, limits: BTreeMap<String, u32>) {
+        self.limits.set(limits.into_iter());
     }
 
     /// Takes a submission in; the cluster's number. It is acknowledged to the user once its record, number [`Pool::sequence`] right
@@ -599,18 +608,53 @@ impl Pool {
 
     /// The attempt is out.
     fn set_live(&mut self, id: AttemptId, key: StarterKey) {
+        let was = self.is_out(id.job);
         if self.live.insert(id.job, (id.attempt, key)).is_none() {
             self.load(id.job, true);
         }
+        self.limit(id.job, was);
     }
 
     /// None of the job's is out any more; which was.
     fn end_live(&mut self, job: JobId) -> Option<(u32, StarterKey)> {
+        let out = self.is_out(job);
         let was = self.live.remove(&job);
         if was.is_some() {
             self.load(job, false);
         }
+        self.limit(job, out);
         was
+    }
+
+    /// An attempt of the job's was killed, and may still run.
+    fn set_dying(&mut self, job: JobId, out: (u32, StarterKey)) {
+        let was = self.is_out(job);
+        self.dying.insert(job, out);
+        self.limit(job, was);
+    }
+
+    /// It runs no more; was there one?
+    fn end_dying(&mut self, job: JobId) -> bool {
+        let out = self.is_out(job);
+        let was = self.dying.remove(&job).is_some();
+        self.limit(job, out);
+        was
+    }
+
+    /// Does an attempt of the job's run, or might it?
+    fn is_out(&self, job: JobId) -> bool {
+        self.live.contains_key(&job) || self.dying.contains_key(&job)
+    }
+
+    /// Counts the job against its limits, if it is out since, or not any more.
+    fn limit(&mut self, job: JobId, was: bool) {
+        let is = self.is_out(job);
+        if was != is
+            && let Some(class) = self.group(job).map(|group| group.class)
+            && let Some(asked) = self.classes.get(class).map(|class| class.limits.clone())
+        {
+            self.wanting |= self.limits.count(&asked, is);
+        }
     }
 
     fn load(&mut self, job: JobId, goes: bool) {
@@ -737,13 +781,18 @@ impl Pool {
 
     /// CPUs that unfinished, unheld jobs would occupy at once.
     pub fn demand_cpus(&self) -> u64 {
-        let unfinished = self.clusters.values().filter(|c| c.counts.idle + c.counts.running > 0);
-        unfinished
-            .map(|c| {
-                let cpus = c.groups.iter().map(|g| g.body.cpus).max().unwrap_or(1);
-                u64::from(c.counts.idle + c.counts.running) * u64::from(cpus)
-            })
-            .fold(0, u64::saturating_add)
+        // Those of clusters that are limited alike are limited together.
+        let mut jobs: BTreeMap<(&[Share], u32), u64> = BTreeMap::new();
+        for c in self.clusters.values().filter(|c| c.counts.idle + c.counts.running > 0) {
+            let cpus = c.groups.iter().map(|g| g.body.cpus).max().unwrap_or(1);
+            let mut limits = c.groups.iter().map(|g| g.terms.limits.as_slice());
+            let first = limits.next().unwrap_or_default();
+            let limited = if limits.all(|each| each == first) { first } else { &[] };
+            *jobs.entry((limited, cpus)).or_default() += u64::from(c.counts.idle + c.counts.running);
+        }
+        jobs.into_iter().fold(0, |sum, ((limits, cpus), jobs)| {
+            sum.saturating_add(jobs.min(self.limits.most(limits)).saturating_mul(u64::from(cpus)))
+        })
     }
 
     /// Starters known, of all sites.

@@ -26,6 +26,9 @@ pub struct Terms {
     /// More of them, with values that differ from job to job.
     #[cbor(n(5), default)]
     pub own: Vec<(String, Template)>,
+    /// Concurrency limits that they are counted against, by name, with how much each takes, in thousandths.
+    #[cbor(n(6), default)]
+    pub limits: Vec<(String, u32)>,
 }
 
 /// Understands the expressions of jobs; the language itself is none of the pool's business.
@@ -119,6 +122,7 @@ struct Needs {
     /// It runs in its own directory or not at all.
     stays: bool,
     terms: Option<String>,
+    limits: Arc<[Share]>,
 }
 
 /// Jobs that the matcher need not tell apart.
@@ -126,6 +130,7 @@ struct Needs {
 pub(super) struct Class {
     pub(super) stays: bool,
     pub(super) terms: Option<Arc<dyn Match>>,
+    pub(super) limits: Arc<[Share]>,
     /// What was judged of kinds of starters.
     verdicts: BTreeMap<u32, Verdict>,
 }
@@ -143,13 +148,15 @@ pub(super) struct Classes {
 impl Classes {
     /// The class of such jobs.
     pub(super) fn of(&mut self, judge: &dyn Judge, program: &Program, terms: &Terms) -> u32 {
+        let limits: Arc<[_]> = terms.limits.as_slice().into();
         let (text, terms) = judge.terms(terms, program).unzip();
         let stays = program.transfer == Transfer::No;
         let (cpus, memory_mb, gpus) = (program.cpus, program.memory_mb, program.gpus);
         let Classes { numbers, classes, any_rank, .. } = self;
-        *numbers.entry(Needs { cpus, memory_mb, gpus, stays, terms: text }).or_insert_with(|| {
+        let needs = Needs { cpus, memory_mb, gpus, stays, terms: text, limits: limits.clone() };
+        *numbers.entry(needs).or_insert_with(|| {
             *any_rank |= terms.as_ref().is_some_and(|terms| terms.has_rank());
-            classes.push(Class { stays, terms, verdicts: BTreeMap::new() });
+            classes.push(Class { stays, terms, limits, verdicts: BTreeMap::new() });
             classes.len() as u32 - 1
         })
     }
@@ -201,6 +208,59 @@ impl Class {
     /// May a starter that didn't suit do so later?
     pub(super) fn varies(&self) -> bool {
         self.verdicts.values().any(|verdict| *verdict == Verdict::Varies)
+    }
+}
+
+/// How many jobs may be out at once, by what they name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Limits {
+    /// In thousandths, as what is used; what isn't named here has no limit.
+    most: BTreeMap<String, u64>,
+    used: BTreeMap<String, u64>,
+}
+
+impl Limits {
+    pub(super) fn set(&mut self, most: impl Iterator<Item = (String, u32)>) {
+        self.most = most.map(|(name, most)| (name, u64::from(most) * 1000)).collect();
+    }
+
+    /// Those of a class that leave no room for a job of it, with what it takes, what is used, and what there is.
+    pub(super) fn exhausted<'a>(&'a self, asked: &'a [Share]) -> impl Iterator<Item = (&'a str, u32, u64, u64)> + 'a {
+        asked.iter().filter_map(|(name, share)| {
+            let (most, used) = (*self.most.get(name)?, self.used.get(name).copied().unwrap_or(0));
+            (used + u64::from(*share) > most).then_some((name.as_str(), *share, used, most))
+        })
+    }
+
+    pub(super) fn has_room(&self, asked: &[Share]) -> bool {
+        self.exhausted(asked).next().is_none()
+    }
+
+    /// A job is out, or is out no more; might that make room that was lacking?
+    pub(super) fn count(&mut self, asked: &[Share], goes: bool) -> bool {
+        let full = !goes && !self.has_room(asked);
+        for (name, share) in asked {
+            let used = self.used.entry(name.clone()).or_default();
+            *used = if goes { *used + u64::from(*share) } else { used.saturating_sub(u64::from(*share)) };
+        }
+        full
+    }
+
+    /// How many such jobs may be out at once.
+    pub(super) fn most(&self, asked: &[Share]) -> u64 {
+        let jobs = |(name, share): &Share| Some(*self.most.get(name)? / u64::from(*share).max(1));
+        asked.iter().filter_map(jobs).min().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+impl Limits {
+    /// Panics unless what is used is what is taken for it, and no more than there may be.
+    pub(super) fn recount<'a>(&self, out: impl Iterator<Item = &'a [Share]>) {
+        let mut used: BTreeMap<String, u64> = BTreeMap::new();
+        out.flatten().for_each(|(name, share)| *used.entry(name.clone()).or_default() += u64::from(*share));
+        assert!(self.used.iter().all(|(name, n)| used.get(name).copied().unwrap_or(0) == *n));
+        assert!(used.iter().all(|(name, n)| self.used.get(name) == Some(n)));
     }
 }
 

@@ -640,7 +640,7 @@ impl Pool {
         }
         // When the record is read back, nobody has taken the job from its queue before.
         cluster.groups[index].take(id.job.proc);
-        self.dying.remove(&id.job);
+        self.end_dying(id.job);
         self.give(key, id, Phase::Queued);
     }
 
@@ -680,7 +680,7 @@ impl Pool {
         let open = self.job(id.job).is_some_and(|job| !job.is_over());
         if open && !self.is_settled(id) && self.starters.contains_key(&key) {
             self.unqueue(id.job);
-            self.dying.remove(&id.job);
+            self.end_dying(id.job);
             self.change(id.job, |job| {
                 job.started = false;
                 (job.code, job.subcode) = (0, 0);
@@ -773,7 +773,10 @@ impl Pool {
         }
         // What its starter still holds of it occupies the starter until it says that it is gone.
         self.give_up(at, id, None);
-        self.end_live(id);
+        let limited = self.group(id).is_some_and(|group| !group.terms.limits.is_empty());
+        if let Some(out) = self.end_live(id).filter(|_| limited) {
+            self.set_dying(id, out);
+        }
         self.unqueue(id);
         self.change(id, |job| {
             job.state = JobState::Removed;
@@ -1002,7 +1005,7 @@ impl Pool {
         for (id, key) in snapshot.dying {
             pool.occupy(key, id, Phase::Queued);
             pool.unqueue(id.job);
-            pool.dying.insert(id.job, (id.attempt, key));
+            pool.set_dying(id.job, (id.attempt, key));
         }
         pool.last_cluster = snapshot.last_cluster;
         pool.last_program = snapshot.last_program;

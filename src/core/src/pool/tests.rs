@@ -180,6 +180,8 @@ impl Pool {
                 }
             }
         }
+        let out: BTreeSet<JobId> = self.live.keys().chain(self.dying.keys()).copied().collect();
+        self.limits.recount(out.iter().filter_map(|id| self.group(*id)).map(|group| group.terms.limits.as_slice()));
         self.queue.recount(self.live.keys().filter_map(|id| self.group(*id)).map(|g| (g.account, g.body.cpus)));
         for (key, starter) in &self.starters {
             let unfinished = starter.held.values().filter(|held| held.phase != Phase::Finished);

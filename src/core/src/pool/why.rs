@@ -329,7 +329,18 @@ impl Pool {
                     return Some(present);
                 }
                 present.idle = true;
+                let limits = self.classes.get(group.class).map(|class| class.limits.clone()).unwrap_or_default();
                 present.next = self.hurdles(now, group);
+                let amount = |n: u64| match n % 1000 {
+                    0 => format!("{}", n / 1000),
+                    rest => format!("{}.{rest:03}", n / 1000),
+                };
+                let full = self.limits.exhausted(&limits).map(|(name, share, used, most)| {
+                    let takes =
+                        if share == 1000 { String::new() } else { format!(", and it takes {}", amount(share.into())) };
+                    format!("its concurrency limit {name}: {} of {} in use{takes}", amount(used), amount(most))
+                });
+                present.next.splice(0..0, full);
                 let before = self.before(id, cluster);
                 if before > 0 {
                     present.next.push(format!("{before} idle job(s) are before it"));

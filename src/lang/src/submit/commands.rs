@@ -203,7 +203,7 @@ const COMMANDS: &[Command] = &[
     with(&["allowed_execute_duration"], Acted, "AllowedExecuteDuration", Expression),
     with(&["allowed_job_duration"], Acted, "AllowedJobDuration", Expression),
     with(&["concurrency_limits_expr"], Refused(&[]), "ConcurrencyLimits", Expression),
-    with(&["concurrency_limits"], Refused(&[]), "ConcurrencyLimits", Limits),
+    with(&["concurrency_limits"], Acted, "ConcurrencyLimits", Limits),
     plain(CONTAINER_IMAGE, Acted),
     plain(DOCKER_IMAGE, Acted),
     with(&["encrypt_execute_directory"], Refused(FALSE), "EncryptExecuteDirectory", Boolean),

@@ -497,7 +497,7 @@ fn faults_are_explained() {
     );
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";
-    for command in ["deferral_time = 5", "concurrency_limits = a"] {
+    for command in ["deferral_time = 5", "concurrency_limits_expr = a"] {
         let name = command.split(' ').next().unwrap_or_default();
         check(command, &format!("E 2:1 `{name}` is not supported yet; {refused}"));
     }

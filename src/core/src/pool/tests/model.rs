@@ -7,6 +7,7 @@ use super::*;
 fn empty() -> Pool {
     let mut pool = Pool::with_judge(Arc::new(Words::default()));
     pool.set_policy_interval(Duration::from_millis(300));
+    pool.set_limits([("few".to_owned(), 2), ("most".to_owned(), 3)].into());
     pool
 }
 
@@ -360,6 +361,12 @@ impl World {
                 accounting_group: text(self.dice.pick(&[None, None, Some("a"), Some("b")]).unwrap()),
                 attributes: policy::some(|among| self.dice.below(among)),
                 own: Vec::new(),
+                limits: self
+                    .dice
+                    .pick(&[None, None, Some(("few".to_owned(), 1000)), Some(("most".to_owned(), 500))])
+                    .unwrap()
+                    .into_iter()
+                    .collect(),
             };
             let program = Program { memory_mb, transfer, ..program(cpus) };
             let held = self.dice.one_in(10);

@@ -89,7 +89,7 @@ fn attribute(name: &str, value: &str) -> (String, String) {
 /// The policy of a group of a random world.
 pub(super) fn some(mut below: impl FnMut(u64) -> u64) -> Vec<(String, String)> {
     let mut words = Vec::new();
-    if below(2) == 0 {
+    if below(3) > 0 {
         return words;
     }
     if below(3) == 0 {

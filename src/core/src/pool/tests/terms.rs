@@ -237,3 +237,76 @@ fn what_suits_nothing_now_is_looked_at_again_if_that_may_change() {
     assert_eq!(told(&bench.tell(Event::TimePassed)), "7: run 1.0#1");
     assert!(bench.pool.deadline().is_none_or(|at| at > due));
 }
+
+/// Jobs that take so many thousandths of the limits of these names.
+fn limited(count: u32, limits: &[(&str, u32)]) -> GroupRecord {
+    let limits = limits.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
+    GroupRecord { terms: Terms { limits, ..Terms::default() }, ..group(count, program(1)) }
+}
+
+#[test]
+fn no_more_jobs_are_out_than_their_limits_allow() {
+    let mut bench = Bench::new();
+    let limits = || [("sw".to_owned(), 3), ("db".to_owned(), 1)].into();
+    bench.pool.set_limits(limits());
+    bench.submit(limited(5, &[("sw", 1000)]));
+    bench.submit(limited(2, &[("db", 500), ("sw", 1000), ("free", 1000)]));
+    bench.submit(group(1, program(1)));
+    assert_eq!(bench.pool.demand_cpus(), 3 + 2 + 1);
+    // What is not limited passes by what is.
+    assert_eq!(told(&bench.join(16)), "7: run 1.0#1 1.1#1 1.2#1 3.0#1");
+    let next = |bench: &Bench, proc| bench.pool.explain(bench.now, attempt(proc, 1).job, &[]).unwrap().next;
+    assert_eq!(next(&bench, 3)[0], "its concurrency limit sw: 3 of 3 in use");
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), Outcome::Exited(0))), "7: forget 1.0#1; 7: run 1.3#1");
+    // One that is killed counts until it is known to be dead; another starter has room then, too.
+    bench.join_as(StarterKey(8), offer(4));
+    let select = Select { jobs: [attempt(1, 1).job].into(), ..Select::default() };
+    assert_eq!(told(&bench.tell(Event::RemovalAsked { select })), "7: kill 1.1#1");
+    bench.log.extend(bench.pool.take_records());
+    bench.refold();
+    bench.pool.set_limits(limits());
+    assert_eq!(told(&bench.join_as(StarterKey(8), offer(4))), "");
+    bench.tell(Event::StarterJoined { key: KEY, offer: offer(16), time_left: None });
+    let held =
+        [attempt(1, 1), attempt(2, 1), attempt(3, 1), AttemptId { job: JobId { cluster: 3, proc: 0 }, attempt: 1 }];
+    bench.inventory(KEY, &[], &held, &[]);
+    assert_eq!(told(&bench.end(KEY, attempt(1, 1), Outcome::Killed)), "7: forget 1.1#1; 7: run 1.4#1");
+    for proc in [2, 3] {
+        bench.end(KEY, attempt(proc, 1), Outcome::Exited(0));
+    }
+    let out = |bench: &Bench| bench.pool.live.keys().filter(|id| id.cluster == 2).count();
+    assert_eq!(out(&bench), 2, "each takes a half of it");
+    bench.refold();
+}
+
+#[test]
+fn a_starter_with_room_is_thought_of_when_a_limit_has_room_again() {
+    let mut bench = Bench::new();
+    bench.pool.set_limits([("sw".to_owned(), 1)].into());
+    bench.submit(limited(2, &[("sw", 1000)]));
+    bench.join(1);
+    assert_eq!(told(&bench.join_as(StarterKey(8), offer(1))), "");
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![attempt(0, 1)] });
+    // The one that ran it is about to end, and takes no more.
+    bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: Some(Duration::from_secs(1)) });
+    bench.inventory(KEY, &[], &[attempt(0, 1)], &[]);
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), Outcome::Exited(0))), "7: forget 1.0#1; 8: run 1.1#1");
+}
+
+#[test]
+fn the_order_of_two_accounts_keeps_nobody_back() {
+    let (mut bench, _) = bench();
+    bench.join(4);
+    let ranked = |account: &str| {
+        let terms = Terms { rank: Some("cpus".into()), accounting_group: Some(account.into()), ..Terms::default() };
+        GroupRecord { terms, ..group(1, program(1)) }
+    };
+    bench.submit(ranked("a"));
+    bench.end(KEY, attempt(0, 1), Outcome::Exited(0));
+    // The younger job is that of the account which is looked at first.
+    for account in ["b", "a"] {
+        bench.pool.submit(bench.now, "test".into(), vec![ranked(account)]);
+    }
+    let told = told(&bench.drain());
+    assert!(told.contains("2.0#1") && told.contains("3.0#1"), "{told}");
+}

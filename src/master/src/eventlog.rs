@@ -54,6 +54,9 @@ impl Entry {
     }
 }
 
+/// The last entries are waited for so long when the session ends.
+const LAST: Duration = Duration::from_secs(5);
+
 enum Work {
     Entry(Entry),
     /// The entries of all records up to this number of the store came before.
@@ -63,6 +66,8 @@ enum Work {
 /// The thread that writes the logs.
 pub(crate) struct EventLogs {
     work: Sender<Work>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
     /// Entries came since the last mark.
     unmarked: bool,
 }
@@ -78,6 +83,7 @@ impl EventLogs {
     /// first. A log that can't be written is named once in our own log, and holds nobody up.
     pub(crate) fn start(dir: &Path, form: Form, missed: Vec<Entry>) -> io::Result<Self> {
         let (work, inbox) = mpsc::channel();
+        let (alive, ended) = mpsc::channel();
         let mut writer = Writer {
             mark_file: dir.join(MARK),
             form,
@@ -89,8 +95,9 @@ impl EventLogs {
         thread::Builder::new().name("event-logs".into()).spawn(move || {
             writer.catch_up(&missed);
             writer.run(&inbox);
+            drop(alive);
         })?;
-        Ok(EventLogs { work, unmarked: false })
+        Ok(EventLogs { work, ended, unmarked: false })
     }
 
     /// Takes an entry.
@@ -98,6 +105,12 @@ impl EventLogs {
         self.unmarked = true;
         // The thread ends only with us.
         let _ = self.work.send(Work::Entry(entry));
+    }
+
+    /// Writes what is left; nothing is written after. A file system that hangs is not waited for.
+    pub(crate) fn end(&mut self) {
+        self.work = mpsc::channel().0;
+        let _ = self.ended.recv_timeout(LAST);
     }
 
     /// The entries of all records up to this number of the store were handed in.
@@ -426,14 +439,10 @@ mod tests {
                 held(2),
             ]
         };
-        let finish = |logs: EventLogs, number: u64| {
-            // Its thread ends with it, and marks what it wrote.
-            drop(logs);
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while marked(&dir) != number {
-                assert!(Instant::now() < deadline, "not marked");
-                thread::sleep(Duration::from_millis(5));
-            }
+        let finish = |mut logs: EventLogs, number: u64| {
+            // All is written and marked when it has ended.
+            logs.end();
+            assert_eq!(marked(&dir), number);
         };
         let mut logs = EventLogs::start(&dir, form, Vec::new()).unwrap();
         entries().into_iter().for_each(|entry| logs.write(entry));

@@ -864,6 +864,7 @@ impl Master {
             ending.left.push(format!("{}: can't be reached; {}", site.conf.name, what_remains(site)));
         }
         let left = std::mem::take(&mut ending.left);
+        self.event_logs.end();
         self.remove_files();
         for line in &left {
             tracing::warn!(line, "left behind");

@@ -53,7 +53,7 @@ fn constraints_and_expressions_are_classads() {
     check("q -const 'ClusterId == 3' -af:r Requirements JobPrio", "Nowhere 7\n");
     check(
         "q -const 'ClusterId == 4' -af:h ClusterId ProcId Out",
-        "ClusterId ProcId Out\n4         0      out.0\n4         1      out.1\n4         2      out.2\n4         3      out.3\n",
+        "ClusterId ProcId Out  \n4         0      out.0\n4         1      out.1\n4         2      out.2\n4         3      out.3\n",
     );
     check("history 1 -const 'ExitCode =!= 0' -af ProcId ExitCode Project", "1 3 neutrinos\n");
     let all = ask(&home, "history -af ProcId CompletionDate").ok().stdout;

@@ -125,9 +125,8 @@ impl Layout {
                 }
             }
         }
-        if layout.headings && layout.labels {
-            return Err(Error::usage("-af: headings (h) and labels (l) exclude each other"));
-        }
+        // As HTCondor has it.
+        layout.labels &= !layout.headings;
         if exprs.is_empty() {
             return Err(Error::usage("-af: no expression is given").hint("`q -af ClusterId ProcId JobStatus`"));
         }
@@ -157,10 +156,10 @@ impl Layout {
                 line.push_str(self.before);
             }
             line.push_str(cell);
+            let width = widths.get(place).copied().unwrap_or(0);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             if place + 1 < cells.len() {
                 line.push_str(self.after);
-                let width = widths.get(place).copied().unwrap_or(0);
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             }
         }
         line
@@ -310,12 +309,9 @@ mod tests {
 
     #[test]
     fn what_autoformat_cannot_mean_is_refused() {
-        for (text, part) in [
-            (":x A", "there is no letter 'x'"),
-            (":hl A", "exclude each other"),
-            (":h", "no expression"),
-            ("A+", "no ClassAd expression"),
-        ] {
+        for (text, part) in
+            [(":x A", "there is no letter 'x'"), (":h", "no expression"), ("A+", "no ClassAd expression")]
+        {
             let error = Layout::read(&words(text)).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }

@@ -388,8 +388,7 @@ impl Head<'_> {
                 };
                 found.held += 1;
                 let since = self.date(since.parse::<u64>().unwrap_or(0).saturating_mul(1000));
-                let sub = if sub == "0" { String::new() } else { format!("/{sub}") };
-                let code = format!("{code:>4}{sub}");
+                let code = format!("{code:>4}/{sub}");
                 let why = printable(why).replace('\n', " ");
                 writeln!(out, "{} {since:<11} {code:<8} {why}", self.who(id)).map_err(written)
             })

@@ -98,6 +98,7 @@ fn common(view: &JobView<'_>, facts: &Facts) -> Ad {
     ad.insert("Owner", facts.owner.as_str());
     ad.insert("User", format!("{}@{}", facts.owner, facts.host));
     ad.insert("QDate", seconds(view.submitted.0));
+    ad.insert("TotalSubmitProcs", i64::from(view.of));
     ad.insert("JobBatchName", view.batch);
     ad.insert("Requirements", expression(&terms.requirements).unwrap_or_else(|| true.into()));
     ad.insert("Rank", expression(&terms.rank).unwrap_or_else(|| 0.0.into()));
@@ -262,7 +263,7 @@ const STATE: &[OfState] = &[
     ("RemoteUserCpu", Asks::Fate, |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
     ("RemoteSysCpu", Asks::State, |_, _| Some(0.0.into())),
     ("ResidentSetSize", Asks::Fate, |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
-    ("ImageSize", Asks::Fate, |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
+    ("ImageSize", Asks::Fate, |v, _| Some(number(v.usage.peak_kib))),
     ("MemoryUsage", Asks::Fate, |v, _| {
         Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(|kib| number(kib.div_ceil(1024)))
     }),
@@ -558,7 +559,14 @@ impl Columns {
 
     /// The row of a job.
     pub(crate) fn of_job(&mut self, view: &JobView<'_>, facts: &Facts) -> ctl::AdRow {
-        let ad = if self.texts.is_empty() { ad(view, facts) } else { self.lens.scope(view, facts).ad(view, facts) };
+        let ad = if self.texts.is_empty() {
+            let mut ad = ad(view, facts);
+            // What HTCondor's tools count times from.
+            ad.insert("ServerTime", self.now);
+            ad
+        } else {
+            self.lens.scope(view, facts).ad(view, facts)
+        };
         ctl::AdRow { job: Some(view.id), ..self.of(&ad) }
     }
 
@@ -582,11 +590,17 @@ impl Columns {
             return row;
         }
         for (text, expr) in self.texts.iter().zip(&self.lens.exprs) {
-            let attribute = if self.raw { ad.get(text.trim()) } else { None };
-            cell(match (attribute, evaluate(expr, ad, self.now)) {
-                (Some(attribute), _) => attribute.old_syntax().to_string(),
-                (None, Value::String(text)) if !self.quoted => text.to_str_lossy().into_owned(),
-                (None, value) => value.old_syntax().to_string(),
+            if self.raw {
+                let name = text.trim();
+                let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let expr =
+                    if named { ad.get(name).cloned().unwrap_or_else(|| Value::Undefined.into()) } else { expr.clone() };
+                cell(expr.old_syntax().to_string());
+                continue;
+            }
+            cell(match evaluate(expr, ad, self.now) {
+                Value::String(text) if !self.quoted => text.to_str_lossy().into_owned(),
+                value => value.old_syntax().to_string(),
             });
         }
         row

@@ -125,6 +125,8 @@ pub struct JobView<'a> {
     pub group: usize,
     /// Its cluster's name.
     pub batch: &'a str,
+    /// How many jobs its cluster has.
+    pub of: u32,
     /// Did it complete without success?
     pub failed: bool,
     /// Why it is held, in HTCondor's numbers: code and subcode.
@@ -226,6 +228,7 @@ impl Pool {
             terms: &group.terms,
             group: place,
             batch: &cluster.name,
+            of: cluster.jobs.len() as u32,
             failed: job.is_failed(),
             code: (job.code, job.subcode),
             past: cluster.pasts.get(&id.proc).copied().unwrap_or_default(),

@@ -3,6 +3,7 @@
 
 mod endure;
 mod faults;
+mod language;
 mod network;
 mod nodes;
 mod readme;

@@ -34,6 +34,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let request_memory_mb = builder.size(commands::REQUEST_MEMORY, 1 << 20);
     let request_disk_kb = builder.size(commands::REQUEST_DISK, 1 << 10);
     let request_gpus = builder.gpus();
+    let request_texts = builder.request_texts();
     let resources = builder.resources();
     let requirements = builder.expression(commands::REQUIREMENTS);
     let rank = builder.expression(commands::RANK);
@@ -65,6 +66,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         request_memory_mb: request_memory_mb.ok()?,
         request_disk_kb: request_disk_kb.ok()?,
         request_gpus: request_gpus.ok()?,
+        request_texts: request_texts.ok()?,
         resources: resources.ok()?,
         requirements: requirements.ok()?,
         rank: rank.ok()?,
@@ -354,9 +356,10 @@ impl Builder<'_, '_> {
 
     fn old_arguments(&self) -> Result<bool, Refused> {
         let written = commands::ARGUMENTS.iter().find_map(|name| self.macros.table.get(*name));
-        let value = self.value(commands::ARGUMENTS)?;
-        // What expands to nothing is old, too.
-        Ok(written.is_some_and(|d| !d.value.is_empty()) && value.is_none_or(|value| !words::is_new(&value.pieces)))
+        let Some(written) = written else { return Ok(false) };
+        let value = self.macros.expand(&written.value, self.scene, self.report)?;
+        // Nothing but blanks is old, nothing at all is not.
+        Ok(!value.is_empty() && !words::is_new(trim(&value)))
     }
 
     /// A value that is a ClassAd expression; none when it is empty.
@@ -631,14 +634,42 @@ impl Builder<'_, '_> {
         if text.eq_ignore_ascii_case("undefined") {
             return Ok(1);
         }
-        match text.parse::<u32>() {
-            Ok(cpus) if cpus > 0 => Ok(cpus),
-            _ => self.refuse(
-                at,
-                format!("`{}` is no number of processors", show(text.as_bytes())),
-                "a whole number from 1 on (expressions are not supported yet)",
-            ),
+        let number = text.parse().ok().or_else(|| self.amount(&text, at).and_then(|amount| u32::try_from(amount).ok()));
+        let expected = "a whole number from 1 on, or an expression that has such a value now";
+        match number {
+            Some(cpus) if cpus > 0 => Ok(cpus),
+            _ => self.refuse(at, format!("`{}` is no number of processors", show(text.as_bytes())), expected),
         }
+    }
+
+    /// The value that an expression has before the job was ever run, rounded up.
+    fn amount(&self, text: &str, at: u32) -> Option<u64> {
+        let expr = Expr::parse_old(text).ok()?;
+        let value =
+            super::functions::evaluate(text.as_bytes())?.as_f64().filter(|value| (0.0..9e15).contains(value))?;
+        let asked = expr.references();
+        if asked.more || !asked.my.is_empty() || !asked.plain.is_empty() {
+            self.report
+                .warn(at, format!("`{text}` is taken as {value} for good: it isn't asked again after the job has run"));
+        }
+        Some(value.ceil() as u64)
+    }
+
+    /// The texts of requests that are more than numbers.
+    fn request_texts(&self) -> Result<Vec<(&'static str, String)>, Refused> {
+        let mut texts = Vec::new();
+        for (names, attribute, unit) in [
+            (commands::REQUEST_CPUS, "RequestCpus", None),
+            (commands::REQUEST_MEMORY, "RequestMemory", Some(1 << 20)),
+            (commands::REQUEST_DISK, "RequestDisk", Some(1 << 10)),
+        ] {
+            let Some((text, _)) = self.constant(names)? else { continue };
+            let plain = unit.map_or(text.parse::<u32>().is_ok(), |unit| parse_bytes(&text, unit).is_ok());
+            if !plain && !text.eq_ignore_ascii_case("undefined") {
+                texts.push((attribute, text));
+            }
+        }
+        Ok(texts)
     }
 
     /// A size in units of `unit` bytes, rounded up.
@@ -651,11 +682,14 @@ impl Builder<'_, '_> {
         }
         match parse_bytes(&text, unit) {
             Ok(bytes) => Ok(Some(bytes.div_ceil(unit))),
-            Err(expected) => self.refuse(
-                at,
-                format!("`{}` is no size", show(text.as_bytes())),
-                &format!("{expected} (expressions are not supported yet)"),
-            ),
+            Err(expected) => match self.amount(&text, at) {
+                Some(amount) => Ok(Some(amount)),
+                None => self.refuse(
+                    at,
+                    format!("`{}` is no size", show(text.as_bytes())),
+                    &format!("{expected}, or an expression that has a value now"),
+                ),
+            },
         }
     }
 

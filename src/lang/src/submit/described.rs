@@ -281,6 +281,9 @@ impl Writer<'_> {
         if let Some(gpus) = described.request_gpus {
             self.set("RequestGPUs", i64::from(gpus));
         }
+        for (name, text) in &described.request_texts {
+            self.set_expression(name, text);
+        }
         for (name, amount) in &described.resources {
             self.set_expression(&format!("Request{name}"), amount);
         }
@@ -367,18 +370,19 @@ impl Writer<'_> {
                 clauses.push(format!("(TARGET.OpSys == \"{}\")", facts.opsys));
             }
         }
+        let written = |attribute: &str| described.request_texts.iter().any(|(name, _)| *name == attribute);
         if described.without.contains(&"RequestDisk") {
             if !checks("Disk") {
                 clauses.push("(TARGET.Disk >= DiskUsage)".to_owned());
             }
-        } else if described.request_disk_kb != Some(0) {
+        } else if described.request_disk_kb != Some(0) || written("RequestDisk") || checks("Disk") {
             clauses.push("(TARGET.Disk >= RequestDisk)".to_owned());
         }
         let memory = !described.without.contains(&"RequestMemory");
-        if memory && described.request_memory_mb.is_none_or(|memory| memory > 1) {
+        if memory && (written("RequestMemory") || described.request_memory_mb.is_none_or(|memory| memory > 1)) {
             clauses.push("(TARGET.Memory >= RequestMemory)".to_owned());
         }
-        if described.request_cpus > 1 && !checks("Cpus") {
+        if (described.request_cpus > 1 || written("RequestCpus")) && !checks("Cpus") {
             clauses.push("(TARGET.Cpus >= RequestCpus)".to_owned());
         }
         let gpus = described.request_gpus.filter(|gpus| *gpus > 0).map(|_| ("GPUs".to_owned(), String::new()));

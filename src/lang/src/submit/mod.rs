@@ -6,7 +6,7 @@
 //! Known differences from condor_submit (checked against 24.12 and 25.14):
 //! - A description without `queue`, or one whose counts are all 0, is an error; condor_submit submits one job.
 //! - Macros that refer to each other in a ring are an error; condor_submit never ends.
-//! - `request_*` and other values take numbers, not ClassAd expressions.
+//! - `request_*` that are expressions have the value for good that they have at submission.
 //! - `==` for `=`, a boolean that is neither true nor false, an unknown `when_to_transfer_output`, and
 //!   typographic quotes at the start of a value are errors; condor_submit passes over them or takes them
 //!   literally.
@@ -112,6 +112,8 @@ pub struct JobAd {
     pub request_disk_kb: Option<u64>,
     /// GPUs, when asked for.
     pub request_gpus: Option<u32>,
+    /// Those of these requests that are expressions, as they are written, by attribute.
+    pub request_texts: Vec<(&'static str, String)>,
     /// Further resources by name (`request_NAME`), with the text of the expressions that say how much.
     pub resources: Vec<(String, String)>,
     /// Which machines suit, a ClassAd expression, without what the rest of the ad demands; see [`JobAd::demands`].

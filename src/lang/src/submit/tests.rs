@@ -200,6 +200,7 @@ fn defaults_are_htcondors() {
         request_memory_mb: None,
         request_disk_kb: None,
         request_gpus: None,
+        request_texts: Vec::new(),
         resources: vec![],
         requirements: None,
         rank: None,
@@ -441,12 +442,12 @@ fn faults_are_explained() {
     check(
         "request_memory = lots",
         "E 2:18 `lots` is no size, \
-        expected a size such as 512M, 2G or 1.5T (expressions are not supported yet)",
+        expected a size such as 512M, 2G or 1.5T, or an expression that has a value now",
     );
     check(
         "request_cpus = 0",
         "E 2:16 `0` is no number of processors, \
-        expected a whole number from 1 on (expressions are not supported yet)",
+        expected a whole number from 1 on, or an expression that has such a value now",
     );
     check("request_memroy = 3", "E 2:1 there is no resource for `request_memroy`; did you mean `request_memory`?");
     check("universe = docker", "E 2:12 universe `docker` without an image, expected `container_image = IMAGE`");
@@ -504,7 +505,7 @@ fn faults_are_explained() {
     // Everything at once, in the order of the text.
     check(
         "request_cpus = x\nfoo bar\nerror = $(y\nuniverse = vm",
-        "E 2:16 `x` is no number of processors, expected a whole number from 1 on (expressions are not supported yet)\n\
+        "E 2:16 `x` is no number of processors, expected a whole number from 1 on, or an expression that has such a value now\n\
         E 3:5 `foo` is followed by something else, expected `=`\n\
         E 4:9 macro reference is never closed, expected a `)`\n\
         E 5:12 universe `vm` is not supported, expected `vanilla`, `container` or `docker`",

@@ -56,6 +56,10 @@ fn constraints_and_expressions_are_classads() {
         "ClusterId ProcId Out  \n4         0      out.0\n4         1      out.1\n4         2      out.2\n4         3      out.3\n",
     );
     check("history 1 -const 'ExitCode =!= 0' -af ProcId ExitCode Project", "1 3 neutrinos\n");
+    check(
+        "condor_q -format '%d.' ClusterId -format '%d ' ProcId -format '%s\\n' Out -const 'JobStatus == 5'",
+        "4.2 out.2\n4.3 out.3\n",
+    );
     let all = ask(&home, "history -af ProcId CompletionDate").ok().stdout;
     let ends: Vec<u64> = all.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
     assert!(ends.len() == 3 && ends.is_sorted_by(|a, b| a >= b), "the last one first: {all}");

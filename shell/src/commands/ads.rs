@@ -21,6 +21,9 @@ pub(super) struct Shown {
     /// quotes, r not evaluated, `,` commas, t tabs, n a line each, g a line between ads
     #[arg(long, visible_alias = "af", value_name = "EXPRESSION", num_args = 1.., conflicts_with = "long")]
     autoformat: Vec<String>,
+    /// The value of a ClassAd expression, written as printf does; may be given several times, and ends no line by itself
+    #[arg(long, value_names = ["FORMAT", "EXPRESSION"], num_args = 2, allow_hyphen_values = true, conflicts_with_all = ["autoformat", "long"])]
+    format: Vec<String>,
     /// Whole ads, an attribute a line; with --json, as JSON
     #[arg(short, long)]
     pub(super) long: bool,
@@ -66,6 +69,14 @@ impl Shown {
         if !self.autoformat.is_empty() {
             return Layout::read(&self.autoformat).map(Format::Auto).map(Some);
         }
+        if !self.format.is_empty() {
+            let pair = |pair: &[String]| {
+                let [format, expr] = pair else { return Err(Error::usage("-format needs a format and an expression")) };
+                let checked = expression(expr).map_err(|why| Error::usage(format!("-format {expr:?}: {why}")))?;
+                Ok((Printf::read(format)?, checked))
+            };
+            return self.format.chunks(2).map(pair).collect::<Result<_>>().map(Format::Printf).map(Some);
+        }
         let attributes = || self.attributes.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
         Ok(match (self.long, json) {
             (true, false) => Some(Format::Long(attributes())),
@@ -80,6 +91,8 @@ impl Shown {
 pub(super) enum Format {
     /// The values of expressions.
     Auto(Layout),
+    /// The values of expressions, each as a format says.
+    Printf(Vec<(Printf, String)>),
     /// Whole ads, or these attributes, as lines.
     Long(Vec<String>),
     /// The same as JSON.
@@ -166,11 +179,172 @@ impl Layout {
     }
 }
 
+/// A format of `-format`: text around one conversion, as printf has it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Printf {
+    before: String,
+    left: bool,
+    zeros: bool,
+    sign: &'static str,
+    width: usize,
+    precision: Option<usize>,
+    /// The letter of the conversion, if there is one.
+    letter: Option<char>,
+    after: String,
+}
+
+impl Printf {
+    /// Widths and precisions beyond this are taken for it.
+    const WIDEST: usize = 10_000;
+
+    fn read(text: &str) -> Result<Printf> {
+        let mut made = Printf::default();
+        let mut letters = text.chars().peekable();
+        let number = |letters: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+            let mut number = 0usize;
+            while let Some(digit) = letters.peek().and_then(|c| c.to_digit(10)) {
+                number = number.saturating_mul(10).saturating_add(digit as usize).min(Self::WIDEST);
+                letters.next();
+            }
+            number
+        };
+        while let Some(c) = letters.next() {
+            let literal = match (c, letters.peek()) {
+                ('\\', Some(&escaped)) => {
+                    letters.next();
+                    match escaped {
+                        'n' => '\n',
+                        't' => '\t',
+                        'r' => '\r',
+                        other => other,
+                    }
+                }
+                ('%', Some('%')) => {
+                    letters.next();
+                    '%'
+                }
+                ('%', _) if made.letter.is_none() => {
+                    while let Some(flag) = letters.next_if(|c| "-+ 0#".contains(*c)) {
+                        match flag {
+                            '-' => made.left = true,
+                            '0' => made.zeros = true,
+                            '+' => made.sign = "+",
+                            ' ' if made.sign.is_empty() => made.sign = " ",
+                            _ => {}
+                        }
+                    }
+                    made.width = number(&mut letters);
+                    if letters.next_if_eq(&'.').is_some() {
+                        made.precision = Some(number(&mut letters));
+                    }
+                    while letters.next_if(|c| "hlLqjzt".contains(*c)).is_some() {}
+                    let letter = letters.next().filter(|c| "diuxXofFeEgGsvVr".contains(*c));
+                    let hint = "%d, %x, %f, %e, %g, %s, %v and %V are known";
+                    made.letter = Some(
+                        letter
+                            .ok_or_else(|| Error::usage(format!("-format {text:?}: no such conversion")).hint(hint))?,
+                    );
+                    continue;
+                }
+                ('%', _) => {
+                    return Err(Error::usage(format!("-format {text:?}: more than one value"))
+                        .hint("each has a -format of its own"));
+                }
+                (other, _) => other,
+            };
+            if made.letter.is_none() { made.before.push(literal) } else { made.after.push(literal) }
+        }
+        Ok(made)
+    }
+
+    /// The text for a value; nothing for one that the conversion can't take.
+    fn written(&self, cell: &str) -> Option<String> {
+        let Some(letter) = self.letter else { return Some(self.before.clone()) };
+        let value = Expr::parse_old(cell).ok().and_then(|expr| expr.as_literal().cloned());
+        let signed = |negative: bool| if negative { "-" } else { self.sign };
+        let (sign, mut digits) = match (letter, &value) {
+            ('v', Some(Value::String(text))) => ("", text.to_str_lossy().into_owned()),
+            ('v' | 'V' | 'r', _) => ("", cell.to_owned()),
+            ('s', Some(Value::String(text))) => ("", text.to_str_lossy().into_owned()),
+            ('s', Some(Value::Undefined | Value::Error)) => return None,
+            ('s', _) => ("", cell.to_owned()),
+            ('d' | 'i' | 'u' | 'x' | 'X' | 'o', Some(value)) => {
+                let number = value.as_i64().or_else(|| value.as_f64().map(|real| real as i64))?;
+                match letter {
+                    'x' => ("", format!("{number:x}")),
+                    'X' => ("", format!("{number:X}")),
+                    'o' => ("", format!("{number:o}")),
+                    _ => (signed(number < 0), number.unsigned_abs().to_string()),
+                }
+            }
+            (_, value) => {
+                let number = value.as_ref()?.as_f64()?;
+                let places = self.precision.unwrap_or(6);
+                (signed(number < 0.0), float(letter, number.abs(), places))
+            }
+        };
+        if "svV".contains(letter)
+            && let Some(most) = self.precision
+        {
+            digits = digits.chars().take(most).collect();
+        }
+        let space = self.width.saturating_sub(sign.len() + digits.chars().count());
+        let (before, zeros, after) = match (self.left, self.zeros && !"svVr".contains(letter)) {
+            (true, _) => (0, 0, space),
+            (false, true) => (0, space, 0),
+            (false, false) => (space, 0, 0),
+        };
+        let fill = |c: char, count: usize| std::iter::repeat_n(c, count).collect::<String>();
+        let padded = [&fill(' ', before), sign, &fill('0', zeros), &digits, &fill(' ', after)].concat();
+        Some([&self.before, padded.as_str(), &self.after].concat())
+    }
+}
+
+/// A number that isn't negative, as `%f`, `%e` and `%g` write it.
+fn float(letter: char, number: f64, places: usize) -> String {
+    let exponential = |places: usize| {
+        let text = format!("{number:.places$e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let exponent: i32 = exponent.parse().unwrap_or(0);
+        (digits.to_owned(), exponent)
+    };
+    let text = |digits: &str, exponent: i32| {
+        format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs())
+    };
+    let written = match letter {
+        'f' | 'F' => format!("{number:.places$}"),
+        'e' | 'E' => {
+            let (digits, exponent) = exponential(places);
+            text(&digits, exponent)
+        }
+        _ => {
+            let places = places.max(1);
+            let (digits, exponent) = exponential(places - 1);
+            let short = |text: &str| match text.contains('.') {
+                true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+                false => text.to_owned(),
+            };
+            let most = i32::try_from(places).unwrap_or(i32::MAX);
+            if exponent < -4 || exponent >= most {
+                text(&short(&digits), exponent)
+            } else {
+                let after = usize::try_from(most - 1 - exponent).unwrap_or(0);
+                short(&format!("{number:.after$}"))
+            }
+        }
+    };
+    if letter.is_ascii_uppercase() { written.to_uppercase() } else { written }
+}
+
 impl Format {
     /// What to ask the master for.
     pub(super) fn columns(&self) -> Columns {
         match self {
             Format::Auto(layout) => layout.columns(),
+            Format::Printf(all) => {
+                let exprs = all.iter().map(|(_, expr)| expr.clone()).collect();
+                Columns { exprs, quoted: true, ..Columns::default() }
+            }
             Format::Long(_) | Format::Json(_) => Columns::default(),
         }
     }
@@ -205,6 +379,15 @@ impl Format {
                 page.rows.iter().try_for_each(|row| {
                     let cells: Vec<String> = layout.cells(row).iter().map(|cell| clean(cell)).collect();
                     writeln!(out, "{}", layout.line(&cells, &[])).map_err(written)
+                })
+            })?,
+            Format::Printf(all) => master.pages(request, |page: AdRows| {
+                page.rows.iter().try_for_each(|row| {
+                    let mut cells = all.iter().zip(&row.cells);
+                    cells.try_for_each(|((format, _), cell)| match format.written(cell) {
+                        Some(text) => write!(out, "{}", clean(&text)).map_err(written),
+                        None => Ok(()),
+                    })
                 })
             })?,
             Format::Long(names) => master.pages(request, |page: AdRows| {
@@ -314,6 +497,36 @@ mod tests {
         {
             let error = Layout::read(&words(text)).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn formats_are_those_of_printf() {
+        let check = |format: &str, cell: &str, expected: Option<&str>| {
+            assert_eq!(Printf::read(format).unwrap().written(cell).as_deref(), expected, "{format:?} {cell}");
+        };
+        check("%d.\\n", "12", Some("12.\n"));
+        check("[%10s]", "\"root\"", Some("[      root]"));
+        check("[%-10s]", "\"root\"", Some("[root      ]"));
+        check("%.2s|", "\"root\"", Some("ro|"));
+        check("x%%y %05d", "-42", Some("x%y -0042"));
+        check("%d", "0.9", Some("0"));
+        check("%d", "true", Some("1"));
+        check("%d|", "\"root\"", None);
+        check("%d|", "undefined", None);
+        check("%s|", "undefined", None);
+        check("%v|", "undefined", Some("undefined|"));
+        check("%V|", "\"root\"", Some("\"root\"|"));
+        check("%v|", "\"root\"", Some("root|"));
+        check("%x", "255", Some("ff"));
+        check("%8.2f|", "12", Some("   12.00|"));
+        check("%e", "12345.678", Some("1.234568e+04"));
+        check("%g", "0.5", Some("0.5"));
+        check("%g", "12345678.0", Some("1.23457e+07"));
+        check("plain", "1", Some("plain"));
+        check("%999999999999d", "1", Some(&format!("{:>10000}", 1)));
+        for bad in ["%", "%y", "%d %d"] {
+            assert!(Printf::read(bad).is_err(), "{bad}");
         }
     }
 

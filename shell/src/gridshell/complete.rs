@@ -77,6 +77,8 @@ impl Lines {
             );
         }
         match command.name() {
+            // A job event log.
+            "wait" if word.starts_with(|c: char| !c.is_ascii_digit()) => None,
             "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" | "retry" => {
                 self.ask(|master| jobs(master, word))
             }

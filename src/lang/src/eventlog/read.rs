@@ -63,6 +63,8 @@ pub struct Reader {
 struct Progress {
     /// No end is before this place, seen from the event's start.
     at: usize,
+    /// Nor is what was looked for last.
+    seen: usize,
     depth: usize,
     quoted: bool,
     escaped: bool,
@@ -132,9 +134,15 @@ impl Reader {
             self.start += space;
             let rest = rest.get(space..).unwrap_or_default();
             let around = [&b"<?"[..], b"<!", b"<classads", b"</classads"].iter().any(|tag| rest.starts_with(tag));
-            match rest.iter().take(MAX_EVENT).position(|byte| *byte == b'>') {
-                Some(end) if around => self.start += end + 1,
-                _ => return,
+            if !around {
+                return;
+            }
+            match rest.iter().position(|byte| *byte == b'>') {
+                Some(end) => {
+                    self.start += end + 1;
+                    self.progress = Progress::default();
+                }
+                None => return,
             }
         }
     }
@@ -142,14 +150,23 @@ impl Reader {
 
 /// Up to and with the line of three dots.
 fn end_of_text(bytes: &[u8], progress: &mut Progress) -> Option<usize> {
-    while let Some(line) = bytes.get(progress.at..) {
-        let length = line.iter().position(|byte| *byte == b'\n')?;
-        progress.at += length + 1;
-        if line.get(..length)?.trim_ascii_end() == b"..." {
+    while let Some(end) = find(bytes, b'\n', progress) {
+        let line = bytes.get(progress.at..end)?;
+        progress.at = end + 1;
+        if line.trim_ascii_end() == b"..." {
             return Some(progress.at);
         }
     }
     None
+}
+
+/// Where the byte is next.
+fn find(bytes: &[u8], wanted: u8, progress: &mut Progress) -> Option<usize> {
+    let from = progress.at.max(progress.seen);
+    let found = bytes.get(from..)?.iter().position(|byte| *byte == wanted).map(|place| from + place);
+    // What comes next is looked at, and only that.
+    progress.seen = if found.is_some() { 0 } else { bytes.len() };
+    found
 }
 
 fn end_of_json(bytes: &[u8], progress: &mut Progress) -> Option<usize> {
@@ -174,12 +191,11 @@ fn end_of_json(bytes: &[u8], progress: &mut Progress) -> Option<usize> {
 }
 
 fn end_of_xml(bytes: &[u8], progress: &mut Progress) -> Option<usize> {
-    while let Some(rest) = bytes.get(progress.at..) {
-        let from = rest.iter().position(|byte| *byte == b'<')?;
-        let tag = rest.get(from..)?;
-        let length = tag.iter().position(|byte| *byte == b'>')? + 1;
-        let tag = tag.get(..length)?;
-        progress.at += from + length;
+    // Each tag ends with the first `>` behind its `<`.
+    while let Some(end) = find(bytes, b'>', progress) {
+        let piece = bytes.get(progress.at..=end)?;
+        let tag = piece.iter().position(|byte| *byte == b'<').and_then(|from| piece.get(from..)).unwrap_or_default();
+        progress.at = end + 1;
         if tag == b"<c>" {
             progress.depth += 1;
         } else if tag == b"</c>" {

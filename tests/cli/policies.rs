@@ -226,6 +226,10 @@ queue
     home.write("bad.sub", "executable = /bin/true\nconcurrency_limits = a b:x\nqueue\n");
     home.vo(["-s", "t", "-c", "submit bad.sub"]).code(6).says(["\"b:x\" is no concurrency limit"]);
     home.vo(["-s", "t", "-c", "rm 1"]).ok();
+    home.write("m.sub", "executable = job.sh\narguments = m\nmax_materialize = 3\nmax_idle = 1\nqueue 9\n");
+    let run = home.vo(["-s", "t", "-c", "submit m.sub; wait --timeout 60s 2"]).ok();
+    assert!(!run.stderr.contains("warning"), "{run:?}");
+    assert_eq!(home.read("seen.m").lines().map(|n| n.parse().unwrap()).max(), Some(3));
     end(&home);
 }
 

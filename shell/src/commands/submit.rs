@@ -13,7 +13,7 @@ use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
 use vo_core::job::{Program, Transfer};
-use vo_core::pool::{GroupRecord, LogTerms, Terms};
+use vo_core::pool::{GroupRecord, LogTerms, Terms, at_once};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::Value;
 use vo_lang::submit::{
@@ -487,8 +487,10 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
 /// The concurrency limits that the jobs are counted against, and how much of each a job takes, in thousandths.
 fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
     let named = ad.settings.iter().find(|(name, _)| *name == "ConcurrencyLimits").map(|(_, setting)| setting);
-    let Some(Setting::Text(names)) = named else { return Ok(Vec::new()) };
-    let names = constant(names).unwrap_or_default();
+    let names = match named {
+        Some(Setting::Text(names)) => constant(names).unwrap_or_default(),
+        _ => String::new(),
+    };
     let mut limits: BTreeMap<String, u32> = BTreeMap::new();
     for word in names.split(',').filter(|word| !word.is_empty()) {
         let (name, amount) = word.split_once(':').unwrap_or((word, "1"));
@@ -504,7 +506,7 @@ fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
         let all = limits.entry(name.to_owned()).or_default();
         *all = all.saturating_add(share);
     }
-    Ok(limits.into_iter().collect())
+    Ok(limits.into_iter().chain(ad.at_once.map(at_once)).collect())
 }
 
 /// The exit code of success.

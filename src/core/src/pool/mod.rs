@@ -43,13 +43,13 @@ pub use event::{Action, Assigned, Event, Note, Resources};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
-pub use queue::{Judge, Match, Terms, Verdict};
+pub use queue::{Judge, Match, Terms, Verdict, at_once};
 pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
 pub use retry::{Origin, Retry};
 pub use why::{Present, SiteFacts, Step, Trail};
 
 /// A concurrency limit that jobs are counted against, with how much each takes, in thousandths.
-type Share = (String, u32);
+pub type Share = (String, u32);
 
 /// How much work a starter's backlog holds beyond what runs: enough to hide two round trips over a wide-area network and the group
 /// commits between.
@@ -498,9 +498,10 @@ impl Pool {
 
     /// Takes a submission in; the cluster's number. It is acknowledged to the user once its record, number [`Pool::sequence`] right
     /// after this, is durable. The groups hold fewer than 2^32 jobs together; what is beyond is cut off.
-    pub fn submit(&mut self, now: Time, name: String, groups: Vec<GroupRecord>) -> u32 {
+    pub fn submit(&mut self, now: Time, name: String, mut groups: Vec<GroupRecord>) -> u32 {
         self.now = self.now.max(now);
         let cluster = self.last_cluster + 1;
+        groups.iter_mut().for_each(|group| queue::own_limits(&mut group.terms.limits, cluster));
         self.write(Record::Submitted { cluster, at: now, name, groups });
         self.police(now);
         cluster

@@ -211,6 +211,21 @@ impl Class {
     }
 }
 
+/// Begins the name of a limit that says itself what there is of it.
+const AT_ONCE: &str = "max_materialize ";
+
+/// What jobs are counted against of which no more than `most` of their cluster may be out at once; [`Pool::submit`] adds which cluster.
+pub fn at_once(most: u32) -> Share {
+    (format!("{AT_ONCE}{most}"), 1000)
+}
+
+/// Makes such limits the cluster's own.
+pub(super) fn own_limits(limits: &mut [Share], cluster: u32) {
+    for (name, _) in limits.iter_mut().filter(|(name, _)| name.starts_with(AT_ONCE)) {
+        name.push_str(&format!(" of cluster {cluster}"));
+    }
+}
+
 /// How many jobs may be out at once, by what they name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limits {
@@ -224,10 +239,16 @@ impl Limits {
         self.most = most.map(|(name, most)| (name, u64::from(most) * 1000)).collect();
     }
 
+    /// What there is of a limit, if it is one.
+    fn most_of(&self, name: &str) -> Option<u64> {
+        let own = |name: &str| name.strip_prefix(AT_ONCE)?.split(' ').next()?.parse::<u64>().ok();
+        self.most.get(name).copied().or_else(|| own(name).map(|most| most * 1000))
+    }
+
     /// Those of a class that leave no room for a job of it, with what it takes, what is used, and what there is.
     pub(super) fn exhausted<'a>(&'a self, asked: &'a [Share]) -> impl Iterator<Item = (&'a str, u32, u64, u64)> + 'a {
         asked.iter().filter_map(|(name, share)| {
-            let (most, used) = (*self.most.get(name)?, self.used.get(name).copied().unwrap_or(0));
+            let (most, used) = (self.most_of(name)?, self.used.get(name).copied().unwrap_or(0));
             (used + u64::from(*share) > most).then_some((name.as_str(), *share, used, most))
         })
     }
@@ -248,7 +269,7 @@ impl Limits {
 
     /// How many such jobs may be out at once.
     pub(super) fn most(&self, asked: &[Share]) -> u64 {
-        let jobs = |(name, share): &Share| Some(*self.most.get(name)? / u64::from(*share).max(1));
+        let jobs = |(name, share): &Share| Some(self.most_of(name)? / u64::from(*share).max(1));
         asked.iter().filter_map(jobs).min().unwrap_or(u64::MAX)
     }
 }

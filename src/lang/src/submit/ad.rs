@@ -38,6 +38,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let resources = builder.resources();
     let requirements = builder.expression(commands::REQUIREMENTS);
     let rank = builder.expression(commands::RANK);
+    let at_once = builder.whole(commands::MAX_MATERIALIZE, "a number of jobs");
     let priority = builder.priority();
     let accounting_group = builder.word(commands::ACCOUNTING_GROUP);
     let accounting_user = builder.word(commands::ACCOUNTING_USER);
@@ -70,6 +71,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         resources: resources.ok()?,
         requirements: requirements.ok()?,
         rank: rank.ok()?,
+        at_once: at_once.ok()?.filter(|most| *most > 0).map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
         priority: priority.ok()?,
         accounting_group: accounting_group.ok()?,
         accounting_user: accounting_user.ok()?,

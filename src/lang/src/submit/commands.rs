@@ -94,6 +94,7 @@ pub(super) const RETRY_UNTIL: &[&str] = &["retry_until"];
 pub(super) const SUCCESS_EXIT_CODE: &[&str] = &["success_exit_code"];
 pub(super) const ON_EXIT_HOLD: &[&str] = &["on_exit_hold"];
 pub(super) const ON_EXIT_REMOVE: &[&str] = &["on_exit_remove"];
+pub(super) const MAX_MATERIALIZE: &[&str] = &["max_materialize"];
 pub(super) const HOLD: &[&str] = &["hold"];
 
 const COMMANDS: &[Command] = &[
@@ -176,7 +177,9 @@ const COMMANDS: &[Command] = &[
     with(&["hold_kill_sig"], NoEffect(&["sigterm", "15"]), "HoldKillSig", Signal),
     with(&["remove_kill_sig"], NoEffect(&["sigterm", "15"]), "RemoveKillSig", Signal),
     with(&["kill_sig_timeout"], NoEffect(&[]), "KillSigTimeout", Integer),
-    with(&["max_idle"], NoEffect(&[]), "JobMaterializeMaxIdle", Integer),
+    // Jobs that wait cost nothing here.
+    with(&["max_idle"], Quiet, "JobMaterializeMaxIdle", Integer),
+    plain(MAX_MATERIALIZE, Acted),
     with(&["max_job_retirement_time"], NoEffect(&[]), "MaxJobRetirementTime", Expression),
     with(&["max_transfer_input_mb"], NoEffect(&[]), "MaxTransferInputMB", Expression),
     with(&["max_transfer_output_mb"], NoEffect(&[]), "MaxTransferOutputMB", Expression),
@@ -185,7 +188,7 @@ const COMMANDS: &[Command] = &[
     with(&["starter_debug"], NoEffect(&[]), "JobStarterDebug", Text),
     with(&["starter_log"], NoEffect(&[]), "JobStarterLog", Path),
     with(&["ulog_execute_attrs"], NoEffect(&[]), "UserLogExecuteEventAttrs", Text),
-    plain(&["job_machine_attrs_history_length", "match_list_length", "max_materialize", "want_ads"], NoEffect(&[])),
+    plain(&["job_machine_attrs_history_length", "match_list_length", "want_ads"], NoEffect(&[])),
     plain(MAX_RETRIES, Acted),
     plain(RETRY_UNTIL, Acted),
     plain(SUCCESS_EXIT_CODE, Acted),

@@ -120,6 +120,8 @@ pub struct JobAd {
     pub requirements: Option<String>,
     /// Which of them suit better, a ClassAd expression.
     pub rank: Option<String>,
+    /// Jobs of the cluster that may be out at once, if not all.
+    pub at_once: Option<u32>,
     /// Jobs of a higher one go first.
     pub priority: i32,
     /// Whose share of the pool the job takes.

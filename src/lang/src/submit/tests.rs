@@ -201,6 +201,7 @@ fn defaults_are_htcondors() {
         request_disk_kb: None,
         request_gpus: None,
         request_texts: Vec::new(),
+        at_once: None,
         resources: vec![],
         requirements: None,
         rank: None,

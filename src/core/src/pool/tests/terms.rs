@@ -310,3 +310,16 @@ fn the_order_of_two_accounts_keeps_nobody_back() {
     let told = told(&bench.drain());
     assert!(told.contains("2.0#1") && told.contains("3.0#1"), "{told}");
 }
+
+#[test]
+fn a_cluster_has_no_more_jobs_out_than_it_says() {
+    let (mut bench, _) = bench();
+    bench.join(8);
+    let limited =
+        || GroupRecord { terms: Terms { limits: vec![at_once(2)], ..Terms::default() }, ..group(5, program(1)) };
+    assert_eq!(told(&bench.submit(limited())), "7: run 1.0#1 1.1#1");
+    assert_eq!(told(&bench.submit(limited())), "7: run 2.0#1 2.1#1", "each cluster has its own");
+    let why = bench.pool.explain(bench.now, JobId { cluster: 1, proc: 3 }, &[]).unwrap();
+    assert!(why.next[0].contains("max_materialize 2 of cluster 1: 2 of 2 in use"), "{:?}", why.next);
+    assert_eq!(bench.pool.demand_cpus(), 4);
+}

@@ -311,6 +311,10 @@ fn what_failed_is_retried_and_nothing_else() {
     let retried = sorted("history -const 'RetriedAs =!= undefined' -af:j RetriedAs");
     assert_eq!(retried, ["1.1 3.0", "1.2 2.0", "1.4 3.1", "2.0 3.2"]);
     check("history 3.0 -af RetryOf ExitCode JobBatchName", "1.1 0 t.sub\n");
+    for (job, told) in [("1.2", "retried it as job 2.0"), ("2.0", "retried job 1.2 as this one")] {
+        let why = ask(&home, &format!("why {job}")).ok().stdout;
+        assert!(why.contains(told), "{why}");
+    }
     let log = home.read("1.log");
     assert!(log.contains("(003.000.000)") && log.contains("(001.001.000)"), "{log}");
 

@@ -15,6 +15,37 @@ pub struct Origin {
     pub procs: Procs,
 }
 
+impl Origin {
+    /// The job that a process of a cluster with these groups is once more.
+    pub(super) fn before(groups: &[GroupRecord], proc: u32) -> Option<JobId> {
+        // A cluster of retried jobs numbers them in the order of its groups.
+        let mut first = 0;
+        for group in groups {
+            if proc - first < group.count {
+                let origin = group.origin.as_ref()?;
+                let proc = *origin.procs.as_slice().get((proc - first) as usize)?;
+                return Some(JobId { cluster: origin.cluster, proc });
+            }
+            first += group.count;
+        }
+        None
+    }
+
+    /// The process, of a cluster with these groups, that is a job once more.
+    pub(super) fn after(groups: &[GroupRecord], job: JobId) -> Option<u32> {
+        let mut first = 0;
+        for group in groups {
+            let origin = group.origin.as_ref()?;
+            let place = origin.procs.as_slice().binary_search(&job.proc).ok().filter(|_| origin.cluster == job.cluster);
+            if let Some(place) = place {
+                return Some(first + place as u32);
+            }
+            first += group.count;
+        }
+        None
+    }
+}
+
 /// What became of a job that is to be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -206,6 +237,15 @@ mod tests {
             assert_eq!(pool.retried_as(job(1, old)), Some(job(2, new)));
         }
         assert_eq!(words(&pool, job(2, 0))[2], b"out.1.2");
+        let groups = pool.once_more(1, &failed);
+        assert_eq!(
+            (0..4).map(|proc| Origin::before(&groups, proc)).collect::<Vec<_>>(),
+            [Some(job(1, 2)), Some(job(1, 4)), Some(job(1, 1)), None]
+        );
+        assert_eq!(
+            (0..5).map(|proc| Origin::after(&groups, job(1, proc))).collect::<Vec<_>>(),
+            [None, Some(2), Some(0), None, Some(1)]
+        );
 
         // Once more of it is what failed of the second try, and nothing that runs or succeeded.
         assert_eq!(pool.retriable(job(1, 2), false), Retry::No);

@@ -114,6 +114,15 @@ impl Trail {
             Record::Submitted { cluster, at, name, groups } if *cluster == self.job.cluster => {
                 let jobs: u64 = groups.iter().map(|group| u64::from(group.count)).sum();
                 self.step(Some(*at), "you", format!("submitted cluster {cluster} ({name}) of {jobs} job(s)"));
+                if let Some(old) = Origin::before(groups, self.job.proc) {
+                    self.step(Some(*at), "you", format!("retried job {old} as this one"));
+                }
+            }
+            Record::Submitted { cluster, at, groups, .. } => {
+                if let Some(proc) = Origin::after(groups, self.job) {
+                    let new = JobId { cluster: *cluster, proc };
+                    self.step(Some(*at), "you", format!("retried it as job {new}"));
+                }
             }
             Record::StarterJoined { key, offer, .. } => {
                 self.places.insert(*key, Place::of(offer));
@@ -238,7 +247,6 @@ impl Trail {
                 }
             }
             Record::Judged { .. }
-            | Record::Submitted { .. }
             | Record::SiteFailed { .. }
             | Record::Held { .. }
             | Record::Claimed { .. }

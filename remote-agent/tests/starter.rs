@@ -362,7 +362,7 @@ async fn trees_die_whole() {
     let other = spreads(&agent, &mut peer, 1, forever).await;
     let killed = spreads(&agent, &mut peer, 2, forever).await;
     assert!(killed.iter().chain(&other).all(|pid| is_alive(*pid)));
-    peer.send(&Kill { ids: vec![id(2)], grace_ms: 100 }).await;
+    peer.send(&Kill { ids: vec![id(2)], grace_ms: 100, signal: 0 }).await;
     assert_eq!(peer.outcome(id(2)).await, Outcome::Killed);
     all_dead(&killed).await;
     // A job that ends by itself leaves nothing either.
@@ -608,7 +608,7 @@ async fn what_a_killed_job_wrote_is_told() {
     peer.assign_files(1, id(2), Vec::new()).await;
     until("the job in a scratch directory has written", || wrote_in_scratch(&agent)).await;
     for _again in 0..2 {
-        peer.send(&Kill { ids: vec![id(1), id(2)], grace_ms: 100 }).await;
+        peer.send(&Kill { ids: vec![id(1), id(2)], grace_ms: 100, signal: 0 }).await;
         for id in [id(1), id(2)] {
             let result = peer.result(id).await;
             assert_eq!(result.outcome, Outcome::Killed);

@@ -198,6 +198,49 @@ fn a_master_that_was_killed_knows_how_often_a_job_was_tried() {
 }
 
 #[test]
+fn jobs_are_killed_as_they_ask() {
+    let home = session();
+    home.script(
+        "job.sh",
+        "#!/bin/sh
+trap 'echo usr1 >> $1; exit 1' USR1
+trap 'echo usr2 >> $1; exit 1' USR2
+trap 'sleep 6; echo term >> $1; exit 1' TERM
+echo up >> $1
+while :; do sleep 0.1; done
+",
+    );
+    let says = |cluster: u32, words: &str| {
+        let file = home.work(format!("f{cluster}"));
+        wait_until(words, seconds(60), || std::fs::read_to_string(&file).ok().filter(|text| text == words));
+    };
+    let start = |cluster: u32, commands: &str| {
+        submit(&home, &format!("executable = job.sh\narguments = f{cluster}\n{commands}\nqueue\n"));
+        says(cluster, "up\n");
+    };
+    start(1, "kill_sig = SIGUSR1");
+    home.vo(["-s", "t", "-c", "rm 1"]).ok();
+    says(1, "up\nusr1\n");
+    start(2, "kill_sig = SIGUSR1\nremove_kill_sig = 12");
+    home.vo(["-s", "t", "-c", "rm 2"]).ok();
+    says(2, "up\nusr2\n");
+    start(3, "hold_kill_sig = SIGUSR2");
+    home.vo(["-s", "t", "-c", "hold 3"]).ok();
+    says(3, "up\nusr2\n");
+    home.vo(["-s", "t", "-c", "rm 3"]).ok();
+    start(4, "kill_sig = SIGUSR2\nperiodic_vacate = NumJobStarts < 2");
+    says(4, "up\nusr2\nup\n");
+    home.vo(["-s", "t", "-c", "rm 4"]).ok();
+    // Longer than jobs have that don't ask for it.
+    start(5, "want_graceful_removal = true\njob_max_vacate_time = 30");
+    home.vo(["-s", "t", "-c", "rm 5"]).ok();
+    says(5, "up\nterm\n");
+    home.write("bad.sub", "executable = /bin/true\njob_max_vacate_time = \"long\"\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit bad.sub"]).code(6).says(["job_max_vacate_time is no number of seconds"]);
+    end(&home);
+}
+
+#[test]
 fn no_more_jobs_run_at_once_than_a_limit_allows() {
     let home = Home::new();
     home.write("vo.conf", "[session]\nlimits = { Licence = 2 }\n[[site]]\ngateway = \"local\"\nproxies = \"1:6\"\n");

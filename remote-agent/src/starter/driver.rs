@@ -63,7 +63,14 @@ enum Job {
     /// Its scratch directory is being made.
     Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, killed: bool },
     /// Its program runs, in its own directory or in `place`.
-    Running { program: Arc<Prepared>, place: Option<Place>, pid: i32, since: Instant },
+    Running {
+        program: Arc<Prepared>,
+        place: Option<Place>,
+        pid: i32,
+        since: Instant,
+        /// The signal with which it is to be killed first; 0 is that of its program.
+        signal: u8,
+    },
     /// Its outputs are being read.
     Collecting,
 }
@@ -328,7 +335,7 @@ impl Driver {
         let route = self.key.0;
         match action {
             Action::Start { task, program } => self.start(task.body, program),
-            Action::Terminate(id) => self.signal_tree(id, Signal::SIGTERM),
+            Action::Terminate(id) => self.terminate(id),
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
             Action::SendInventory { number, queued, running, finished } => {
                 link.put(route, &Inventory { queued, running, finished, number });
@@ -380,7 +387,12 @@ impl Driver {
                 Event::Recalled { inventory, count }
             }
             Kill::KIND => {
-                let Kill { ids, grace_ms } = frame.read()?;
+                let Kill { ids, grace_ms, signal: asked } = frame.read()?;
+                for id in &ids {
+                    if let Some(Job::Running { signal, .. }) = self.jobs.get_mut(id) {
+                        *signal = asked;
+                    }
+                }
                 Event::KillAsked { ids, grace: Duration::from_millis(grace_ms) }
             }
             MasterLink::KIND => {
@@ -443,7 +455,7 @@ impl Driver {
     fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
         match started {
             Ok(pid) => {
-                self.jobs.insert(id, Job::Running { program, place, pid, since: Instant::now() });
+                self.jobs.insert(id, Job::Running { program, place, pid, since: Instant::now(), signal: 0 });
                 self.pids.insert(pid, id);
                 self.happened.push(Event::JobStarted { id });
             }
@@ -706,6 +718,19 @@ impl Driver {
                 tree::signal(pid, Signal::SIGKILL);
             }
         }
+    }
+
+    /// Asks a job to end: all of its processes by SIGTERM, or its program alone by the signal that it wants.
+    fn terminate(&mut self, id: AttemptId) {
+        if let Some(Job::Running { program, pid, signal, .. }) = self.jobs.get(&id) {
+            let wanted = if *signal == 0 { program.program.killing.signal } else { *signal };
+            if let Ok(signal) = Signal::try_from(i32::from(wanted))
+                && signal != Signal::SIGTERM
+            {
+                return tree::signal(*pid, signal);
+            }
+        }
+        self.signal_tree(id, Signal::SIGTERM);
     }
 
     /// Signals a job's group, and what descends from the job outside of it.

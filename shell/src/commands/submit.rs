@@ -12,10 +12,10 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
-use vo_core::job::{Program, Transfer};
+use vo_core::job::{Killing, Program, Transfer};
 use vo_core::pool::{GroupRecord, LogTerms, Terms, at_once};
 use vo_core::template::{Piece, Template};
-use vo_lang::classad::Value;
+use vo_lang::classad::{Context as ClassAd, Expr, Value};
 use vo_lang::submit::{
     self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World,
 };
@@ -443,6 +443,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         only_success: ad.when_to_transfer == WhenToTransfer::OnSuccess,
         container: ad.container_image.clone(),
         success: success(ad)?,
+        killing: killing(ad)?,
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
     let attributes = same.into_iter().filter_map(|(name, value)| Some((name, constant(&value)?)));
@@ -507,6 +508,41 @@ fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
         *all = all.saturating_add(share);
     }
     Ok(limits.into_iter().chain(ad.at_once.map(at_once)).collect())
+}
+
+/// How the jobs' attempts are killed.
+fn killing(ad: &JobAd) -> Result<Killing> {
+    let find = |name: &str| ad.settings.iter().find(|(known, _)| *known == name).map(|(_, setting)| setting);
+    let signal = |name: &str| match find(name) {
+        Some(Setting::Text(text)) => {
+            let signal = constant(text).and_then(|text| text.parse::<nix::sys::signal::Signal>().ok());
+            signal.map(|signal| signal as u8)
+        }
+        _ => None,
+    };
+    let value = |name: &str| match find(name) {
+        Some(Setting::Expression(text)) => {
+            Expr::parse_old(text).map_or(Value::Error, |expr| ClassAd::new(None, None, 0).evaluate(&expr))
+        }
+        _ => Value::Undefined,
+    };
+    let seconds = |name: &str, command: &str| match value(name) {
+        Value::Undefined => Ok(None),
+        value => match value.as_i64().and_then(|s| u32::try_from(s).ok()) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(Error::new(ExitCode::Refused, format!("{command} is no number of seconds"))),
+        },
+    };
+    let vacate_s =
+        seconds("JobMaxVacateTime", "job_max_vacate_time")?.or(seconds("KillSigTimeout", "kill_sig_timeout")?);
+    let any = signal("KillSig").unwrap_or(0);
+    Ok(Killing {
+        signal: any,
+        remove: signal("RemoveKillSig").unwrap_or(any),
+        hold: signal("HoldKillSig").unwrap_or(any),
+        vacate_s,
+        remove_s: vacate_s.filter(|_| value("WantGracefulRemoval").truth() == Some(true)),
+    })
 }
 
 /// The exit code of success.

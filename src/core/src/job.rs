@@ -85,6 +85,29 @@ pub struct Program {
     /// The exit code of success.
     #[cbor(n(18), default)]
     pub success: u8,
+    /// How its tries are killed.
+    #[cbor(n(19), default)]
+    pub killing: Killing,
+}
+
+/// How a try is killed. Signals are numbers; 0 is SIGTERM, which all of its processes get, while others go to the program alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Killing {
+    /// What it gets first when it is to run again, or its node is lost to it.
+    #[n(0)]
+    pub signal: u8,
+    /// When its job is removed.
+    #[n(1)]
+    pub remove: u8,
+    /// When its job is held.
+    #[n(2)]
+    pub hold: u8,
+    /// Seconds until SIGKILL when it is to run again.
+    #[n(3)]
+    pub vacate_s: Option<u32>,
+    /// When its job is removed or held.
+    #[n(4)]
+    pub remove_s: Option<u32>,
 }
 
 /// Is this the name of something elsewhere: `scheme://…`?

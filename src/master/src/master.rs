@@ -719,9 +719,9 @@ impl Master {
                 self.assign(key, inventory, define, attempts, shared)
             }
             Action::Recall { key, inventory, count } => self.to_starter(key, &work::Recall { count, inventory }),
-            Action::Kill { key, ids, grace } => {
+            Action::Kill { key, ids, grace, signal } => {
                 let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-                self.to_starter(key, &work::Kill { ids, grace_ms });
+                self.to_starter(key, &work::Kill { ids, grace_ms, signal });
             }
             Action::Drain { key, why } => self.to_starter(key, &work::Drain { why }),
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),

@@ -126,7 +126,7 @@ pub struct Recall {
     pub inventory: u64,
 }
 
-/// Kill these tries, whole trees: SIGTERM, then SIGKILL. Queued ones are dropped. Each is answered by a result or by `returned`.
+/// Kill these tries, whole trees: SIGTERM, or the program alone by another signal, then SIGKILL. Queued ones are dropped. Each is answered by a result or by `returned`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Kill {
     /// Which.
@@ -135,6 +135,9 @@ pub struct Kill {
     /// Between the two signals.
     #[n(1)]
     pub grace_ms: u64,
+    /// The first of them; 0 is what their program has for it.
+    #[cbor(n(2), default)]
+    pub signal: u8,
 }
 
 /// All that a starter holds, said whenever the way to the master opens; results follow in [`Report`]s.

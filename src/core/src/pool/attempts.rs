@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What is to be killed where, with what grace and signal.
+pub(super) type Kills = BTreeMap<(StarterKey, Duration, u8), Vec<AttemptId>>;
+
 impl Pool {
     pub(super) fn joined(&mut self, now: Time, key: StarterKey, offer: Offer, time_left: Option<Duration>) {
         match self.starters.get(&key) {
@@ -47,7 +50,7 @@ impl Pool {
         // The message that gave it never arrived, or its acknowledgement did: the starter has nothing of it.
         self.take_back(now, key, &lost, Return::Lost);
         let strays = queued.iter().filter(|id| !self.is_current(**id, key)).copied().collect();
-        self.kill(key, strays, KILL_GRACE);
+        self.kill(key, strays, KILL_GRACE, 0);
         for id in if silent { self.running_at(key) } else { Vec::new() } {
             let note = self.note(now, id.job, || Note::Reconnected { proxy, host: host.clone() });
             note.into_iter().for_each(|note| self.act(note));
@@ -138,7 +141,7 @@ impl Pool {
         if !timed.is_empty() {
             self.write(Record::Started { at: now, ids: timed });
         }
-        self.kill(key, strays, KILL_GRACE);
+        self.kill(key, strays, KILL_GRACE, 0);
     }
 
     pub(super) fn returned(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
@@ -221,7 +224,7 @@ impl Pool {
     /// Kills an attempt whose job another one has ended.
     fn supersede(&mut self, job: JobId, other: Option<(u32, StarterKey)>) {
         if let Some((attempt, key)) = other {
-            self.kill(key, vec![AttemptId { job, attempt }], Duration::ZERO);
+            self.kill(key, vec![AttemptId { job, attempt }], Duration::ZERO, 0);
         }
     }
 
@@ -360,10 +363,25 @@ impl Pool {
         self.write(Record::Held { at: now, job, why, code });
     }
 
-    pub(super) fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration) {
+    pub(super) fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration, signal: u8) {
         if !ids.is_empty() {
-            self.act(Action::Kill { key, ids, grace });
+            self.act(Action::Kill { key, ids, grace, signal });
         }
+    }
+
+    /// The attempts of jobs that are out, by who has them and how they are to be killed.
+    pub(super) fn kills(&self, jobs: &[JobId], how: fn(&Killing) -> (u8, Option<u32>)) -> Kills {
+        let mut kills = Kills::new();
+        for job in jobs {
+            if let Some((attempt, key)) = self.live.get(job)
+                && let Some(group) = self.group(*job)
+            {
+                let (signal, grace) = how(&group.body.killing);
+                let grace = grace.map_or(KILL_GRACE, |s| Duration::from_secs(s.into()).min(MOST_GRACE));
+                kills.entry((*key, grace, signal)).or_default().push(AttemptId { job: *job, attempt: *attempt });
+            }
+        }
+        kills
     }
 
     pub(super) fn forget(&mut self, key: StarterKey, id: AttemptId) {

@@ -94,6 +94,16 @@ pub(super) fn within(ranges: &[(u32, u32, u32)], job: JobId) -> bool {
     ranges.iter().any(|(cluster, first, last)| *cluster == job.cluster && (*first..=*last).contains(&job.proc))
 }
 
+/// How attempts are killed whose jobs are removed.
+pub(super) fn removing(killing: &Killing) -> (u8, Option<u32>) {
+    (killing.remove, killing.remove_s)
+}
+
+/// How attempts are killed whose jobs are held.
+pub(super) fn holding(killing: &Killing) -> (u8, Option<u32>) {
+    (killing.hold, killing.remove_s)
+}
+
 impl Pool {
     fn selected(&self, select: &Select, wanted: impl Fn(JobState) -> bool) -> Vec<JobId> {
         let unfinished = self.unfinished(select).into_iter();
@@ -107,28 +117,28 @@ impl Pool {
 
     pub(super) fn remove(&mut self, now: Time, select: &Select) {
         let jobs = self.selected(select, |state| Change::Remove.concerns(state));
-        self.take_away(&jobs, |ranges| Record::Removed { at: now, ranges });
+        self.take_away(&jobs, removing, |ranges| Record::Removed { at: now, ranges });
     }
 
     pub(super) fn hold_asked(&mut self, now: Time, select: &Select, why: &str) {
         let jobs = self.selected(select, |state| Change::Hold.concerns(state));
-        self.take_away(&jobs, |ranges| Record::HeldByUser { at: now, ranges, why: why.to_owned() });
+        self.take_away(&jobs, holding, |ranges| Record::HeldByUser { at: now, ranges, why: why.to_owned() });
     }
 
     /// Writes that jobs are not to run any more, and kills what runs.
-    pub(super) fn take_away(&mut self, jobs: &[JobId], record: impl FnOnce(Vec<(u32, u32, u32)>) -> Record) {
+    pub(super) fn take_away(
+        &mut self,
+        jobs: &[JobId],
+        how: fn(&Killing) -> (u8, Option<u32>),
+        record: impl FnOnce(Vec<(u32, u32, u32)>) -> Record,
+    ) {
         if jobs.is_empty() {
             return;
         }
-        let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
-        for job in jobs {
-            if let Some((attempt, key)) = self.live.get(job) {
-                kills.entry(*key).or_default().push(AttemptId { job: *job, attempt: *attempt });
-            }
-        }
+        let kills = self.kills(jobs, how);
         self.write(record(ranges(jobs)));
-        for (key, ids) in kills {
-            self.kill(key, ids, KILL_GRACE);
+        for ((key, grace, signal), ids) in kills {
+            self.kill(key, ids, grace, signal);
         }
     }
 

@@ -166,6 +166,8 @@ pub enum Action {
         ids: Vec<AttemptId>,
         /// Between the two signals.
         grace: Duration,
+        /// The first of them; 0 is what their program has for it.
+        signal: u8,
     },
     /// Let a starter end as soon as nothing runs there: its node is excluded.
     Drain {

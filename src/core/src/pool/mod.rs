@@ -35,7 +35,7 @@ use minicbor::{Decode, Encode};
 use crate::Time;
 use crate::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use crate::items::{Members, Procs, Row, Table};
-use crate::job::{AttemptResult, Outcome, Program, Transfer, Usage};
+use crate::job::{AttemptResult, Killing, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
 pub use change::{Change, Edit};
@@ -61,8 +61,11 @@ const BACKLOG_ROUNDS: u32 = 64;
 /// Site failures of one job after which it is held: a job that kills its node must not go round for ever.
 const SITE_FAILURES: u8 = 20;
 
-/// Between SIGTERM and SIGKILL of a removed job.
+/// Between SIGTERM and SIGKILL of a removed job, unless it asks for more.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The most that it may ask for: its slot is of no use meanwhile.
+const MOST_GRACE: Duration = Duration::from_secs(600);
 
 /// A recall that brought nothing may be repeated after this: the backlog was gone when it arrived.
 const RECALL_AGAIN: Duration = Duration::from_secs(2);

@@ -251,19 +251,15 @@ impl Pool {
 
     fn carry_out(&mut self, now: Time, decision: Decision, mut jobs: Vec<JobId>) {
         let Decision::Vacate(why) = decision else {
-            return self.take_away(&jobs, |ranges| Record::Judged { at: now, ranges, decision });
+            let how = if matches!(decision, Decision::Remove(_)) { change::removing } else { change::holding };
+            return self.take_away(&jobs, how, |ranges| Record::Judged { at: now, ranges, decision });
         };
         // They wait again when they are known to be dead.
         jobs.retain(|job| self.job(*job).is_some_and(|job| job.state == JobState::Running));
-        let mut kills: BTreeMap<StarterKey, Vec<AttemptId>> = BTreeMap::new();
-        for job in jobs {
-            if let Some((attempt, key)) = self.live.get(&job) {
-                let id = AttemptId { job, attempt: *attempt };
-                self.policing.vacating.insert(id, why.clone());
-                kills.entry(*key).or_default().push(id);
-            }
+        for ((key, grace, signal), ids) in self.kills(&jobs, |killing| (killing.signal, killing.vacate_s)) {
+            self.policing.vacating.extend(ids.iter().map(|id| (*id, why.clone())));
+            self.kill(key, ids, grace, signal);
         }
-        kills.into_iter().for_each(|(key, ids)| self.kill(key, ids, KILL_GRACE));
     }
 }
 

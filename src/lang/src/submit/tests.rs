@@ -467,10 +467,7 @@ fn faults_are_explained() {
         assert!(fault.contains(hint), "{fault}");
     }
     check("transfer_output_remaps = \"a\"", "E 2:27 this output has no place to go to, expected `\"NAME = PATH; …\"`");
-    check(
-        "kill_sig = SIGFOO",
-        "W 2:1 `kill_sig` has no effect yet\nE 2:12 there is no signal `sigfoo`, expected a name such as SIGINT, or a number",
-    );
+    check("kill_sig = SIGFOO", "E 2:12 there is no signal `sigfoo`, expected a name such as SIGINT, or a number");
     check("transfer_executable = no", "E 2:23 `no` is neither true nor false, expected `true` or `false`");
     check(
         "should_transfer_files = NO\nwhen_to_transfer_output = ON_EXIT",

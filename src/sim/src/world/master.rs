@@ -116,7 +116,7 @@ impl World<'_> {
                 self.say_to_starter(key, ToStarter::Assign(inventory, attempts));
             }
             Action::Recall { key, inventory, count } => self.say_to_starter(key, ToStarter::Recall(inventory, count)),
-            Action::Kill { key, ids, grace } => self.say_to_starter(key, ToStarter::Kill(ids, grace)),
+            Action::Kill { key, ids, grace, .. } => self.say_to_starter(key, ToStarter::Kill(ids, grace)),
             Action::Drain { key, why } => self.say_to_starter(key, ToStarter::Drain(why)),
             Action::Acknowledge { key, ids } => self.say_to_starter(key, ToStarter::Acknowledge(ids)),
             Action::Collect { key, result, .. } => {

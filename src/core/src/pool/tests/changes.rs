@@ -104,3 +104,21 @@ fn the_history_of_a_job_tells_its_changes() {
         ]
     );
 }
+
+#[test]
+fn attempts_are_killed_as_their_programs_ask() {
+    let killing = Killing { signal: 10, remove: 12, hold: 15, vacate_s: Some(60), remove_s: Some(100_000) };
+    let other = Killing { remove: 9, ..Killing::default() };
+    let with = |killing| group(1, Program { killing, ..program(1) });
+    let mut bench = Bench::with_jobs(vec![with(killing), with(other), with(killing), with(other)]);
+    bench.join(4);
+    let kills = |actions: Vec<Action>| {
+        let kill = |action| match action {
+            Action::Kill { ids, grace, signal, .. } => Some((ids[0].job.proc, grace.as_secs(), signal)),
+            _ => None,
+        };
+        actions.into_iter().filter_map(kill).collect::<Vec<_>>()
+    };
+    assert_eq!(kills(bench.hold(&[0, 1])), [(1, 5, 0), (0, 600, 15)]);
+    assert_eq!(kills(bench.tell(Event::RemovalAsked { select: some(&[2, 3]) })), [(3, 5, 9), (2, 600, 12)]);
+}

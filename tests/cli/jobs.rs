@@ -206,6 +206,12 @@ fn requirements_and_rank_are_met_and_why_names_the_clause_that_is_not() {
     assert!(why.stdout.contains("refused by its requirements: TARGET.Project == \"X\" (undefined there)"), "{why:?}");
     home.vo(["-s", "t", "-c", "edit 1 'requirements=Cpus >= 1'; wait --timeout 30s"]).ok();
     assert_eq!(home.read("lacks.0"), "0\n");
+    // Scratch space counts, too.
+    home.write("big.sub", "executable = /bin/true\nrequest_disk = 1000000T\nqueue\nrequest_disk = 1M\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit big.sub; wait --timeout 30s 3.1"]).ok();
+    let why = home.vo(["-s", "t", "-c", "why 3.0"]).ok().stdout;
+    assert!(why.contains("refused by its requirements: TARGET.Disk >= 1073741824000000"), "{why}");
+    home.vo(["-s", "t", "-c", "condor_rm 3.0"]).ok();
     home.end("t");
     home.assert_nothing_left();
 }

@@ -455,12 +455,15 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         Setting::Text(text) => Some(((*name).to_owned(), Value::from(constant(text)?).old_syntax().to_string())),
         Setting::Path(_) => None,
     });
+    let disk = ad.request_disk_kb.filter(|disk| *disk > 0);
+    let disk = disk.map(|disk| format!("TARGET.Disk >= {disk}"));
+    let clauses: Vec<String> = here_only.map(|_| WORKSTATION.to_owned()).into_iter().chain(disk).collect();
     let universe = here_only.map(|number| ("JobUniverse".to_owned(), number.to_owned()));
     let terms = Terms {
-        requirements: match (ad.demands(), here_only) {
-            (demands, None) => demands,
-            (None, Some(_)) => Some(WORKSTATION.to_owned()),
-            (Some(demands), Some(_)) => Some(format!("{WORKSTATION} && ({demands})")),
+        requirements: match ad.demands() {
+            demands if clauses.is_empty() => demands,
+            Some(demands) => Some(format!("{} && ({demands})", clauses.join(" && "))),
+            None => Some(clauses.join(" && ")),
         },
         rank: ad.rank.clone(),
         priority: ad.priority,

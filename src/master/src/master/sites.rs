@@ -132,14 +132,21 @@ fn host_name() -> String {
 }
 
 /// What expressions may ask of a site's slots besides what its nodes tell.
-fn attributes(conf: &SiteConf) -> Vec<(String, String)> {
+fn attributes(conf: &SiteConf, disk_kib: u64) -> Vec<(String, String)> {
     let name = |name: &str, value: &str| (name.to_owned(), vo_lang::classad::Value::from(value).to_string());
     let own = conf.attributes.iter().cloned();
     [name("Site", &conf.name), name("Gateway", &conf.gateway)]
         .into_iter()
         .chain(conf.account.iter().map(|account| name("Project", account)))
+        .chain((disk_kib > 0).then(|| ("Disk".to_owned(), rounded(disk_kib).to_string())))
         .chain(own)
         .collect()
+}
+
+/// Down to four significant bits, so that nodes of one kind stay so to the matcher.
+pub(super) fn rounded(number: u64) -> u64 {
+    let spare = 60_u32.saturating_sub(number.leading_zeros());
+    number >> spare << spare
 }
 
 fn limits(conf: &Conf, site: &SiteConf) -> Limits {
@@ -449,7 +456,7 @@ impl Master {
                     drain: Duration::from_millis(site.limits.drain_ms),
                     arch: facts.arch,
                     system: facts.system,
-                    attributes: attributes(&site.conf),
+                    attributes: attributes(&site.conf, facts.scratch_bytes >> 10),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });

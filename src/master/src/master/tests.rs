@@ -217,6 +217,12 @@ fn without_a_local_site_nothing_can_run_on_the_workstation() {
 }
 
 #[test]
+fn disks_are_rounded_down_to_few_kinds() {
+    let rounded = [0, 1, 15, 16, 17, 31, 1000, 123_456_789, u64::MAX].map(sites::rounded);
+    assert_eq!(rounded, [0, 1, 15, 16, 16, 30, 960, 117_440_512, 0xf << 60]);
+}
+
+#[test]
 fn a_site_has_no_say_about_another() {
     let (mut bench, [_said, _other]) = Bench::with_two_sites("apart");
     let key = StarterKey(7);

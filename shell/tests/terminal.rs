@@ -281,7 +281,7 @@ fn a_killed_master_is_brought_back() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("`vo-login -r default` brings it back"));
     let mut terminal = home.terminal(&["-r"]);
     terminal.expect(PROMPT);
-    assert!(terminal.run("q").contains("Total: 3 jobs"));
+    assert!(terminal.run("q").contains("Total for query: 3 jobs"));
     terminal.line("exit --force");
     assert_eq!(terminal.end(), 0);
 }

@@ -185,29 +185,31 @@ impl<'a> Machine<'a> {
         Ok(Val::String(text.get(at(offset)..at(offset + length)).unwrap_or_default()))
     }
 
-    pub(super) fn compare_strings(&mut self, call: &'a Call, cx: Cx<'_, 'a>, without_case: bool) -> Outcome<'a> {
+    /// The arguments of a comparison; or its value, if they aren't two texts.
+    #[allow(clippy::type_complexity)]
+    fn two_texts(&mut self, call: &'a Call, cx: Cx<'_, 'a>) -> Result<Result<(&'a [u8], &'a [u8]), Val<'a>>, Fail> {
         let Some([a, b]) = self.arguments(call, cx)? else {
-            return Ok(Val::Error);
+            return Ok(Err(Val::Error));
         };
         if matches!(a, Val::Undefined) || matches!(b, Val::Undefined) {
-            return Ok(Val::Undefined);
+            return Ok(Err(Val::Undefined));
         }
-        let (Some(a), Some(b)) = (self.text(a)?, self.text(b)?) else {
-            return Ok(Val::Error);
+        Ok(self.text(a)?.zip(self.text(b)?).ok_or(Val::Error))
+    }
+
+    pub(super) fn compare_strings(&mut self, call: &'a Call, cx: Cx<'_, 'a>, without_case: bool) -> Outcome<'a> {
+        let (a, b) = match self.two_texts(call, cx)? {
+            Ok(texts) => texts,
+            Err(value) => return Ok(value),
         };
         let order = if without_case { caseless(a, b) } else { a.cmp(b) };
         Ok(Val::Integer(order as i64))
     }
 
     pub(super) fn compare_versions(&mut self, function: Function, call: &'a Call, cx: Cx<'_, 'a>) -> Outcome<'a> {
-        let Some([a, b]) = self.arguments(call, cx)? else {
-            return Ok(Val::Error);
-        };
-        if matches!(a, Val::Undefined) || matches!(b, Val::Undefined) {
-            return Ok(Val::Undefined);
-        }
-        let (Some(a), Some(b)) = (self.text(a)?, self.text(b)?) else {
-            return Ok(Val::Error);
+        let (a, b) = match self.two_texts(call, cx)? {
+            Ok(texts) => texts,
+            Err(value) => return Ok(value),
         };
         let order = natural(a, b);
         Ok(match function {

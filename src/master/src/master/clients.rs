@@ -355,11 +355,8 @@ impl Master {
                 None
             }
         });
-        if let Some((fault, message)) = refusal {
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.failed(fault, message, None);
-            }
-            return;
+        if let Some(refusal) = refusal {
+            return self.refuse(id, refusal);
         }
         let now = self.now();
         let tag = groups.first().and_then(|group| group.tag.clone());
@@ -371,6 +368,12 @@ impl Master {
         self.busy_at = Instant::now();
         let jobs = total as u32;
         self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
+    }
+
+    pub(super) fn refuse(&mut self, client: u64, (fault, message): (Fault, String)) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.failed(fault, message, None);
+        }
     }
 
     fn has_workstation(&self) -> bool {
@@ -404,12 +407,9 @@ impl Master {
             }
         }
         if !asked.only_count
-            && let Some((fault, message)) = self.refusal().filter(|_| !failed.is_empty())
+            && let Some(refusal) = self.refusal().filter(|_| !failed.is_empty())
         {
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.failed(fault, message, None);
-            }
-            return;
+            return self.refuse(id, refusal);
         }
         let now = self.now();
         let mut rows = Vec::new();

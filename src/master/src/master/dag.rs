@@ -67,11 +67,8 @@ impl Master {
         } else {
             None
         };
-        if let Some((fault, message)) = refusal {
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.failed(fault, message, None);
-            }
-            return;
+        if let Some(refusal) = refusal {
+            return self.refuse(id, refusal);
         }
         let (path, inputs) = (self.dir.join(bundle), self.inputs.clone());
         tokio::task::spawn_blocking(move || {

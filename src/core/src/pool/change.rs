@@ -190,9 +190,7 @@ impl Pool {
         if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
             cluster.reasons.remove(&id.proc);
         }
-        if !self.dying.contains_key(&id) {
-            self.enqueue(id);
-        }
+        self.enqueue(id);
     }
 
     pub(super) fn apply_edited(&mut self, ranges: &[(u32, u32, u32)], edit: &Edit) {

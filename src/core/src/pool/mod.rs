@@ -454,7 +454,8 @@ pub struct Pool {
     policing: policy::Policing,
     /// Who has a job's attempt.
     live: BTreeMap<JobId, (u32, StarterKey)>,
-    /// Attempts that were killed as their jobs were held, and may still run: their jobs wait for their end, even if they are released.
+    /// Attempts that were killed as their jobs were held, or as another attempt had a result, and may still run: no other is started
+    /// before their end is known.
     dying: BTreeMap<JobId, (u32, StarterKey)>,
     /// Jobs that were submitted once more, and as which.
     retried: BTreeMap<JobId, JobId>,
@@ -630,10 +631,10 @@ impl Pool {
         was
     }
 
-    /// An attempt of the job's was killed, and may still run.
+    /// An attempt of the job's was killed, and may still run. If there was one already, this one has ended, and waits with its result.
     fn set_dying(&mut self, job: JobId, out: (u32, StarterKey)) {
         let was = self.is_out(job);
-        self.dying.insert(job, out);
+        self.dying.entry(job).or_insert(out);
         self.limit(job, was);
     }
 

@@ -680,7 +680,12 @@ impl Pool {
         let open = self.job(id.job).is_some_and(|job| !job.is_over());
         if open && !self.is_settled(id) && self.starters.contains_key(&key) {
             self.unqueue(id.job);
-            self.end_dying(id.job);
+            if self.dying.get(&id.job) == Some(&(id.attempt, key)) {
+                self.end_dying(id.job);
+            }
+            if let Some(out) = self.end_live(id.job) {
+                self.set_dying(id.job, out);
+            }
             self.change(id.job, |job| {
                 job.started = false;
                 (job.code, job.subcode) = (0, 0);
@@ -703,6 +708,9 @@ impl Pool {
     }
 
     pub(super) fn enqueue(&mut self, id: JobId) {
+        if self.dying.contains_key(&id) {
+            return;
+        }
         if let Some(cluster) = self.clusters.get_mut(&id.cluster)
             && let Some(index) = cluster.group_of(id.proc)
         {
@@ -721,12 +729,13 @@ impl Pool {
             return;
         }
         let success = self.group(job).map_or(0, |group| group.body.success);
-        if let Some((attempt, key)) = self.end_live(job)
-            && attempt == ended.id.attempt
-            && let Some(starter) = self.starters.get_mut(&key)
-        {
-            starter.forget(ended.id);
-            starter.completed += 1;
+        if let Some((attempt, key)) = self.end_live(job) {
+            if attempt != ended.id.attempt {
+                self.set_dying(job, (attempt, key));
+            } else if let Some(starter) = self.starters.get_mut(&key) {
+                starter.forget(ended.id);
+                starter.completed += 1;
+            }
         }
         self.unqueue(job);
         let short = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);

@@ -323,6 +323,30 @@ fn a_late_result_of_an_old_attempt_wins() {
 }
 
 #[test]
+fn no_third_attempt_begins_while_one_that_a_late_result_superseded_may_run() {
+    let (other, third) = (StarterKey(8), StarterKey(9));
+    for crash in [false, true] {
+        let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+        bench.join(1);
+        bench.join_as(other, offer(1));
+        bench.tell(Event::StarterGone { key: KEY, why: "its node is down".into() });
+        bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
+        let late = with_output(result(attempt(0, 1), Outcome::Exited(0)));
+        bench.tell(Event::AttemptEnded { key: KEY, result: late });
+        bench.tell(Event::StarterGone { key: KEY, why: "now it is".into() });
+        if crash {
+            bench.refold();
+        }
+        assert_eq!(told(&bench.join_as(third, offer(1))), "", "1.0#2 may still run");
+        bench.tell(Event::StarterJoined { key: other, offer: offer(1), time_left: None });
+        let actions = bench.end(other, attempt(0, 2), Outcome::Killed);
+        assert!(told(&actions).contains("8: forget 1.0#2"), "{}", told(&actions));
+        let actions = [actions, bench.inventory(other, &[], &[], &[])].concat();
+        assert!(told(&actions).contains("run 1.0#3"), "{}", told(&actions));
+    }
+}
+
+#[test]
 fn what_a_killed_attempt_wrote_is_kept_before_it_is_forgotten() {
     let other = StarterKey(8);
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);

@@ -21,6 +21,8 @@ pub(super) struct Told {
     over: BTreeMap<JobId, AttemptId>,
     removed: BTreeSet<JobId>,
     held: BTreeSet<JobId>,
+    /// Jobs of which an attempt was killed since another one has a result: if that is lost, they wait for the first one's end.
+    superseded: BTreeSet<JobId>,
 }
 
 impl Told {
@@ -38,8 +40,15 @@ impl Told {
             }
             Record::Dispatched { key, ids, .. } => {
                 self.given.extend(ids.iter().map(|id| (id.job, (id.attempt, *key))));
+                for id in ids {
+                    self.superseded.remove(&id.job);
+                }
             }
-            Record::Claimed { key, id, .. } => drop(self.given.insert(id.job, (id.attempt, *key))),
+            Record::Claimed { key, id, .. } => {
+                if self.given.insert(id.job, (id.attempt, *key)).is_some_and(|out| out != (id.attempt, *key)) {
+                    self.superseded.insert(id.job);
+                }
+            }
             Record::Returned { ids, .. } => ids.iter().for_each(|id| self.take(id.job, id.attempt)),
             Record::SiteFailed { id, .. } => self.take(id.job, id.attempt),
             Record::Ended { ends, .. } => {
@@ -96,7 +105,8 @@ impl Told {
             let mut proc = 0;
             for (count, cpus) in groups {
                 for job in (proc..proc + count).map(|proc| JobId { cluster: *cluster, proc }) {
-                    let elsewhere = self.given.contains_key(&job) || self.over.contains_key(&job);
+                    let elsewhere =
+                        self.given.contains_key(&job) || self.over.contains_key(&job) || self.superseded.contains(&job);
                     if *cpus == 1 && !elsewhere && !self.removed.contains(&job) && !self.held.contains(&job) {
                         waiting += 1;
                         if waiting >= most {

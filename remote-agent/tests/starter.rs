@@ -17,7 +17,7 @@ use vo_core::items::Row;
 use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program};
 use vo_core::template::Piece;
 use vo_wire::node::{End, Leaving, MasterLink, Shares};
-use vo_wire::work::{Assign, Assignment, FetchOutput, FileRole, Inventory, Kill, OutputLost, Recall, Report};
+use vo_wire::work::{Assign, Assignment, FetchOutput, FileRole, Inventory, Kill, OutputLost, Recall, Report, Wait};
 
 #[tokio::test]
 async fn jobs_run_in_their_own_directory() {
@@ -105,6 +105,43 @@ fn nothing_left(agent: &Agent) {
 }
 
 #[tokio::test]
+async fn a_program_waits_for_its_time() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    let give = |number: u32, program: u64, wait: (u64, u64)| {
+        let wait = Some(Wait { start_ms: wait.0, most_ms: wait.1 });
+        Assignment { id: id(number), program, files: None, directory: None, row: Row::default(), wait }
+    };
+    let uptime = || {
+        let text = fs::read_to_string("/proc/uptime").unwrap();
+        text.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    peer.define(1, shell(&agent.work(), "read -r up rest </proc/uptime; echo $up >\"started.$1\"; exit 3")).await;
+    let whole = Program { cpus: peer.hello.facts.cpus, ..shell(&agent.work(), "exit 0") };
+    peer.define(2, whole).await;
+    peer.define(3, plain(&agent.work(), "missing")).await;
+    let given = uptime();
+    peer.give(vec![give(1, 1, (1200, 9000))]).await;
+    assert_eq!(peer.outcome(id(1)).await, Outcome::Exited(3));
+    let started: f64 = fs::read_to_string(agent.work().join("started.")).unwrap().trim().parse().unwrap();
+    assert!(started >= given + 1.2, "{started} {given}");
+    // One that is behind another for too long is not started at all.
+    peer.give(vec![give(2, 2, (500, 9000)), give(3, 2, (0, 100))]).await;
+    assert_eq!(peer.outcome(id(2)).await, Outcome::Exited(0));
+    assert_eq!(peer.outcome(id(3)).await, Outcome::Missed);
+    // One that can't be started is known at once, and one that waits can be killed.
+    peer.give(vec![give(4, 3, (3_600_000, 3_600_000))]).await;
+    let missing = format!("cannot execute {}/missing: No such file or directory", agent.work().display());
+    assert_eq!(peer.outcome(id(4)).await, Outcome::Unrunnable(missing));
+    peer.give(vec![give(5, 2, (3_600_000, 3_600_000))]).await;
+    peer.started(id(5)).await;
+    peer.send(&Kill { ids: vec![id(5)], grace_ms: 5000, signal: 0 }).await;
+    assert_eq!(peer.outcome(id(5)).await, Outcome::Killed);
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let agent = Agent::new(|_| {}).await;
     let process = agent.start(&[]);
@@ -185,7 +222,8 @@ async fn a_directory_that_is_not_the_jobs_needs_files() {
         (2, Some(inode), Outcome::NeedsFiles),
     ];
     for (number, (program, directory, expected)) in (0..).zip(cases) {
-        let assignment = Assignment { id: id(number), program, files: None, directory, row: Row::default() };
+        let assignment =
+            Assignment { id: id(number), program, files: None, directory, row: Row::default(), wait: None };
         peer.give(vec![assignment]).await;
         assert_eq!(peer.outcome(id(number)).await, expected, "case {number}");
     }
@@ -458,7 +496,7 @@ async fn results_are_repeated_until_acknowledged() {
     assert_eq!(peer.inventory().await, held);
     assert_eq!(peer.result(id(1)).await.outcome, Outcome::Exited(9));
     // What the master gave before it had this inventory comes too late: it is given elsewhere.
-    let late = Assignment { id: id(6), program: 1, files: None, directory: None, row: Row::default() };
+    let late = Assignment { id: id(6), program: 1, files: None, directory: None, row: Row::default(), wait: None };
     peer.send(&Assign { attempts: vec![late], inventory: 1 }).await;
     // What is known is not run again; what is acknowledged is not told again.
     peer.acknowledge(&[id(1)]).await;

@@ -17,4 +17,5 @@ mod recovery;
 mod scripts;
 mod shell;
 mod submit;
+mod timing;
 mod why;

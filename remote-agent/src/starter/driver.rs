@@ -27,7 +27,7 @@ use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
     Acknowledge, Assign, Assignment, CHUNK, DefineProgram, Drain, FetchOutput, FileRef, Inventory, Kill, OutputChunk,
-    OutputLost, Recall, Report, WINDOW,
+    OutputLost, Recall, Report, WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -61,7 +61,7 @@ enum Job {
     /// Input files are on the way.
     Fetching { assignment: Assignment, program: Arc<Prepared>, missing: HashSet<Hash> },
     /// Its scratch directory is being made.
-    Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, killed: bool },
+    Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, wait: Option<Wait>, killed: bool },
     /// Its program runs, in its own directory or in `place`.
     Running {
         program: Arc<Prepared>,
@@ -377,7 +377,12 @@ impl Driver {
             }
             Assign::KIND => {
                 let Assign { attempts, inventory } = frame.read()?;
-                let task = |body: Assignment| Task { id: body.id, program: body.program, body };
+                let since = self.began.elapsed();
+                let task = |body: Assignment| {
+                    // From here on counted from our own beginning.
+                    let wait = body.wait.map(|wait| wait.since(since));
+                    Task { id: body.id, program: body.program, body: Assignment { wait, ..body } }
+                };
                 Event::Assigned { inventory, tasks: attempts.into_iter().map(task).collect() }
             }
             Acknowledge::KIND => Event::Acknowledged(frame.read::<Acknowledge>()?.ids),
@@ -442,7 +447,8 @@ impl Driver {
         let id = assignment.id;
         let program = program.filled(&assignment.row);
         let Some(files) = &assignment.files else {
-            let started = self.node.start_in_place(&program, id, assignment.directory);
+            let started = self.delay(assignment.wait);
+            let started = started.and_then(|delay| self.node.start_in_place(&program, id, assignment.directory, delay));
             return self.started(id, program, None, started);
         };
         let missing = self.blobs.need(&hashes(files));
@@ -450,6 +456,15 @@ impl Driver {
             return self.place(assignment, program);
         }
         self.jobs.insert(id, Job::Fetching { assignment, program, missing });
+    }
+
+    /// How long a program waits from now on, or that it is too late for it.
+    fn delay(&self, wait: Option<Wait>) -> Result<Duration, Outcome> {
+        match wait.map(|wait| wait.after(self.began.elapsed())) {
+            None => Ok(Duration::ZERO),
+            Some(Some(wait)) => Ok(Duration::from_millis(wait.start_ms)),
+            Some(None) => Err(Outcome::Missed),
+        }
     }
 
     fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
@@ -507,10 +522,10 @@ impl Driver {
 
     /// Makes a job's scratch directory, from files that are here.
     fn place(&mut self, assignment: Assignment, program: Arc<Prepared>) {
-        let (id, files) = (assignment.id, assignment.files.unwrap_or_default());
+        let (id, files, wait) = (assignment.id, assignment.files.unwrap_or_default(), assignment.wait);
         let paths: HashMap<Hash, PathBuf> = files.iter().map(|file| (file.hash, self.blobs.path(&file.hash))).collect();
         let (directory, done, prepared) = (self.scratch.job(id), self.done.clone(), Arc::clone(&program));
-        self.jobs.insert(id, Job::Placing { program, hashes: hashes(&files), killed: false });
+        self.jobs.insert(id, Job::Placing { program, hashes: hashes(&files), wait, killed: false });
         tokio::task::spawn_blocking(move || {
             let blob = |file: &FileRef| paths.get(&file.hash).cloned().unwrap_or_default();
             let placed = Place::make(directory, &prepared.program, id, &files, blob);
@@ -522,14 +537,15 @@ impl Driver {
     fn done(&mut self, done: Done) {
         match done {
             Done::Placed(id, placed) => {
-                let Some(Job::Placing { program, hashes, killed }) = self.jobs.remove(&id) else {
+                let Some(Job::Placing { program, hashes, wait, killed }) = self.jobs.remove(&id) else {
                     return;
                 };
                 self.kept.insert(id, BTreeMap::new());
                 match placed {
                     _ if killed => self.not_started(id, Outcome::Killed),
                     Ok(place) => {
-                        let started = self.node.start_in_scratch(&program, id, &place);
+                        let delay = self.delay(wait);
+                        let started = delay.and_then(|delay| self.node.start_in_scratch(&program, id, &place, delay));
                         self.started(id, program, Some(place), started);
                     }
                     Err(outcome) => self.not_started(id, outcome),

@@ -11,8 +11,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{AccessFlags, Uid, User};
 use vo_core::ids::{AttemptId, JobId};
 use vo_core::items::Row;
 use vo_core::job::{Outcome, Program};
@@ -152,6 +153,7 @@ impl Node {
         prepared: &Prepared,
         id: AttemptId,
         directory: Option<u64>,
+        delay: Duration,
     ) -> Result<i32, Outcome> {
         let program = &prepared.program;
         let home = PathBuf::from(OsString::from_vec(program.initialdir.expand(id.job)));
@@ -162,16 +164,22 @@ impl Node {
         let standard = self
             .standard(input.as_deref(), output.as_deref(), error.as_deref())
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
-        self.spawn(prepared, id, &executable, &home, None, standard)
+        self.spawn(prepared, id, &executable, &home, None, standard, delay)
             .map_err(|e| self.verdict_in_place(&e, "execute", &executable, &home))
     }
 
     /// Starts a job in its scratch directory, and says its process id; or why it has none.
-    pub(super) fn start_in_scratch(&self, prepared: &Prepared, id: AttemptId, place: &Place) -> Result<i32, Outcome> {
+    pub(super) fn start_in_scratch(
+        &self,
+        prepared: &Prepared,
+        id: AttemptId,
+        place: &Place,
+        delay: Duration,
+    ) -> Result<i32, Outcome> {
         let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
         let standard = self.standard(input, output, error).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
-        self.spawn(prepared, id, &place.executable, &work, Some(&work), standard)
+        self.spawn(prepared, id, &place.executable, &work, Some(&work), standard, delay)
             .map_err(|e| verdict(&e, "execute", &place.executable))
     }
 
@@ -202,8 +210,9 @@ impl Node {
         }
     }
 
-    /// Starts the program and says its process id, which is also its process group's. `own_scratch` is the job's scratch directory, if
-    /// it has one of its own.
+    /// Starts the program, after `delay`, and says its process id, which is also its process group's. `own_scratch` is the job's scratch
+    /// directory, if it has one of its own.
+    #[allow(clippy::too_many_arguments, reason = "all that a program starts with")]
     pub(super) fn spawn(
         &self,
         prepared: &Prepared,
@@ -212,6 +221,7 @@ impl Node {
         directory: &Path,
         own_scratch: Option<&Path>,
         standard: Standard,
+        delay: Duration,
     ) -> io::Result<i32> {
         let text = |template: &Template, job: JobId| OsString::from_vec(template.expand(job));
         let program = &prepared.program;
@@ -220,6 +230,12 @@ impl Node {
             Some(image) => container(path(&image.expand(id.job)), executable, directory, program)?,
             None => Command::new(executable),
         };
+        if !delay.is_zero() {
+            if program.container.is_none() {
+                nix::unistd::access(executable, AccessFlags::X_OK)?;
+            }
+            command = waiting(&command, delay)?;
+        }
         let fetched = own_scratch.map(|work| (work, urls(program, id))).filter(|(_, urls)| !urls.is_empty());
         if let Some((work, urls)) = fetched {
             command = fetching(&command, &unfetched(work), &urls);
@@ -272,6 +288,23 @@ fn fetching(command: &Command, mark: &Path, urls: &[(OsString, OsString)]) -> Co
     }
     shell.arg("--").arg(command.get_program()).args(command.get_args());
     shell
+}
+
+/// Waits until the node has been up for so many hundredths of a second, then becomes the job's program: `sh -c … sh HUNDREDTHS PROGRAM...`.
+const WAIT: &str = r#"until=$1; shift
+read -r up idle </proc/uptime
+left=$((until - ${up%.*}${up#*.}))
+[ "$left" -le 0 ] || sleep "$((left / 100)).$((left % 100 / 10))$((left % 10))"
+exec "$@""#;
+
+/// `command`, when `delay` has passed, fetched inputs or not.
+fn waiting(command: &Command, delay: Duration) -> io::Result<Command> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    let up: f64 = text.split(' ').next().and_then(|up| up.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let until = ((up + delay.as_secs_f64()) * 100.0).ceil() as u64;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", WAIT, "sh", &until.to_string()]).arg(command.get_program()).args(command.get_args());
+    Ok(shell)
 }
 
 /// A command that runs `executable` in a container of `image`, where `directory` is seen as it is here. An image that is a file or a directory lies

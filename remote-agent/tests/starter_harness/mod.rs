@@ -359,7 +359,7 @@ impl Peer {
     pub async fn assign(&mut self, program: u64, ids: &[AttemptId]) {
         let attempts = ids
             .iter()
-            .map(|id| Assignment { id: *id, program, files: None, directory: None, row: Row::default() })
+            .map(|id| Assignment { id: *id, program, files: None, directory: None, row: Row::default(), wait: None })
             .collect();
         self.give(attempts).await;
     }
@@ -374,7 +374,8 @@ impl Peer {
     }
 
     pub async fn assign_files(&mut self, program: u64, id: AttemptId, files: Vec<FileRef>) {
-        let attempts = vec![Assignment { id, program, files: Some(files), directory: None, row: Row::default() }];
+        let attempts =
+            vec![Assignment { id, program, files: Some(files), directory: None, row: Row::default(), wait: None }];
         self.give(attempts).await;
     }
 

@@ -119,6 +119,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         master.pages(&jobs, |page: JobRows| {
             page.rows.iter().try_for_each(|row| {
                 add(&mut found, row.state);
+                found.later += u32::from(row.starts_ms.is_some());
                 writeln!(out, "{}", if run { head.running(row) } else { head.job(row) }).map_err(written)
             })
         })?;
@@ -159,11 +160,12 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
 
 /// The counts of condor_q's last lines, with the jobs that failed, if any did.
 fn in_words(counts: &Counts) -> String {
-    let Counts { idle, running, held, completed, removed, failed } = *counts;
+    let Counts { idle, running, held, completed, removed, failed, later } = *counts;
+    let later = if later > 0 { format!(" ({later} wait for their time)") } else { String::new() };
     let failed = if failed > 0 { format!(" ({failed} failed)") } else { String::new() };
     let all = counts.total();
     format!(
-        "{all} jobs; {completed} completed{failed}, {removed} removed, {idle} idle, {running} running, {held} held, 0 suspended"
+        "{all} jobs; {completed} completed{failed}, {removed} removed, {idle} idle{later}, {running} running, {held} held, 0 suspended"
     )
 }
 
@@ -222,6 +224,7 @@ fn sum(one: &Counts, other: &Counts) -> Counts {
         completed: one.completed + other.completed,
         removed: one.removed + other.removed,
         failed: one.failed + other.failed,
+        later: one.later + other.later,
     }
 }
 
@@ -540,6 +543,9 @@ pub(super) struct JobJson<'a> {
     host: Option<&'a str>,
     reason: Option<&'a str>,
     command: &'a str,
+    /// While it waits for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starts_ms: Option<u64>,
 }
 
 impl<'a> JobJson<'a> {
@@ -562,6 +568,7 @@ impl<'a> JobJson<'a> {
             host: row.host.as_deref(),
             reason: row.reason.as_deref(),
             command: &row.command,
+            starts_ms: row.starts_ms,
         }
     }
 }
@@ -591,6 +598,7 @@ mod tests {
             command: "/home/ann/bin/sim --seed 7".into(),
             priority: 0,
             entered_ms: 1_795_295_590_000,
+            starts_ms: None,
         }
     }
 
@@ -611,7 +619,7 @@ mod tests {
 
     #[test]
     fn the_batch_view() {
-        let counts = Counts { idle: 4, running: 2, held: 0, completed: 994, removed: 0, failed: 1 };
+        let counts = Counts { idle: 4, running: 2, held: 0, completed: 994, removed: 0, failed: 1, later: 3 };
         let cluster = |cluster, name: &str, counts, span| ClusterRow {
             cluster,
             name: name.into(),

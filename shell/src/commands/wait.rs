@@ -170,7 +170,7 @@ fn verdict(counts: &Counts) -> ExitCode {
 mod tests {
     use super::*;
 
-    const COUNTS: Counts = Counts { idle: 10, running: 2, held: 0, completed: 88, removed: 0, failed: 0 };
+    const COUNTS: Counts = Counts { idle: 10, running: 2, held: 0, completed: 88, removed: 0, failed: 0, later: 0 };
 
     #[test]
     fn progress_shows_rate_and_time_left() {

@@ -216,6 +216,9 @@ pub enum Outcome {
     /// The proxy ended under it: preempted, out of walltime, removed. The site's doing, but not the node's fault.
     #[n(6)]
     Evicted(#[n(0)] String),
+    /// Its time to start was over when it could have.
+    #[n(7)]
+    Missed,
 }
 
 impl Outcome {
@@ -226,7 +229,7 @@ impl Outcome {
 
     /// Did it run, or might have, without coming to count? Then the end of what it wrote is kept for the user to see.
     pub fn is_cut_off(&self) -> bool {
-        !self.is_final() && *self != Outcome::NeedsFiles
+        !self.is_final() && !matches!(self, Outcome::NeedsFiles | Outcome::Missed)
     }
 }
 

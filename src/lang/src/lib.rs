@@ -6,6 +6,7 @@
 
 pub mod classad;
 pub mod conf;
+pub mod cron;
 pub mod dag;
 mod diagnostic;
 pub mod eventlog;

@@ -280,6 +280,8 @@ const STATE: &[OfState] = &[
     ("VacateReason", Asks::Itself, |v, _| {
         v.reason.filter(|_| !matches!(v.state, JobState::Held | JobState::Removed)).map(Value::from)
     }),
+    // What a schedule makes of it, or the description.
+    ("DeferralTime", Asks::Itself, |v, _| v.starts_at().map(|at| seconds(at.0))),
     ("CompletionDate", Asks::Fate, |v, _| (v.state == JobState::Completed).then(|| seconds(v.at.0))),
     ("RetryOf", Asks::Itself, |v, _| v.retry_of.map(|job| job.to_string().into())),
     ("RetriedAs", Asks::Itself, |v, _| v.retried_as.map(|job| job.to_string().into())),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vo_core::job::Program;
-use vo_core::pool::{Judge, Match, Offer, Policy, Terms, Verdict};
+use vo_core::pool::{Judge, Match, Offer, Policy, Terms, Timing, Verdict};
 use vo_lang::classad::{Ad, Context, Expr, Text, Value};
 use vo_lang::submit;
 
-use crate::{jobad, policy};
+use crate::{jobad, policy, timing};
 
 /// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
@@ -71,6 +71,10 @@ impl Judge for ClassAds {
 
     fn policy(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Policy>> {
         policy::of(terms, program)
+    }
+
+    fn timing(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
+        timing::of(terms, program)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod screen;
 pub mod session;
 mod site;
 mod terminal;
+mod timing;
 mod words;
 
 use std::fs::File;

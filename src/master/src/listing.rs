@@ -210,6 +210,7 @@ pub(crate) fn row(view: &JobView<'_>, site: &impl Fn(u16) -> Option<String>) -> 
         command: command(view),
         priority: view.terms.priority,
         entered_ms: view.at.0.max(view.submitted.0),
+        starts_ms: view.starts_at().filter(|_| view.later).map(|at| at.0),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
-use vo_core::pool::{Action, Assigned, Event, GroupRecord, Offer, Pool, Select, Shared};
+use vo_core::pool::{Action, Assigned, Event, GroupRecord, Offer, Pool, Select, Shared, When};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
@@ -782,6 +782,7 @@ impl Master {
         shared: Shared,
     ) {
         let (define, attempts) = self.on_machine(key, inventory, define, attempts);
+        let now = self.now();
         for (program, body) in define {
             self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
         }
@@ -792,6 +793,7 @@ impl Master {
                 files: None,
                 directory: None,
                 row: each.row.clone(),
+                wait: each.when.map(|when| wait(when, now)),
             };
             for piece in attempts.chunks(ASSIGN_PIECE) {
                 self.to_starter(key, &work::Assign { attempts: piece.iter().map(plain).collect(), inventory });
@@ -799,16 +801,25 @@ impl Master {
             return;
         }
         let (files, device, inputs) = (self.files.clone(), self.marker_device, self.inputs.clone());
+        let began = Instant::now();
         tokio::task::spawn_blocking(move || {
             let (mut ready, mut failed) = (Vec::new(), Vec::new());
-            for Assigned { id, program, body, row } in attempts {
+            for Assigned { id, program, body, row, when } in attempts {
                 let body = body.filled(&row);
                 let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
                 let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
                 match brought {
-                    Ok(files) => ready.push(Assignment { id, program, files, directory, row }),
+                    Ok(files) => {
+                        let wait = when.map(|when| wait(when, now));
+                        ready.push(Assignment { id, program, files, directory, row, wait });
+                    }
                     Err(why) => failed.push((id, why)),
                 }
+            }
+            for each in &mut ready {
+                // Reading the files took its time; what is too late is so at the node.
+                let late = work::Wait { start_ms: 0, most_ms: 0 };
+                each.wait = each.wait.map(|wait| wait.after(began.elapsed()).unwrap_or(late));
             }
             let _ = inputs.blocking_send(Input::Prepared { key, inventory, ready, failed });
         });
@@ -899,6 +910,12 @@ impl Master {
             }
         }
     }
+}
+
+/// How long the node waits with a program.
+fn wait(when: When, now: Time) -> work::Wait {
+    let ms = |at: Time| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+    work::Wait { start_ms: ms(when.starts), most_ms: ms(when.closes) }
 }
 
 /// The inode number of a job's directory, if it is on the marker's file system with all of the job's standard files: one that is

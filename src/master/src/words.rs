@@ -108,7 +108,8 @@ impl Spoken for work::Report {
         for result in &mut self.results {
             match &mut result.outcome {
                 Outcome::Unrunnable(why) | Outcome::SiteFailed(why) | Outcome::Evicted(why) => make_plain(why),
-                Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::Killed | Outcome::NeedsFiles => {}
+                Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::Killed | Outcome::NeedsFiles | Outcome::Missed => {
+                }
             }
         }
     }

@@ -434,6 +434,9 @@ pub struct JobRow {
     /// In its state since.
     #[cbor(n(14), default)]
     pub entered_ms: u64,
+    /// When it may start, while it is idle and waits for that.
+    #[n(15)]
+    pub starts_ms: Option<u64>,
 }
 
 /// A page of jobs.
@@ -476,6 +479,9 @@ pub struct Counts {
     /// Of the completed, those that failed: exit code not 0, or a signal.
     #[n(5)]
     pub failed: u32,
+    /// Of the idle, those that wait for the time when they may start.
+    #[cbor(n(6), default)]
+    pub later: u32,
 }
 
 impl Counts {

@@ -4,6 +4,8 @@
 //! acknowledged. So nothing between the two needs to be reliable: a lost assignment shows as an attempt missing from the inventory,
 //! a late one by the inventory that it names, a lost result is repeated, a repeated one is known by its attempt id.
 
+use core::time::Duration;
+
 use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
 use vo_core::items::Row;
@@ -60,6 +62,35 @@ pub struct Assignment {
     /// What the program takes from the job's row.
     #[cbor(n(4), default)]
     pub row: Row,
+    /// When its program may start; none is at once.
+    #[n(5)]
+    pub wait: Option<Wait>,
+}
+
+/// When a program may start, in milliseconds from the moment when that is sent: no two clocks are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Wait {
+    /// It starts after so long.
+    #[n(0)]
+    pub start_ms: u64,
+    /// It doesn't start after so long: [`vo_core::job::Outcome::Missed`].
+    #[n(1)]
+    pub most_ms: u64,
+}
+
+impl Wait {
+    /// The same, counted from so long before.
+    pub fn since(self, before: Duration) -> Wait {
+        let before = u64::try_from(before.as_millis()).unwrap_or(u64::MAX);
+        Wait { start_ms: self.start_ms.saturating_add(before), most_ms: self.most_ms.saturating_add(before) }
+    }
+
+    /// The same, so long after; none if that is too late.
+    pub fn after(self, passed: Duration) -> Option<Wait> {
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let most_ms = self.most_ms.checked_sub(passed)?;
+        Some(Wait { start_ms: self.start_ms.saturating_sub(passed), most_ms })
+    }
 }
 
 /// What a file is to a job.

@@ -240,6 +240,10 @@ impl Pool {
             Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
             Outcome::Killed => self.site_failed(now, id, "killed at the node"),
             Outcome::NeedsFiles => self.needs_files(now, key, id),
+            Outcome::Missed => {
+                let Hold { why, code, .. } = timing::missed();
+                self.hold(now, id.job, why, code);
+            }
         }
         self.settle(key, result);
     }

@@ -219,7 +219,15 @@ impl Pool {
                 self.part(number, index, &procs, body, terms)
             };
             live.iter().for_each(|id| self.load(*id, true));
-            if let Some(index) = to {
+            // Of one whose jobs wait for their time, those may be matched whose time has come.
+            let matched = |index: usize| {
+                let mut jobs = self.clusters.get(&number).into_iter().flat_map(|cluster| cluster.jobs_of(index));
+                !self.is_timed(number, index)
+                    || jobs.any(|(proc, job)| {
+                        job.state == JobState::Idle && !self.is_later(JobId { cluster: number, proc })
+                    })
+            };
+            if let Some(index) = to.filter(|index| matched(*index)) {
                 self.open(number, index);
             }
         }
@@ -234,6 +242,7 @@ impl Pool {
             class: self.classes.of(&*self.judge.0, &body, &terms),
             account: self.queue.account(terms.accounting_group.as_deref()),
             policy: self.judge.0.policy(&terms, &body),
+            timing: self.judge.0.timing(&terms, &body),
             body: if same { Arc::clone(&group.body) } else { Arc::new(body) },
             terms: Arc::new(terms),
             ..group.clone()
@@ -268,6 +277,9 @@ impl Pool {
         }
         cluster.groups.push(changed);
         self.watch(number, to);
+        if self.is_timed(number, to) {
+            self.defer_group(number, to);
+        }
         Some(to)
     }
 }

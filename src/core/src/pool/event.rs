@@ -230,6 +230,8 @@ pub struct Assigned {
     pub body: Arc<Program>,
     /// What the program takes from the job.
     pub row: Row,
+    /// When it may start; none is at once.
+    pub when: Option<When>,
 }
 
 /// What a job occupies.

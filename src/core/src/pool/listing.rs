@@ -17,6 +17,8 @@ pub struct Counts {
     pub removed: u32,
     /// Of the completed, those with another exit code than that of success, or a signal.
     pub failed: u32,
+    /// Of the idle, those that wait for their time.
+    pub later: u32,
 }
 
 impl Counts {
@@ -53,6 +55,7 @@ impl Counts {
         self.completed += other.completed;
         self.removed += other.removed;
         self.failed += other.failed;
+        self.later += other.later;
     }
 }
 
@@ -137,9 +140,21 @@ pub struct JobView<'a> {
     pub retry_of: Option<JobId>,
     /// The job that it was submitted as once more.
     pub retried_as: Option<JobId>,
+    /// What tells when it may start, if not at any time, and the time that the pool goes by.
+    pub timing: Option<(&'a Arc<dyn Timing>, Time)>,
+    /// Is it idle, and waits for that?
+    pub later: bool,
 }
 
 impl JobView<'_> {
+    /// When it starts, or was to start, if not at any time.
+    pub fn starts_at(&self) -> Option<Time> {
+        let (timing, now) = self.timing?;
+        // What is idle waits for the next time that isn't over.
+        let now = if self.state == JobState::Idle { now } else { Time::default() };
+        Some(timing.when(self, now).ok()?.starts)
+    }
+
     /// Attempts that are known to have run, the one that runs or counts among them.
     pub fn starts(&self) -> u32 {
         let last = matches!(self.state, JobState::Running | JobState::Transferring | JobState::Completed);
@@ -237,6 +252,8 @@ impl Pool {
                 Some(JobId { cluster: origin.cluster, proc })
             }),
             retried_as: self.retried_as(id),
+            timing: group.timing.as_ref().map(|timing| (timing, self.now)),
+            later: cluster.later.has(id.proc),
         })
     }
 

@@ -73,6 +73,7 @@ impl Starter {
 impl Pool {
     /// Gives idle jobs to starters with room: to all such starters if jobs became idle, else to those to which something happened.
     pub(super) fn fill(&mut self, now: Time) {
+        self.keep_times(now);
         let touched = core::mem::take(&mut self.touched);
         let wanting = core::mem::take(&mut self.wanting);
         // Slots first, backlogs after: a short queue spreads over all sites.
@@ -204,7 +205,7 @@ impl Pool {
             let account = group.account;
             let limits = self.classes.get(class).map(|class| class.limits.clone()).unwrap_or_default();
             while self.limits.has_room(&limits) {
-                let Some(proc) = group.next_idle(&cluster.jobs, &cluster.moved) else {
+                let Some(proc) = group.next_idle(&cluster.jobs, &cluster.moved, &cluster.later) else {
                     self.queue.remove(account, class, place);
                     break;
                 };
@@ -218,7 +219,7 @@ impl Pool {
                 let attempt = cluster.jobs[proc as usize].attempt + 1;
                 let job = JobId { cluster: number, proc };
                 let (id, row) = (AttemptId { job, attempt }, group.members.row(proc));
-                chosen.push(Assigned { id, program: group.program, body: group.body.clone(), row });
+                chosen.push(Assigned { id, program: group.program, body: group.body.clone(), row, when: None });
                 if !limits.is_empty() {
                     self.limits.count(&limits, true);
                     counted.push(limits.clone());
@@ -246,7 +247,10 @@ impl Pool {
         (count, more)
     }
 
-    fn assign(&mut self, now: Time, key: StarterKey, chosen: Vec<Assigned>) {
+    fn assign(&mut self, now: Time, key: StarterKey, mut chosen: Vec<Assigned>) {
+        for each in &mut chosen {
+            each.when = self.when(each.id.job, now).and_then(Result::ok);
+        }
         self.write(Record::Dispatched { key, ids: chosen.iter().map(|each| each.id).collect(), at: Some(now) });
         self.backlogged.insert(key);
         let Some(starter) = self.starters.get_mut(&key) else {
@@ -386,14 +390,15 @@ impl Group {
         (Reverse(self.terms.priority), cluster, index as u32)
     }
 
-    /// The next idle job. The cursor passes over jobs that were removed before they started.
-    pub(super) fn next_idle(&mut self, jobs: &[Job], moved: &BTreeMap<u32, u32>) -> Option<u32> {
+    /// The next idle job. The cursor passes over jobs that were removed before they started, or whose time has not come.
+    pub(super) fn next_idle(&mut self, jobs: &[Job], moved: &BTreeMap<u32, u32>, later: &timing::Later) -> Option<u32> {
         if let Some(proc) = self.again.first() {
             return Some(*proc);
         }
         while self.fresh < self.members.count() {
             let proc = self.members.proc(self.fresh);
-            if jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle) && !moved.contains_key(&proc) {
+            let idle = jobs.get(proc as usize).is_some_and(|job| job.state == JobState::Idle);
+            if idle && !moved.contains_key(&proc) && !later.has(proc) {
                 return Some(proc);
             }
             self.fresh += 1;

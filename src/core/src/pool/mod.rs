@@ -20,6 +20,7 @@ mod record;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod why;
 
 use alloc::borrow::ToOwned;
@@ -46,6 +47,7 @@ pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict, at_once};
 pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
 pub use retry::{Origin, Retry};
+pub use timing::{Timing, When};
 pub use why::{Present, SiteFacts, Step, Trail};
 
 /// A concurrency limit that jobs are counted against, with how much each takes, in thousandths.
@@ -220,6 +222,7 @@ struct Group {
     origin: Option<Origin>,
     terms: Arc<Terms>,
     policy: Option<Arc<dyn Policy>>,
+    timing: Option<Arc<dyn Timing>>,
     /// Its class and account; see [`queue`].
     class: u32,
     account: usize,
@@ -249,6 +252,8 @@ struct Cluster {
     places: Vec<u32>,
     jobs: Vec<Job>,
     counts: Counts,
+    /// Idle jobs that wait for their time.
+    later: timing::Later,
     reasons: BTreeMap<u32, String>,
     pasts: BTreeMap<u32, Past>,
 }
@@ -452,6 +457,8 @@ pub struct Pool {
     nodes: nodes::Nodes,
     /// When jobs are looked at whose policies say what becomes of them.
     policing: policy::Policing,
+    /// What jobs wait for that may not start at any time.
+    times: timing::Times,
     /// Who has a job's attempt.
     live: BTreeMap<JobId, (u32, StarterKey)>,
     /// Attempts that were killed as their jobs were held, or as another attempt had a result, and may still run: no other is started
@@ -574,7 +581,7 @@ impl Pool {
 
     /// When [`Event::TimePassed`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Time> {
-        let times = [self.nodes.deadline(), self.policing.deadline(), self.look_again];
+        let times = [self.nodes.deadline(), self.policing.deadline(), self.times.deadline(), self.look_again];
         times.into_iter().flatten().min()
     }
 
@@ -784,16 +791,16 @@ impl Pool {
         Some(Action::Note { job, log, terms, initialdir: group.body.initialdir.fill(&row), asks, at, note: note() })
     }
 
-    /// CPUs that unfinished, unheld jobs would occupy at once.
+    /// CPUs that unfinished, unheld jobs would occupy at once, but for those whose time has not come.
     pub fn demand_cpus(&self) -> u64 {
         // Those of clusters that are limited alike are limited together.
         let mut jobs: BTreeMap<(&[Share], u32), u64> = BTreeMap::new();
-        for c in self.clusters.values().filter(|c| c.counts.idle + c.counts.running > 0) {
+        for c in self.clusters.values().filter(|c| c.counts.idle - c.counts.later + c.counts.running > 0) {
             let cpus = c.groups.iter().map(|g| g.body.cpus).max().unwrap_or(1);
             let mut limits = c.groups.iter().map(|g| g.terms.limits.as_slice());
             let first = limits.next().unwrap_or_default();
             let limited = if limits.all(|each| each == first) { first } else { &[] };
-            *jobs.entry((limited, cpus)).or_default() += u64::from(c.counts.idle + c.counts.running);
+            *jobs.entry((limited, cpus)).or_default() += u64::from(c.counts.idle - c.counts.later + c.counts.running);
         }
         jobs.into_iter().fold(0, |sum, ((limits, cpus), jobs)| {
             sum.saturating_add(jobs.min(self.limits.most(limits)).saturating_mul(u64::from(cpus)))

@@ -41,6 +41,11 @@ pub trait Judge: core::fmt::Debug + Send + Sync {
     fn policy(&self, _terms: &Terms, _program: &Program) -> Option<Arc<dyn Policy>> {
         None
     }
+
+    /// What tells when such jobs may start, if not at any time.
+    fn timing(&self, _terms: &Terms, _program: &Program) -> Option<Arc<dyn Timing>> {
+        None
+    }
 }
 
 /// How a class of jobs finds starters of a kind, whatever their names, and for good.

@@ -584,6 +584,7 @@ impl Pool {
                 origin: group.origin.clone(),
                 terms: Arc::new(group.terms.clone()),
                 policy: self.judge.0.policy(&group.terms, &group.program),
+                timing: self.judge.0.timing(&group.terms, &group.program),
                 fresh: 0,
                 again: BTreeSet::new(),
             });
@@ -616,6 +617,7 @@ impl Pool {
             places,
             jobs,
             counts,
+            later: timing::Later::default(),
             reasons: BTreeMap::new(),
             pasts: BTreeMap::new(),
         };
@@ -624,7 +626,11 @@ impl Pool {
         self.last_cluster = self.last_cluster.max(cluster);
         self.note_retries(cluster);
         for index in (0..groups.len()).filter(|index| groups.get(*index).is_some_and(|group| group.count > 0)) {
-            self.open(cluster, index);
+            if self.is_timed(cluster, index) {
+                self.defer_group(cluster, index);
+            } else {
+                self.open(cluster, index);
+            }
         }
     }
 
@@ -655,6 +661,7 @@ impl Pool {
             job.attempt = job.attempt.max(id.attempt);
             job.sites |= site;
         });
+        self.set_later(id.job, false);
         self.set_live(id, key);
         self.occupy(key, id, phase);
     }
@@ -707,8 +714,13 @@ impl Pool {
         self.enqueue(id.job);
     }
 
+    /// A job is idle again.
     pub(super) fn enqueue(&mut self, id: JobId) {
         if self.dying.contains_key(&id) {
+            return;
+        }
+        if self.group(id).is_some_and(|group| group.timing.is_some()) {
+            self.defer(id, Time::default());
             return;
         }
         if let Some(cluster) = self.clusters.get_mut(&id.cluster)
@@ -800,6 +812,7 @@ impl Pool {
         {
             cluster.groups[group].again.remove(&id.proc);
         }
+        self.set_later(id, false);
     }
 
     pub(super) fn reason(&mut self, id: JobId, why: &str) {
@@ -937,6 +950,7 @@ impl Pool {
             class: self.classes.of(&*self.judge.0, &part.program, &part.terms),
             account: self.queue.account(part.terms.accounting_group.as_deref()),
             policy: self.judge.0.policy(&part.terms, &part.program),
+            timing: self.judge.0.timing(&part.terms, &part.program),
             body: Arc::new(part.program),
             terms: Arc::new(part.terms),
             fresh: statement.members.count(),
@@ -970,6 +984,7 @@ impl Pool {
                 cluster.groups.extend(parts);
                 cluster.moved = c.moved.into_iter().collect();
                 cluster.counts = Counts::default();
+                cluster.later = timing::Later::default();
                 for job in &cluster.jobs {
                     cluster.counts.add(job);
                     if job.state == JobState::Completed {
@@ -991,7 +1006,7 @@ impl Pool {
                     group.fresh = left.map_or(0, |last| last as u32 + 1);
                     let before = group.members.iter().take(group.fresh as usize);
                     group.again = before.filter(|proc| idle(proc) && !moved.contains_key(proc)).collect();
-                    if group.next_idle(jobs, moved).is_none() {
+                    if group.next_idle(jobs, moved, &timing::Later::default()).is_none() {
                         shut.push((group.account, group.class, group.place(c.cluster, index)));
                     }
                 }
@@ -1002,6 +1017,12 @@ impl Pool {
                 pool.open(c.cluster, index);
                 pool.watch(c.cluster, index);
             }
+            let groups = pool.clusters.get(&c.cluster).map_or(0, |cluster| cluster.groups.len());
+            (0..groups)
+                .filter(|index| pool.is_timed(c.cluster, *index))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|index| pool.defer_group(c.cluster, index));
             shut.into_iter().for_each(|(account, class, place)| pool.queue.remove(account, class, place));
             for site in done {
                 *pool.done_by_site.entry(site).or_default() += 1;

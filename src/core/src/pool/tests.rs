@@ -154,14 +154,15 @@ impl Pool {
     /// Everything that is kept twice agrees.
     pub(super) fn recount(&self) {
         for (number, cluster) in &self.clusters {
-            let mut counts = Counts::default();
+            let later = (0..cluster.jobs.len() as u32).filter(|proc| cluster.later.has(*proc));
+            let mut counts = Counts { later: later.count() as u32, ..Counts::default() };
             cluster.jobs.iter().for_each(|job| counts.add(job));
             assert_eq!(counts, cluster.counts, "counts of cluster {number}");
             let mut queued = BTreeSet::new();
             for (index, group) in cluster.groups.iter().enumerate() {
                 let fresh = group.members.iter().skip(group.fresh as usize);
                 let fresh = fresh.filter(|proc| cluster.jobs[*proc as usize].state == JobState::Idle);
-                let fresh = fresh.filter(|proc| !cluster.moved.contains_key(proc));
+                let fresh = fresh.filter(|proc| !cluster.moved.contains_key(proc) && !cluster.later.has(*proc));
                 let here: BTreeSet<u32> = group.again.iter().copied().chain(fresh).collect();
                 let place = group.place(*number, index);
                 assert!(here.is_empty() || self.queue.all().any(|p| p == place), "group {index} of {number} is open");
@@ -169,7 +170,9 @@ impl Pool {
             }
             for (proc, job) in (0..).zip(&cluster.jobs) {
                 let id = JobId { cluster: *number, proc };
-                let waits = job.state == JobState::Idle && !self.dying.contains_key(&id);
+                let idle = job.state == JobState::Idle;
+                assert!(idle || !cluster.later.has(proc), "{id} waits for its time if idle");
+                let waits = idle && !self.dying.contains_key(&id) && !cluster.later.has(proc);
                 assert_eq!(waits, queued.contains(&proc), "{id} is queued if idle");
                 let live = self.live.get(&id);
                 let out = matches!(job.state, JobState::Matched | JobState::Running | JobState::Transferring);
@@ -1113,4 +1116,5 @@ mod model;
 mod notes;
 mod policy;
 mod terms;
+mod timing;
 mod why;

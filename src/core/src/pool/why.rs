@@ -336,6 +336,13 @@ impl Pool {
                     present.state = format!("idle{tried}");
                     return Some(present);
                 }
+                if self.is_later(id)
+                    && let Some(Ok(when)) = self.when(id, now)
+                {
+                    present.next.push(self.its_time(now, when));
+                    present.state = format!("idle{tried}");
+                    return Some(present);
+                }
                 present.idle = true;
                 let limits = self.classes.get(group.class).map(|class| class.limits.clone()).unwrap_or_default();
                 present.next = self.hurdles(now, group);
@@ -352,6 +359,12 @@ impl Pool {
                 let before = self.before(id, cluster);
                 if before > 0 {
                     present.next.push(format!("{before} idle job(s) are before it"));
+                }
+                if let Some(Ok(when)) = self.when(id, now) {
+                    let left = span(when.closes.since(now));
+                    present
+                        .next
+                        .push(format!("it must start within {left}: else it is held, or waits for its next time"));
                 }
                 format!("idle{tried}")
             }
@@ -406,7 +419,11 @@ impl Pool {
         if runs {
             let ran = span(now.since(job.at));
             present.state = format!("running on {place} for {ran}, attempt {attempt}");
-            present.next.push(format!("its end{left}"));
+            // On its slot already, it may wait for its time.
+            match self.when(id, Time::default()) {
+                Some(Ok(when)) if when.starts > now => present.next.push(self.its_time(now, when)),
+                _ => present.next.push(format!("its end{left}")),
+            }
         } else if starter.known {
             let running = starter.held.values().filter(|held| held.phase == Phase::Running).count();
             present.state = format!("matched: attempt {attempt} is at {place}, not started");
@@ -418,6 +435,14 @@ impl Pool {
             present.state = format!("matched: attempt {attempt} is meant for {place}");
             present.next.push("that starter's word on what it holds: it has just connected".into());
         }
+    }
+
+    /// What a job waits for whose time has not come.
+    fn its_time(&self, now: Time, when: When) -> String {
+        let early = when.starts.since(when.opens);
+        let early =
+            if early.is_zero() { String::new() } else { format!("; it takes a slot up to {} before", span(early)) };
+        format!("its start, in {}{early}", span(when.starts.since(now)))
     }
 
     /// What ends the silence of a starter.
@@ -442,17 +467,21 @@ impl Pool {
 
     /// Idle jobs that are matched earlier, as far as starters suit them.
     fn before(&self, id: JobId, cluster: &Cluster) -> u64 {
-        let idle = |jobs: &mut dyn Iterator<Item = (u32, &Job)>| {
-            jobs.filter(|(_, job)| job.state == JobState::Idle).count() as u64
+        let idle = |number: u32, jobs: &mut dyn Iterator<Item = (u32, &Job)>| {
+            let waits = |(proc, job): &(u32, &Job)| {
+                job.state == JobState::Idle && !self.is_later(JobId { cluster: number, proc: *proc })
+            };
+            jobs.filter(waits).count() as u64
         };
         let Some((index, group)) = cluster.group_of(id.proc).and_then(|at| Some((at, cluster.groups.get(at)?))) else {
             return 0;
         };
         let own = group.place(id.cluster, index);
         let earlier = self.queue.all().filter(|place| *place < own);
-        let earlier = earlier
-            .filter_map(|(_, number, index)| Some(idle(&mut self.clusters.get(&number)?.jobs_of(index as usize))));
-        let among = idle(&mut cluster.jobs_of(index).take_while(|(proc, _)| *proc < id.proc));
+        let earlier = earlier.filter_map(|(_, number, index)| {
+            Some(idle(number, &mut self.clusters.get(&number)?.jobs_of(index as usize)))
+        });
+        let among = idle(id.cluster, &mut cluster.jobs_of(index).take_while(|(proc, _)| *proc < id.proc));
         earlier.sum::<u64>() + among
     }
 
@@ -547,11 +576,19 @@ impl Pool {
         }
         let mut groups = 0;
         for (index, group) in cluster.groups.iter().enumerate() {
-            let mut of = cluster.jobs_of(index).filter(|(_, job)| job.state == JobState::Idle);
-            let Some((first, _)) = of.next() else {
+            let idle = cluster.jobs_of(index).filter(|(_, job)| job.state == JobState::Idle);
+            let (later, ready): (Vec<u32>, Vec<u32>) =
+                idle.map(|(proc, _)| proc).partition(|proc| cluster.later.has(*proc));
+            if let Some(first) = later.first().map(|proc| JobId { cluster: number, proc: *proc })
+                && let Some(Ok(when)) = self.when(first, now)
+            {
+                let (count, time) = (later.len(), self.its_time(now, when));
+                present.next.push(format!("{count} idle job(s), the first {first}, wait for {time}"));
+            }
+            let Some(first) = ready.first().copied() else {
                 continue;
             };
-            let idle = 1 + of.count();
+            let idle = ready.len();
             present.idle = true;
             groups += 1;
             if groups > REASONS {

@@ -12,7 +12,7 @@ use super::words::{self, Piece};
 use super::{GetEnv, JobAd, Setting, ShouldTransfer, Template, Universe, WhenToTransfer};
 use crate::classad::Expr;
 use crate::diagnostic::show;
-use crate::{nearest, parse_bytes};
+use crate::{cron, nearest, parse_bytes};
 
 /// The ad of the jobs of a scene, or nothing when errors were reported, or the scene must be split first.
 pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: &Report<'c>) -> Option<JobAd> {
@@ -833,6 +833,7 @@ impl Builder<'_, '_> {
             }
         }
         refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
+        refused |= self.timing(&mut settings).is_err();
         if refused { Err(Refused) } else { Ok(settings) }
     }
 
@@ -947,6 +948,61 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
+    /// When it may start.
+    fn timing(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
+        let time = self.seconds(commands::DEFERRAL_TIME)?;
+        let mut any = time.is_some();
+        for (names, (name, attribute, least, greatest)) in commands::CRON.into_iter().zip(cron::FIELDS) {
+            let Some((text, at)) = self.constant(names)? else { continue };
+            if let Err(why) = cron::field(&text, least, greatest) {
+                let expected =
+                    format!("numbers from {least} to {greatest}, `*`, ranges such as `5-10`, steps such as `*/5`");
+                return self.refuse(at, format!("`{name}` is no part of a schedule: {why}"), &expected);
+            }
+            any = true;
+            settings.push((attribute, Setting::Text(Template::constant(text))));
+        }
+        let written = |name: &&str| self.macros.table.get(*name).map(|definition| definition.name_at);
+        if !any {
+            for name in commands::DEFERRAL_WINDOW.iter().chain(commands::DEFERRAL_PREP_TIME) {
+                if let Some(at) = written(name) {
+                    let what = if name.starts_with("cron") { "a `cron_*` schedule" } else { "`deferral_time`" };
+                    self.report.warn(at, format!("`{name}` has no effect without {what}"));
+                }
+            }
+            return Ok(());
+        }
+        let universe = self.word(commands::UNIVERSE)?.unwrap_or_default();
+        if time.is_some() && (universe.eq_ignore_ascii_case("scheduler") || universe == "7") {
+            let at = commands::DEFERRAL_TIME.iter().find_map(written).unwrap_or(0);
+            return self.refuse(at, "jobs of universe `scheduler` can't be deferred".to_owned(), "`universe = local`");
+        }
+        let window = self.seconds(commands::DEFERRAL_WINDOW)?;
+        let prep = self.seconds(commands::DEFERRAL_PREP_TIME)?;
+        let mut set = |name, text: String| settings.push((name, Setting::Expression(text)));
+        if let Some(text) = time {
+            set("DeferralTime", text);
+        }
+        set("DeferralWindow", window.unwrap_or_else(|| "0".to_owned()));
+        set("DeferralPrepTime", prep.unwrap_or_else(|| "300".to_owned()));
+        set("ScheddInterval", "300".to_owned());
+        Ok(())
+    }
+
+    /// An expression that may well be a number of seconds.
+    fn seconds(&self, names: &[&str]) -> Result<Option<String>, Refused> {
+        let Some(value) = self.value(names)? else { return Ok(None) };
+        let name = names.iter().find(|name| self.macros.table.contains_key(**name)).copied().unwrap_or_default();
+        let text = self.checked(&value, name)?;
+        let parsed = Expr::parse_old(&text).ok();
+        let literal = parsed.as_ref().and_then(Expr::as_literal);
+        if literal.is_none_or(|value| matches!(value, crate::classad::Value::Integer(0..))) && !negative(&text) {
+            return Ok(Some(text));
+        }
+        let message = format!("`{name}` is no whole number of seconds: `{}`", show(text.as_bytes()));
+        self.refuse(value.at, message, "a whole number from 0 on, or an expression such as `QDate + 3600`")
+    }
+
     /// What decides whether a job that ended has done, as condor_submit puts it together.
     fn retries(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
         let expression = |text: String| Setting::Expression(text);
@@ -981,6 +1037,11 @@ impl Builder<'_, '_> {
         settings.push(("OnExitRemove", expression(done)));
         Ok(())
     }
+}
+
+/// Is it a number with a minus before it?
+fn negative(text: &str) -> bool {
+    text.trim().strip_prefix('-').is_some_and(|rest| rest.trim().parse::<f64>().is_ok())
 }
 
 /// An expression as an operand of `||`: in parentheses if it is a choice `a ? b : c`.

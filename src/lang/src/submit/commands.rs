@@ -96,6 +96,18 @@ pub(super) const ON_EXIT_HOLD: &[&str] = &["on_exit_hold"];
 pub(super) const ON_EXIT_REMOVE: &[&str] = &["on_exit_remove"];
 pub(super) const MAX_MATERIALIZE: &[&str] = &["max_materialize"];
 pub(super) const HOLD: &[&str] = &["hold"];
+pub(super) const DEFERRAL_TIME: &[&str] = &["deferral_time", "deferraltime"];
+pub(super) const DEFERRAL_WINDOW: &[&str] = &["cron_window", "cronwindow", "deferral_window", "deferralwindow"];
+pub(super) const DEFERRAL_PREP_TIME: &[&str] =
+    &["cron_prep_time", "cronpreptime", "deferral_prep_time", "deferralpreptime"];
+/// In the order of [`crate::cron::FIELDS`].
+pub(super) const CRON: [&[&str]; 5] = [
+    &["cron_minute", "cronminute"],
+    &["cron_hour", "cronhour"],
+    &["cron_day_of_month", "crondayofmonth"],
+    &["cron_month", "cronmonth"],
+    &["cron_day_of_week", "crondayofweek"],
+];
 
 const COMMANDS: &[Command] = &[
     plain(EXECUTABLE, Acted),
@@ -195,6 +207,14 @@ const COMMANDS: &[Command] = &[
     plain(ON_EXIT_HOLD, Acted),
     plain(ON_EXIT_REMOVE, Acted),
     plain(HOLD, Acted),
+    plain(DEFERRAL_TIME, Acted),
+    plain(DEFERRAL_WINDOW, Acted),
+    plain(DEFERRAL_PREP_TIME, Acted),
+    plain(CRON[0], Acted),
+    plain(CRON[1], Acted),
+    plain(CRON[2], Acted),
+    plain(CRON[3], Acted),
+    plain(CRON[4], Acted),
     with(&["on_exit_hold_reason"], Acted, "OnExitHoldReason", Expression),
     with(&["on_exit_hold_subcode"], Acted, "OnExitHoldSubCode", Expression),
     with(&["periodic_hold"], Acted, "PeriodicHold", Expression),
@@ -230,16 +250,6 @@ const COMMANDS: &[Command] = &[
             "compress_files",
             "container_service_names",
             "container_target_dir",
-            "cron_day_of_month",
-            "cron_day_of_week",
-            "cron_hour",
-            "cron_minute",
-            "cron_month",
-            "cron_prep_time",
-            "cron_window",
-            "deferral_prep_time",
-            "deferral_time",
-            "deferral_window",
             "docker_network_type",
             "docker_override_entrypoint",
             "docker_pull_policy",

@@ -427,6 +427,13 @@ impl Writer<'_> {
                 _ => clauses.push(format!("({transfer})")),
             }
         }
+        if set("DeferralPrepTime") {
+            if described.universe != Universe::Local {
+                clauses.push("TARGET.HasJobDeferral".to_owned());
+            }
+            let early = "((time() + ScheddInterval) >= (DeferralTime - DeferralPrepTime))";
+            clauses.push(format!("({early} && (time() < (DeferralTime + DeferralWindow)))"));
+        }
         clauses.join(" && ")
     }
 }

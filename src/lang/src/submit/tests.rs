@@ -496,10 +496,28 @@ fn faults_are_explained() {
     );
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";
-    for command in ["deferral_time = 5", "concurrency_limits_expr = a"] {
+    for command in ["shell = x", "concurrency_limits_expr = a"] {
         let name = command.split(' ').next().unwrap_or_default();
         check(command, &format!("E 2:1 `{name}` is not supported yet; {refused}"));
     }
+    let seconds = "expected a whole number from 0 on, or an expression such as `QDate + 3600`";
+    for (name, value) in
+        [("deferral_time", "-5"), ("deferral_time", "5.5"), ("deferral_time", "undefined"), ("cron_window", "true")]
+    {
+        let set = if name == "cron_window" { "cron_hour = 3\n" } else { "" };
+        let (line, column) = (2 + set.lines().count(), name.len() + 4);
+        let message = format!("`{name}` is no whole number of seconds: `{value}`, {seconds}");
+        check(&format!("{set}{name} = {value}"), &format!("E {line}:{column} {message}"));
+    }
+    check(
+        "universe = scheduler\ndeferral_time = 5",
+        "E 3:1 jobs of universe `scheduler` can't be deferred, expected `universe = local`",
+    );
+    check(
+        "cron_hour = 24",
+        "E 2:13 `cron_hour` is no part of a schedule: 24 is not within 0 to 23, \
+         expected numbers from 0 to 23, `*`, ranges such as `5-10`, steps such as `*/5`",
+    );
     // Everything at once, in the order of the text.
     check(
         "request_cpus = x\nfoo bar\nerror = $(y\nuniverse = vm",
@@ -529,6 +547,8 @@ fn warnings_leave_the_job_as_it_is() {
     check("requirements = true\nmax_retries = 0\nperiodic_hold = False\nrequest_gpus = 0\nnotification = Never", &[]);
     check("n = 3\narguments = $(n)\n+Mine = 1\ndescription = d", &[]);
     check("rank = Memory\npriority = 1", &[]);
+    check("deferral_time = QDate + 60\ndeferral_window = 5\ncron_minute = */5", &[]);
+    check("deferral_window = 5", &["W 2:1 `deferral_window` has no effect without `deferral_time`"]);
     check("stack_size = 1", &["W 2:1 `stack_size` has no effect yet"]);
     check("argumnets = 5", &["W 2:1 `argumnets` is no command, and no value refers to it; did you mean `arguments`?"]);
     check(

@@ -887,6 +887,7 @@ fn counts(c: &pool::Counts) -> ctl::Counts {
         completed: c.completed,
         removed: c.removed,
         failed: c.failed,
+        later: c.later,
     }
 }
 
@@ -933,7 +934,8 @@ mod tests {
 
     #[test]
     fn every_state_of_a_job_is_counted() {
-        let counted = counts(&pool::Counts { idle: 1, running: 2, held: 4, completed: 8, removed: 16, failed: 3 });
+        let counted =
+            counts(&pool::Counts { idle: 1, running: 2, held: 4, completed: 8, removed: 16, failed: 3, later: 1 });
         assert_eq!(counted.total(), 31);
         assert_eq!(counted.unfinished(), 7);
     }

@@ -105,3 +105,28 @@ fn a_schedule_starts_a_job_at_whole_minutes_and_again_at_the_next() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_noop_job_is_done_at_once_and_never_run() {
+    let home = session();
+    submit(&home, "noop_job = true\nnoop_job_exit_code = 3\ndeferral_time = QDate + 3600\nqueue 2");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 1"]).code(7).says(["3 failed"]);
+    let done = job(&home, 1);
+    assert_eq!((&done["state"], &done["exit_code"]), (&"completed".into(), &3.into()), "{done}");
+    assert_eq!((&done["attempts"], &done["site"]), (&0.into(), &Value::Null), "{done}");
+    assert_eq!(attribute(&home, 1, "NumJobStarts"), "0\n0\n0");
+    let why = said(&home, "why 1.1");
+    assert!(why.contains("completed without being run: `noop_job` is true"), "{why}");
+    let log = wait_until("the ends in the event log", seconds(30), || {
+        Some(home.read("log")).filter(|log| log.matches("\n005 (").count() == 3)
+    });
+    assert_eq!(log.matches("(1) Normal termination (return value 3)").count(), 3, "{log}");
+    assert!(!log.contains("\n001 ("), "{log}");
+    submit(&home, "noop_job = ProcId == 1\nnoop_job_exit_signal = 9\nqueue");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 2"]).code(7);
+    let jobs = home.vo(["-s", "t", "-c", "q --all --json 2"]).ok().json();
+    assert_eq!((&jobs[0]["exit_code"], &jobs[1]["signal"]), (&0.into(), &9.into()), "{jobs}");
+    assert_eq!(starts(&home).len(), 1);
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -313,7 +313,7 @@ fn runs(view: &JobView<'_>) -> bool {
 fn started(view: &JobView<'_>) -> Option<u64> {
     match view.state {
         JobState::Running | JobState::Transferring => Some(view.at.0),
-        JobState::Completed => Some(view.at.0.saturating_sub(view.usage.wall_ms)),
+        JobState::Completed if view.attempts > 0 => Some(view.at.0.saturating_sub(view.usage.wall_ms)),
         _ => None,
     }
 }

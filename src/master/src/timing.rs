@@ -1,4 +1,4 @@
-//! When jobs may start: `deferral_time`, and the `cron_*` schedules that follow local time.
+//! When jobs may start: `deferral_time`, the `cron_*` schedules that follow local time, and `noop_job`: never.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use vo_core::Time;
 use vo_core::job::Program;
-use vo_core::pool::{Asks, Hold, JobView, Terms, Timing, When};
+use vo_core::pool::{Asks, End, Hold, Instead, JobView, Terms, Timing, When};
 use vo_lang::classad::{Context, Expr, References, Value};
 use vo_lang::cron::{CronTab, FIELDS, Minute};
 
@@ -23,7 +23,12 @@ const INVALID_SCHEDULE: u16 = 25;
 /// When jobs of the same terms may start.
 #[derive(Debug)]
 struct Deferral {
-    /// A schedule, or what is wrong with it; none if an expression tells the time.
+    /// Are they done without being run?
+    noop: Option<Expr>,
+    /// And how, then.
+    code: Option<Expr>,
+    signal: Option<Expr>,
+    /// A schedule, or what is wrong with it; none if an expression tells the time, or nothing.
     schedule: Option<Result<CronTab, String>>,
     zone: TimeZone,
     time: Option<Expr>,
@@ -39,20 +44,29 @@ pub(crate) fn of(terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
     let named = |name: &String, known: &str| name.eq_ignore_ascii_case(known);
     let names = || terms.attributes.iter().map(|(name, _)| name).chain(terms.own.iter().map(|(name, _)| name));
     // Most jobs have none: they cost no more than this.
-    if !names().any(|name| named(name, "DeferralTime") || cron.iter().any(|known| named(name, known))) {
+    let any = |known: &str| names().any(|name| named(name, known));
+    let (deferred, noop) = (any("DeferralTime"), any("IsNoopJob"));
+    if !deferred && !noop && !cron.into_iter().any(any) {
         return None;
     }
     let all = jobad::asked(terms, program);
     let expr = |name: &str| all.get(name).cloned();
     let texts = cron.map(|name| expr(name).and_then(|expr| expr.as_literal()?.as_str().map(str::to_owned)));
     let schedule = texts.iter().any(Option::is_some).then(|| CronTab::new(texts.each_ref().map(Option::as_deref)));
-    let time =
-        if schedule.is_some() { None } else { Some(expr("DeferralTime").unwrap_or_else(|| own("DeferralTime"))) };
+    let own = |name: &str| Some(expr(name).unwrap_or_else(|| own(name)));
+    let time = if schedule.is_none() && deferred { own("DeferralTime") } else { None };
+    let noop = if noop { own("IsNoopJob") } else { None };
+    let never = |noop: &Expr| noop.as_literal().is_some_and(|value| value.truth() != Some(true));
+    if schedule.is_none() && time.is_none() && noop.as_ref().is_none_or(never) {
+        return None;
+    }
+    let (code, signal) = (expr("NoopJobExitCode"), expr("NoopJobExitSignal"));
     let (window, prep) = (expr("DeferralWindow"), expr("DeferralPrepTime"));
-    let exprs = || [&time, &window, &prep].into_iter().flatten();
+    let exprs = || [&time, &window, &prep, &noop, &code, &signal].into_iter().flatten();
     let asked = jobad::Asked::new(exprs(), &all);
     let references = exprs().map(|expr| expr.references_in(&all)).collect();
-    Some(Arc::new(Deferral { schedule, zone: TimeZone::system(), time, window, prep, references, asked }))
+    let zone = TimeZone::system();
+    Some(Arc::new(Deferral { noop, code, signal, schedule, zone, time, window, prep, references, asked }))
 }
 
 /// An attribute that differs from job to job.
@@ -92,6 +106,10 @@ fn next(schedule: &CronTab, zone: &TimeZone, after: i64) -> Option<i64> {
     }
 }
 
+fn held(why: String, code: u16) -> Instead {
+    Instead::Held(Hold { why, code, subcode: 0 })
+}
+
 impl Deferral {
     fn seconds(context: &Context<'_>, expr: Option<&Expr>) -> Option<i64> {
         expr.and_then(|expr| context.evaluate(expr).as_i64())
@@ -104,12 +122,20 @@ impl Timing for Deferral {
         asks.max().unwrap_or(Asks::State)
     }
 
-    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Hold> {
+    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Instead> {
         // What is said of the present is said of the moment in which the job became idle: so it is the same whenever it is asked.
         let basis = i64::try_from(job.at.max(job.submitted).0 / 1000).unwrap_or(i64::MAX);
         // Its own time is none of the attributes that tell it.
         let ad = self.asked.ad(&JobView { timing: None, ..job.clone() }, facts());
         let context = Context { fuel: FUEL, ..Context::new(Some(&ad), None, basis) };
+        if self.noop.as_ref().and_then(|expr| context.holds(expr)) == Some(true) {
+            let number = |expr: &Option<Expr>| Deferral::seconds(&context, expr.as_ref());
+            let low = |number: i64, most: i64| u8::try_from(number & most).unwrap_or(0);
+            return Err(Instead::Done(match (number(&self.code), number(&self.signal)) {
+                (None, Some(signal)) => End::Signaled(low(signal, 0x7f)),
+                (code, _) => End::Exited(low(code.unwrap_or(0), 0xff)),
+            }));
+        }
         let window = Deferral::seconds(&context, self.window.as_ref()).unwrap_or(0).max(0);
         let prep = Deferral::seconds(&context, self.prep.as_ref()).unwrap_or(0).max(0);
         let starts = match (&self.schedule, &self.time) {
@@ -117,20 +143,18 @@ impl Timing for Deferral {
                 let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
                 // One whose window is still open will do.
                 let after = basis.max(now.saturating_sub(window).saturating_sub(1));
-                next(schedule, &self.zone, after).ok_or_else(|| Hold {
-                    why: "Invalid cron schedule parameters: there is no such day".to_owned(),
-                    code: INVALID_SCHEDULE,
-                    subcode: 0,
+                next(schedule, &self.zone, after).ok_or_else(|| {
+                    held("Invalid cron schedule parameters: there is no such day".to_owned(), INVALID_SCHEDULE)
                 })?
             }
             (Some(Err(why)), _) => {
-                let why = format!("Invalid cron schedule parameters: {why}");
-                return Err(Hold { why, code: INVALID_SCHEDULE, subcode: 0 });
+                return Err(held(format!("Invalid cron schedule parameters: {why}"), INVALID_SCHEDULE));
             }
+            (None, None) => return Ok(When::ANY),
             (None, time) => Deferral::seconds(&context, time.as_ref()).filter(|at| *at > 0).ok_or_else(|| {
                 let expr = time.as_ref().map_or_else(String::new, |expr| expr.old_syntax().to_string());
                 let why = format!("Invalid deferred execution time: DeferralTime = {expr} is no time after 1970");
-                Hold { why, code: MISSED, subcode: 0 }
+                held(why, MISSED)
             })?,
         };
         // Times are told in whole seconds: one is over when the next begins.
@@ -165,7 +189,8 @@ mod tests {
             Ok(When { opens, starts, closes }) => {
                 format!("{} {} {}", opens.0 / 1000, starts.0 / 1000, closes.0 as f64 / 1000.0)
             }
-            Err(hold) => format!("{}: {}", hold.code, hold.why),
+            Err(Instead::Held(hold)) => format!("{}: {}", hold.code, hold.why),
+            Err(Instead::Done(end)) => format!("{end:?}"),
         };
         (timing.asks(&view), text)
     }
@@ -188,6 +213,17 @@ mod tests {
         // Which refers to itself, and is told by nothing.
         check(&[("DeferralTime", "DeferralTime + 1")], Asks::Itself, &invalid("DeferralTime + 1"));
         assert_eq!(told(&[], &[("DeferralTime", b"200")], 0), (Asks::Itself, "2001 2001 2001.999".to_owned()));
+        let noop = ("IsNoopJob", "true");
+        check(&[noop, ("DeferralTime", "5000")], Asks::State, "Exited(0)");
+        check(&[noop, ("NoopJobExitSignal", "5 + 4")], Asks::State, "Signaled(9)");
+        check(&[noop, ("NoopJobExitSignal", "9"), ("NoopJobExitCode", "259")], Asks::State, "Exited(3)");
+        check(&[("IsNoopJob", "ProcId == 1")], Asks::Itself, "Exited(0)");
+        let any = format!("0 0 {}", u64::MAX as f64 / 1000.0);
+        check(&[("IsNoopJob", "ProcId == 0")], Asks::Itself, &any);
+        check(&[("IsNoopJob", "Nothing")], Asks::State, &any);
+        check(&[("IsNoopJob", "false"), ("DeferralTime", "5000")], Asks::State, "5000 5000 5000.999");
+        let no = Terms { attributes: vec![("IsNoopJob".into(), "false".into())], ..Terms::default() };
+        assert!(of(&no, &Program::default()).is_none());
         assert!(of(&Terms::default(), &Program::default()).is_none());
     }
 

@@ -152,13 +152,14 @@ impl JobView<'_> {
         let (timing, now) = self.timing?;
         // What is idle waits for the next time that isn't over.
         let now = if self.state == JobState::Idle { now } else { Time::default() };
-        Some(timing.when(self, now).ok()?.starts)
+        Some(timing.when(self, now).ok().filter(|when| *when != When::ANY)?.starts)
     }
 
     /// Attempts that are known to have run, the one that runs or counts among them.
     pub fn starts(&self) -> u32 {
         let last = matches!(self.state, JobState::Running | JobState::Transferring | JobState::Completed);
-        self.past.starts + u32::from(last)
+        // One that is done without being run had none.
+        self.past.starts + u32::from(last && self.attempts > 0)
     }
 
     /// How often it ended by itself.
@@ -233,7 +234,7 @@ impl Pool {
                 peak_kib: job.peak_kib.into(),
                 ..Usage::default()
             },
-            site: starter.map(|s| s.offer.site).or(ran.then_some(SiteId(job.site))),
+            site: starter.map(|s| s.offer.site).or((ran && job.site != timing::NOWHERE).then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),
             proxy: starter.map(|s| s.offer.proxy),
             reason: cluster.reason(id.proc),

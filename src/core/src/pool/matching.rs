@@ -249,7 +249,7 @@ impl Pool {
 
     fn assign(&mut self, now: Time, key: StarterKey, mut chosen: Vec<Assigned>) {
         for each in &mut chosen {
-            each.when = self.when(each.id.job, now).and_then(Result::ok);
+            each.when = self.when(each.id.job, now).and_then(Result::ok).filter(|when| *when != When::ANY);
         }
         self.write(Record::Dispatched { key, ids: chosen.iter().map(|each| each.id).collect(), at: Some(now) });
         self.backlogged.insert(key);

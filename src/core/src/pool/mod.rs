@@ -47,7 +47,7 @@ pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict, at_once};
 pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
 pub use retry::{Origin, Retry};
-pub use timing::{Timing, When};
+pub use timing::{Instead, Timing, When};
 pub use why::{Present, SiteFacts, Step, Trail};
 
 /// A concurrency limit that jobs are counted against, with how much each takes, in thousandths.

@@ -128,7 +128,7 @@ impl Pool {
     /// Did a result of this attempt count already, or of a later one, after which the job went on?
     pub(super) fn is_settled(&self, id: AttemptId) -> bool {
         let past = self.clusters.get(&id.job.cluster).and_then(|cluster| cluster.pasts.get(&id.job.proc));
-        past.is_some_and(|past| id.attempt <= past.settled)
+        past.is_some_and(|past| past.settled > 0 && id.attempt <= past.settled)
     }
 
     pub(super) fn past(&mut self, id: JobId) -> Option<&mut Past> {

@@ -771,7 +771,9 @@ impl Pool {
             j.at = at;
         });
         if done {
-            *self.done_by_site.entry(ended.site).or_default() += 1;
+            if ended.site != timing::NOWHERE {
+                *self.done_by_site.entry(ended.site).or_default() += 1;
+            }
             return;
         }
         if let Some(past) = self.past(job) {
@@ -987,7 +989,7 @@ impl Pool {
                 cluster.later = timing::Later::default();
                 for job in &cluster.jobs {
                     cluster.counts.add(job);
-                    if job.state == JobState::Completed {
+                    if job.state == JobState::Completed && job.site != timing::NOWHERE {
                         done.push(job.site);
                     }
                 }

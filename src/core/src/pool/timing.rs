@@ -1,4 +1,5 @@
-//! Jobs that may start at a time of their own: until then the matcher doesn't see them, and when it is over they are held.
+//! Jobs that may start at a time of their own: until then the matcher doesn't see them, and when it is over they are held. So it is with those
+//! that are done without being run.
 //!
 //! When that is follows from what was submitted and what has become of the job, so that no record tells it. Where the jobs of a group that
 //! nothing has become of yet have one time, they wait as one.
@@ -16,15 +17,32 @@ pub struct When {
     pub closes: Time,
 }
 
+impl When {
+    /// At any time.
+    pub const ANY: When = When { opens: Time(0), starts: Time(0), closes: Time(u64::MAX) };
+}
+
+/// What becomes of an idle job that is never to start.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Instead {
+    /// It is held.
+    Held(Hold),
+    /// It has done, without being run.
+    Done(End),
+}
+
 /// Tells when jobs may start.
 pub trait Timing: core::fmt::Debug + Send + Sync {
     /// What decides on that.
     fn asks(&self, job: &JobView<'_>) -> Asks;
 
-    /// When an idle job may start, the next time that isn't over now if there are several; or why it never will. The same whenever it is asked,
-    /// but for that.
-    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Hold>;
+    /// When an idle job may start, the next time that isn't over now if there are several; or what becomes of it instead. The same whenever it
+    /// is asked, but for that.
+    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Instead>;
 }
+
+/// Where jobs end that are not run.
+pub(super) const NOWHERE: u16 = u16::MAX;
 
 /// HTCondor's number and words for a job that is too late.
 const MISSED: u16 = 20;
@@ -102,7 +120,7 @@ impl Job {
 
 impl Pool {
     /// When a job may start; none if at any time.
-    pub(super) fn when(&self, id: JobId, now: Time) -> Option<Result<When, Hold>> {
+    pub(super) fn when(&self, id: JobId, now: Time) -> Option<Result<When, Instead>> {
         let timing = self.group(id)?.timing.as_ref()?;
         Some(timing.when(&self.view(id)?, now))
     }
@@ -195,7 +213,7 @@ impl Pool {
 
     /// Those whose time has come are matched, and those whose time is over are held.
     pub(super) fn keep_times(&mut self, now: Time) {
-        let mut late: BTreeMap<Hold, Vec<JobId>> = BTreeMap::new();
+        let mut never: BTreeMap<Instead, Vec<JobId>> = BTreeMap::new();
         while let Some(waiter) = self.times.due(now) {
             let ids: Vec<JobId> = match waiter {
                 Waiter::Job(id) => vec![id],
@@ -214,8 +232,8 @@ impl Pool {
             // The jobs of a waiter are alike.
             match ids.first().and_then(|id| self.when(*id, now)) {
                 None => {}
-                Some(Err(hold)) => late.entry(hold).or_default().extend(ids),
-                Some(Ok(when)) if when.closes < now => late.entry(missed()).or_default().extend(ids),
+                Some(Err(instead)) => never.entry(instead).or_default().extend(ids),
+                Some(Ok(when)) if when.closes < now => never.entry(Instead::Held(missed())).or_default().extend(ids),
                 Some(Ok(when)) if when.opens > now => match waiter {
                     Waiter::Job(id) => self.defer(id, now),
                     Waiter::Group(number, index) => {
@@ -225,14 +243,29 @@ impl Pool {
                     }
                 },
                 Some(Ok(when)) => {
-                    self.times.closing.insert((when.closes, waiter));
+                    if when.closes != When::ANY.closes {
+                        self.times.closing.insert((when.closes, waiter));
+                    }
                     self.open_all(&ids);
                 }
             }
         }
-        for (hold, jobs) in late {
-            let decision = Decision::Hold(hold);
-            self.take_away(&jobs, change::holding, |ranges| Record::Judged { at: now, ranges, decision });
+        for (instead, jobs) in never {
+            match instead {
+                Instead::Held(hold) => {
+                    let decision = Decision::Hold(hold);
+                    self.take_away(&jobs, change::holding, |ranges| Record::Judged { at: now, ranges, decision });
+                }
+                Instead::Done(end) => {
+                    let ended = |job: &JobId| {
+                        let id = AttemptId { job: *job, attempt: 0 };
+                        Ended { id, site: NOWHERE, end, usage: Usage::default(), then: None }
+                    };
+                    for jobs in jobs.chunks(ASSIGN_BATCH) {
+                        self.write(Record::Ended { at: now, ends: jobs.iter().map(ended).collect() });
+                    }
+                }
+            }
         }
     }
 }

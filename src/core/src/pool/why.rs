@@ -197,6 +197,9 @@ impl Trail {
             }
             Record::Ended { at, ends } => {
                 if let Some(ended) = ends.iter().find(|ended| ended.id.job == self.job) {
+                    if ended.site == timing::NOWHERE {
+                        return self.step(Some(*at), "master", "completed without being run: `noop_job` is true");
+                    }
                     let how = match ended.end {
                         End::Exited(code) => format!("with exit code {code}"),
                         End::Signaled(signal) => format!("by signal {signal}"),
@@ -360,7 +363,7 @@ impl Pool {
                 if before > 0 {
                     present.next.push(format!("{before} idle job(s) are before it"));
                 }
-                if let Some(Ok(when)) = self.when(id, now) {
+                if let Some(Ok(when)) = self.when(id, now).filter(|when| *when != Ok(When::ANY)) {
                     let left = span(when.closes.since(now));
                     present
                         .next

@@ -125,7 +125,8 @@ impl Writer<'_> {
         }
         let demanded = described.requirements.as_ref().and_then(|text| Expr::parse_old(text).ok());
         let own = demanded.is_some_and(|expr| refers(&expr.references(), "HasFileTransfer"));
-        let methods = if own || described.transfer == ShouldTransfer::No { Vec::new() } else { self.methods() };
+        let stays = described.transfer == ShouldTransfer::No || self.stays_here();
+        let methods = if own || stays { Vec::new() } else { self.methods() };
         if !methods.is_empty() {
             self.set_text("WantTransferPluginMethods", methods.join(",").as_bytes());
         }

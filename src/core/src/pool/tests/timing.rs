@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 
 /// Times in small words, as attributes in seconds: `at = N`; `after = N` the job became idle; `every = N`; `each = N` later for each process;
-/// `window` and `prep`. `never` has no time.
+/// `window` and `prep`. `never` has no time; with `noop = N` jobs from the process N on are done at once, and the others may start at any time.
 #[derive(Debug, Default)]
 struct Clock {
     asked: Arc<AtomicUsize>,
@@ -34,7 +34,7 @@ impl Timing for Hands {
         if self.words.contains_key("each") { Asks::Itself } else { Asks::State }
     }
 
-    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Hold> {
+    fn when(&self, job: &JobView<'_>, now: Time) -> Result<When, Instead> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let word = |name: &str| self.words.get(name).copied();
         let (basis, window) = (job.at.max(job.submitted).0 / 1000, word("window").unwrap_or(0));
@@ -45,7 +45,12 @@ impl Timing for Hands {
                 let later = (basis / every + 1..).map(|n| n * every);
                 later.into_iter().find(|at| (at + window) * 1000 >= now.0).unwrap()
             }
-            _ => return Err(Hold { why: "it has no time".into(), code: 20, subcode: 0 }),
+            _ if word("noop").is_some_and(|first| first > u64::from(job.id.proc)) => return Ok(When::ANY),
+            _ if word("noop").is_some() => return Err(Instead::Done(End::Exited(3))),
+            _ => {
+                let hold = Hold { why: "it has no time".into(), code: 20, subcode: 0 };
+                return Err(Instead::Held(hold));
+            }
         };
         let starts = starts + word("each").unwrap_or(0) * u64::from(job.id.proc);
         let [opens, closes] = [starts - word("prep").unwrap_or(0), starts + window];
@@ -169,6 +174,34 @@ fn what_its_starter_could_not_start_in_time_is_held() {
     assert_eq!(told(&bench.end(KEY, attempt(1, 1), Outcome::Missed)), "7: forget 1.1#1");
     assert_eq!((bench.state(0), bench.reason(1).0), (JobState::Completed, 20));
     bench.refold();
+}
+
+#[test]
+fn a_job_may_be_done_without_being_run() {
+    let (mut bench, _) = bench(1);
+    assert_eq!(bench.submit_at(10, vec![timed(1000, &[("noop", 0)])]), "");
+    let counts = bench.pool.counts(&Select::default());
+    assert_eq!((counts.completed, counts.failed, bench.pool.demand_cpus()), (1000, 1000, 0));
+    let view = bench.pool.view(attempt(7, 0).job).unwrap();
+    assert_eq!((view.end, view.attempts, view.starts(), view.site), (Some(End::Exited(3)), 0, 0, None));
+    bench.refold();
+    assert_eq!(bench.pool.counts(&Select::default()), counts);
+    bench.back(1, &[]);
+    // Some of them are run.
+    assert_eq!(bench.submit_at(20, vec![timed(4, &[("noop", 2), ("each", 0)])]), "7: run 2.0#1; 7: run 2.1#1");
+    assert_eq!(bench.pool.counts(&Select::default()).completed, 1002);
+    assert_eq!(bench.pool.deadline(), None);
+    // Held as it is submitted, it is done when it is released.
+    let held = GroupRecord { held: true, ..timed(1, &[("noop", 0)]) };
+    bench.submit_at(30, vec![held]);
+    assert_eq!(bench.pool.counts(&Select::default()).held, 1);
+    bench.tell(Event::ReleaseAsked { select: Select { clusters: [3].into(), ..Select::default() } });
+    assert_eq!(bench.pool.counts(&Select::default()).completed, 1003);
+    // As is one that was held since.
+    let select = Select { clusters: [2].into(), ..Select::default() };
+    bench.tell(Event::HoldAsked { select: select.clone(), why: "w".into() });
+    bench.refold();
+    assert_eq!(bench.pool.counts(&Select::default()).completed, 1003);
 }
 
 #[test]

@@ -57,7 +57,7 @@ COMMANDS = {
     "requirements": requirements,
     "rank": some("Memory", "Memory * 2 + Cpus", "0", "TARGET.Mips"),
     "priority": some("0", "5", "-10", "$(n)", "2 + 3"),
-    "universe": some("vanilla", "Vanilla", "5", "local", "scheduler"),
+    "universe": some("vanilla", "Vanilla", "5", "local"),
     "should_transfer_files": some("YES", "NO", "if_needed", "true"),
     "when_to_transfer_output": some("ON_EXIT", "on_exit_or_evict", "ON_SUCCESS"),
     "transfer_executable": some("true", "false"),

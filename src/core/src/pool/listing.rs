@@ -157,9 +157,10 @@ impl JobView<'_> {
 
     /// Attempts that are known to have run, the one that runs or counts among them.
     pub fn starts(&self) -> u32 {
-        let last = matches!(self.state, JobState::Running | JobState::Transferring | JobState::Completed);
         // One that is done without being run had none.
-        self.past.starts + u32::from(last && self.attempts > 0)
+        let completed = self.state == JobState::Completed && self.attempts > 0;
+        let last = completed || matches!(self.state, JobState::Running | JobState::Transferring);
+        self.past.starts + u32::from(last)
     }
 
     /// How often it ended by itself.

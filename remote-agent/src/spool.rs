@@ -248,6 +248,7 @@ mod tests {
             arch: String::new(),
             system: String::new(),
             pid: 1,
+            gpu: None,
         };
         Who { key: StarterKey(key), facts }
     }

@@ -34,7 +34,7 @@ use crate::launch::{self, AgentAddress, SiteDir};
 use crate::spool::{self, Who};
 
 use super::blobs::{Blobs, Hash, Progress};
-use super::jobs::{Node, Prepared, reason};
+use super::jobs::{Given, Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
 use super::scratch::{self, Place, Scratch};
 use super::{ENDING_SIGNALS, Settings, facts, random, tree};
@@ -163,8 +163,12 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         Ok(()) => Node::new(facts.shares, &settings.launch.marker, &settings.scratch)?,
         Err(why) => return unusable(why, call(StarterFacts { cpus: 0, ..facts })).await,
     };
-    let offer =
-        Offer { cpus: facts.cpus, memory_mb: facts.memory_mb, ends: settings.time_left.map(|left| Time(0) + left) };
+    let offer = Offer {
+        cpus: facts.cpus,
+        memory_mb: facts.memory_mb,
+        gpus: facts.gpus,
+        ends: settings.time_left.map(|left| Time(0) + left),
+    };
     let captures = (limits.capture_bytes, limits.inline_bytes);
     let limits =
         Limits { idle: Duration::from_millis(limits.idle_ms), lease, drain: Duration::from_millis(limits.drain_ms) };
@@ -372,7 +376,7 @@ impl Driver {
         let event = match frame.kind {
             DefineProgram::KIND => {
                 let DefineProgram { program, body } = frame.read()?;
-                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb };
+                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb, gpus: body.gpus };
                 Event::ProgramDefined { program, demand, body: Arc::new(Prepared::new(body)) }
             }
             Assign::KIND => {
@@ -447,8 +451,8 @@ impl Driver {
         let id = assignment.id;
         let program = program.filled(&assignment.row);
         let Some(files) = &assignment.files else {
-            let started = self.delay(assignment.wait);
-            let started = started.and_then(|delay| self.node.start_in_place(&program, id, assignment.directory, delay));
+            let given = self.given(id, assignment.wait);
+            let started = given.and_then(|given| self.node.start_in_place(&program, given, assignment.directory));
             return self.started(id, program, None, started);
         };
         let missing = self.blobs.need(&hashes(files));
@@ -458,13 +462,14 @@ impl Driver {
         self.jobs.insert(id, Job::Fetching { assignment, program, missing });
     }
 
-    /// How long a program waits from now on, or that it is too late for it.
-    fn delay(&self, wait: Option<Wait>) -> Result<Duration, Outcome> {
-        match wait.map(|wait| wait.after(self.began.elapsed())) {
-            None => Ok(Duration::ZERO),
-            Some(Some(wait)) => Ok(Duration::from_millis(wait.start_ms)),
-            Some(None) => Err(Outcome::Missed),
-        }
+    /// What an attempt is given, or that it is too late for it.
+    fn given(&self, id: AttemptId, wait: Option<Wait>) -> Result<Given<'_>, Outcome> {
+        let delay = match wait.map(|wait| wait.after(self.began.elapsed())) {
+            None => Duration::ZERO,
+            Some(Some(wait)) => Duration::from_millis(wait.start_ms),
+            Some(None) => return Err(Outcome::Missed),
+        };
+        Ok(Given { id, delay, gpus: self.machine.gpus_of(id) })
     }
 
     fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
@@ -544,8 +549,8 @@ impl Driver {
                 match placed {
                     _ if killed => self.not_started(id, Outcome::Killed),
                     Ok(place) => {
-                        let delay = self.delay(wait);
-                        let started = delay.and_then(|delay| self.node.start_in_scratch(&program, id, &place, delay));
+                        let given = self.given(id, wait);
+                        let started = given.and_then(|given| self.node.start_in_scratch(&program, given, &place));
                         self.started(id, program, Some(place), started);
                     }
                     Err(outcome) => self.not_started(id, outcome),

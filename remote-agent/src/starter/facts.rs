@@ -4,9 +4,10 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use vo_wire::link::Marker;
-use vo_wire::node::{Shares, StarterFacts};
+use vo_wire::node::{Gpu, Shares, StarterFacts};
 
 use super::Settings;
 use crate::launch::Launch;
@@ -22,13 +23,14 @@ pub(super) fn collect(settings: &Settings) -> StarterFacts {
         host: uname.nodename,
         cpus: settings.cpus.unwrap_or(settings.launch.cpus).max(1),
         memory_mb: memory_mb(&settings.launch),
-        gpus: gpus(),
+        gpus: u32::try_from(gpus().len()).unwrap_or(u32::MAX),
         scratch_bytes: free_bytes(&settings.scratch.0),
         time_left_ms: None,
         shares: shares(&settings.launch.marker),
         arch: uname.machine,
         system: system().unwrap_or(uname.system),
         pid: std::process::id(),
+        gpu: gpu(&gpus()),
     }
 }
 
@@ -98,21 +100,56 @@ fn cgroup_mb() -> Option<u64> {
     least.map(|bytes| bytes >> 20)
 }
 
-/// GPUs that the batch system gave; where it says nothing, those that there are.
-fn gpus() -> u32 {
+/// What the GPUs are called that the batch system gave; where it says nothing, those that there are.
+pub(super) fn gpus() -> Vec<String> {
     let listed = |name: &str| {
         let list = env::var(name).ok()?;
         let given = list.split(',').map(str::trim).filter(|gpu| !matches!(*gpu, "" | "-1" | "NoDevFiles"));
-        u32::try_from(given.count()).ok()
+        Some(given.map(str::to_owned).collect())
     };
     let present = || {
         let devices = fs::read_dir("/dev").into_iter().flatten().flatten();
-        let is_gpu = |name: &str| {
-            name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-        };
-        u32::try_from(devices.filter(|d| d.file_name().to_str().is_some_and(is_gpu)).count()).unwrap_or(0)
+        let number = |name: &str| name.strip_prefix("nvidia")?.parse::<u32>().ok();
+        let mut found: Vec<u32> = devices.filter_map(|device| number(device.file_name().to_str()?)).collect();
+        found.sort_unstable();
+        found.iter().map(u32::to_string).collect()
     };
-    listed("CUDA_VISIBLE_DEVICES").or_else(|| listed("SLURM_JOB_GPUS")).unwrap_or_else(present)
+    let names = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_GPUS"];
+    names.into_iter().find_map(listed).unwrap_or_else(present)
+}
+
+/// What the first of them is like, if NVIDIA's tool tells: nodes have GPUs of one kind.
+fn gpu(names: &[String]) -> Option<Gpu> {
+    let first = names.first()?;
+    // It can hang where a driver is broken.
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new("timeout");
+        let output = command.args(["20", "nvidia-smi"]).args(arguments).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let told = ask(&["--query-gpu=memory.total,compute_cap,name", "--format=csv,noheader,nounits", "-i", first])?;
+    describe(&told, &ask(&["-q", "-i", first]).unwrap_or_default())
+}
+
+/// Reads `MEMORY, CAPABILITY, NAME`, and CUDA's version in the long form of what the tool says.
+fn describe(told: &str, long: &str) -> Option<Gpu> {
+    let mut fields = told.lines().next()?.splitn(3, ',').map(str::trim);
+    let (memory_mb, capability, name) = (fields.next()?, fields.next()?, fields.next()?);
+    let cuda = long.lines().find_map(|line| line.trim().strip_prefix("CUDA Version"));
+    let cuda = cuda.map(|rest| rest.trim_start_matches([' ', ':']).trim()).unwrap_or_default();
+    Some(Gpu {
+        name: name.to_owned(),
+        memory_mb: memory_mb.parse().ok()?,
+        capability: tenths(capability).unwrap_or(0),
+        cuda: tenths(cuda).unwrap_or(0),
+    })
+}
+
+/// `8.6` as 86.
+fn tenths(version: &str) -> Option<u32> {
+    let (major, minor) = version.split_once('.')?;
+    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok().filter(|minor| *minor < 10)?);
+    major.checked_mul(10)?.checked_add(minor)
 }
 
 /// Free bytes of the file system of the nearest directory above `path` that is there.
@@ -148,4 +185,21 @@ pub(super) fn marker_device(marker: &Marker) -> Option<u64> {
     let content = fs::read(path).ok()?;
     (!marker.content.is_empty() && content == marker.content.as_bytes()).then_some(())?;
     Some(fs::metadata(path).ok()?.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_described_as_the_tool_tells() {
+        let long = "==============NVSMI LOG==============\n\nDriver Version                            : 535.104.05\n\
+            CUDA Version                              : 12.2\n\nAttached GPUs                             : 1\n";
+        let a100 = Gpu { name: "NVIDIA A100-SXM4-40GB, half".into(), memory_mb: 40_960, capability: 80, cuda: 122 };
+        assert_eq!(describe("40960, 8.0, NVIDIA A100-SXM4-40GB, half\n", long), Some(a100.clone()));
+        assert_eq!(describe("40960, [N/A], A\n", ""), Some(Gpu { name: "A".into(), capability: 0, cuda: 0, ..a100 }));
+        for nothing in ["", "No devices were found\n", "[N/A], 8.0, A\n"] {
+            assert_eq!(describe(nothing, long), None, "{nothing}");
+        }
+    }
 }

@@ -46,8 +46,11 @@ const THREAD_VARIABLES: [&str; 12] = [
 ];
 
 /// What of the starter's environment jobs get too: the node's, and the GPUs given to the proxy; none of the batch system's.
-const INHERITED: [&str; 8] =
-    ["LANG", "TZ", "SHELL", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOME", "PATH"];
+const INHERITED: [&str; 5] = ["LANG", "TZ", "SHELL", "HOME", "PATH"];
+
+/// Which GPUs a program may use, as the makers' libraries and HTCondor tell it.
+const GPU_VARIABLES: [&str; 4] =
+    ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "_CONDOR_AssignedGPUs"];
 
 /// What all jobs on the node start with.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Node {
     null: File,
     shares: Shares,
     marker_device: Option<u64>,
+    /// What its GPUs are called.
+    gpus: Vec<String>,
 }
 
 /// A program, with what is the same for all of its jobs worked out.
@@ -87,6 +92,16 @@ impl Prepared {
     }
 }
 
+/// An attempt, and what it is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    pub(super) id: AttemptId,
+    /// How long its program waits before it starts.
+    pub(super) delay: Duration,
+    /// Which of the node's GPUs are its own.
+    pub(super) gpus: &'a [u32],
+}
+
 /// The three standard files of a job.
 pub(super) struct Standard {
     pub(super) stdin: OwnedFd,
@@ -114,7 +129,7 @@ impl Node {
         environment.push(("TMPDIR".into(), shared.clone()));
         environment.push(("_CONDOR_SCRATCH_DIR".into(), shared));
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        Ok(Node { environment, null, shares, marker_device: facts::marker_device(marker) })
+        Ok(Node { environment, null, shares, marker_device: facts::marker_device(marker), gpus: facts::gpus() })
     }
 
     fn null(&self) -> io::Result<OwnedFd> {
@@ -151,10 +166,10 @@ impl Node {
     pub(super) fn start_in_place(
         &self,
         prepared: &Prepared,
-        id: AttemptId,
+        given: Given<'_>,
         directory: Option<u64>,
-        delay: Duration,
     ) -> Result<i32, Outcome> {
+        let id = given.id;
         let program = &prepared.program;
         let home = PathBuf::from(OsString::from_vec(program.initialdir.expand(id.job)));
         self.check_shared(&home, directory)?;
@@ -164,7 +179,7 @@ impl Node {
         let standard = self
             .standard(input.as_deref(), output.as_deref(), error.as_deref())
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
-        self.spawn(prepared, id, &executable, &home, None, standard, delay)
+        self.spawn(prepared, given, &executable, &home, None, standard)
             .map_err(|e| self.verdict_in_place(&e, "execute", &executable, &home))
     }
 
@@ -172,14 +187,13 @@ impl Node {
     pub(super) fn start_in_scratch(
         &self,
         prepared: &Prepared,
-        id: AttemptId,
+        given: Given<'_>,
         place: &Place,
-        delay: Duration,
     ) -> Result<i32, Outcome> {
         let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
         let standard = self.standard(input, output, error).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
-        self.spawn(prepared, id, &place.executable, &work, Some(&work), standard, delay)
+        self.spawn(prepared, given, &place.executable, &work, Some(&work), standard)
             .map_err(|e| verdict(&e, "execute", &place.executable))
     }
 
@@ -212,16 +226,14 @@ impl Node {
 
     /// Starts the program, after `delay`, and says its process id, which is also its process group's. `own_scratch` is the job's scratch
     /// directory, if it has one of its own.
-    #[allow(clippy::too_many_arguments, reason = "all that a program starts with")]
     pub(super) fn spawn(
         &self,
         prepared: &Prepared,
-        id: AttemptId,
+        Given { id, delay, gpus }: Given<'_>,
         executable: &Path,
         directory: &Path,
         own_scratch: Option<&Path>,
         standard: Standard,
-        delay: Duration,
     ) -> io::Result<i32> {
         let text = |template: &Template, job: JobId| OsString::from_vec(template.expand(job));
         let program = &prepared.program;
@@ -250,6 +262,13 @@ impl Node {
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(THREAD_VARIABLES.map(|name| (name, &prepared.threads)));
+        if !self.gpus.is_empty() {
+            // A job sees its own GPUs alone: one that asked for none, none.
+            let names: Vec<&str> =
+                gpus.iter().filter_map(|gpu| self.gpus.get(*gpu as usize)).map(String::as_str).collect();
+            let names = names.join(",");
+            command.envs(GPU_VARIABLES.map(|name| (name, &names)));
+        }
         if let Some(scratch) = own_scratch {
             command.env("TMPDIR", scratch).env("_CONDOR_SCRATCH_DIR", scratch);
         }

@@ -179,6 +179,7 @@ pub fn hello(proxy: ProxyId, key: u64) -> StarterHello {
         arch: String::new(),
         system: String::new(),
         pid: 1,
+        gpu: None,
     };
     StarterHello { protocol: vo_wire::PROTOCOL, key: StarterKey(key), epoch: 0, facts }
 }

@@ -80,6 +80,8 @@ pub struct Offer {
     pub cpus: u32,
     /// Memory that they may occupy; 0 is unknown, and then not counted.
     pub memory_mb: u64,
+    /// GPUs that they may use, each by one at a time.
+    pub gpus: u32,
     /// When the walltime is over; none is never.
     pub ends: Option<Time>,
 }
@@ -91,6 +93,8 @@ pub struct Demand {
     pub cpus: u32,
     /// Memory; none is a share of the node's by the CPUs.
     pub memory_mb: Option<u64>,
+    /// GPUs of its own.
+    pub gpus: u32,
 }
 
 /// A try to run.
@@ -244,6 +248,8 @@ struct Queued<P, B> {
 struct Running {
     cpus: u32,
     memory_mb: u64,
+    /// Which of the node's.
+    gpus: Vec<u32>,
     doom: Option<Doom>,
 }
 
@@ -291,6 +297,8 @@ pub struct Starter<P, B> {
     running: BTreeMap<AttemptId, Running>,
     cpus_used: u32,
     memory_used: u64,
+    /// The node's, from 0.
+    gpus_free: BTreeSet<u32>,
     /// Ended by SIGTERM, not ours; see [`TERM_DOUBT`].
     doubtful: Vec<(Time, AttemptResult)>,
     finished: BTreeMap<AttemptId, AttemptResult>,
@@ -323,6 +331,7 @@ impl<P: Clone, B> Starter<P, B> {
             running: BTreeMap::new(),
             cpus_used: 0,
             memory_used: 0,
+            gpus_free: (0..offer.gpus).collect(),
             doubtful: Vec::new(),
             finished: BTreeMap::new(),
             finished_bytes: 0,
@@ -500,6 +509,10 @@ impl<P: Clone, B> Starter<P, B> {
             let why = format!("needs {memory} MB of memory, the node offers {}", self.offer.memory_mb);
             return self.fail(task.id, why);
         }
+        if demand.gpus > self.offer.gpus {
+            let why = format!("needs {} GPUs, the node offers {}", demand.gpus, self.offer.gpus);
+            return self.fail(task.id, why);
+        }
         let program = program.clone();
         self.queue.push_back(Queued { task, program, demand });
     }
@@ -577,6 +590,7 @@ impl<P: Clone, B> Starter<P, B> {
         };
         self.cpus_used -= job.cpus;
         self.memory_used -= job.memory_mb;
+        self.gpus_free.extend(job.gpus);
         if let Some(doom) = job.doom {
             result.outcome = doom.verdict;
             result.outputs.clear();
@@ -711,15 +725,25 @@ impl<P: Clone, B> Starter<P, B> {
             if cpus > self.offer.cpus - self.cpus_used || memory_mb > self.offer.memory_mb - self.memory_used {
                 return;
             }
+            let gpus: Vec<u32> = self.gpus_free.iter().take(head.demand.gpus as usize).copied().collect();
+            if gpus.len() < head.demand.gpus as usize {
+                return;
+            }
             let Some(Queued { task, program, .. }) = self.queue.pop_front() else {
                 return;
             };
             self.cpus_used += cpus;
             self.memory_used += memory_mb;
+            self.gpus_free.retain(|gpu| !gpus.contains(gpu));
             let doom = None;
-            self.running.insert(task.id, Running { cpus, memory_mb, doom });
+            self.running.insert(task.id, Running { cpus, memory_mb, gpus, doom });
             self.actions.push_back(Action::Start { task, program });
         }
+    }
+
+    /// The node's GPUs that a running try has to itself, counted from 0.
+    pub fn gpus_of(&self, id: AttemptId) -> &[u32] {
+        self.running.get(&id).map_or(&[], |job| &job.gpus)
     }
 
     fn memory_of(&self, demand: Demand) -> u64 {

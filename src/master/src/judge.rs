@@ -14,6 +14,8 @@ use crate::{jobad, policy, timing};
 const FUEL: u32 = 100_000;
 /// What differs between slots that are of one kind to the pool.
 const PASSING: [&str; 4] = [TIME_LEFT, "machine", "name", "currenttime"];
+/// As many of a node's GPUs are told of one by one: a node that claims more is no node.
+const MOST_GPUS: u32 = 64;
 /// The seconds that a slot has left.
 const TIME_LEFT: &str = "TimeToLive";
 
@@ -207,9 +209,19 @@ pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
     if let Some(left) = time_left {
         ad.insert("TimeToLive", number(left.as_secs()));
     }
+    let mut gpu = Ad::new();
     for (name, value) in &offer.attributes {
         if let Ok(value) = Expr::parse(value) {
+            if let Some(property) = name.strip_prefix("GPUs_") {
+                gpu.insert(property, value.clone());
+            }
             ad.insert(name.as_str(), value);
+        }
+    }
+    if offer.gpus > 0 {
+        let gpus: Vec<String> = (0..offer.gpus.min(MOST_GPUS)).map(|_| gpu.to_string()).collect();
+        if let Ok(gpus) = Expr::parse(format!("{{{}}}", gpus.join(","))) {
+            ad.insert("AvailableGPUs", gpus);
         }
     }
     ad

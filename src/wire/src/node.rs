@@ -68,6 +68,26 @@ pub struct StarterFacts {
     /// The starter's process, for a person who looks for it.
     #[n(13)]
     pub pid: u32,
+    /// What its GPUs are like, if that is known.
+    #[n(14)]
+    pub gpu: Option<Gpu>,
+}
+
+/// A kind of GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Gpu {
+    /// What its maker calls it.
+    #[n(0)]
+    pub name: String,
+    /// Its own memory.
+    #[n(1)]
+    pub memory_mb: u64,
+    /// Its compute capability, in tenths: 86 is 8.6. 0 is unknown.
+    #[n(2)]
+    pub capability: u32,
+    /// The newest version of CUDA that its driver runs, in tenths. 0 is unknown.
+    #[n(3)]
+    pub cuda: u32,
 }
 
 /// A starter calls in, for the first time or again.

@@ -735,6 +735,7 @@ fn facts() -> node::StarterFacts {
         arch: "x86_64".to_owned(),
         system: "Linux".to_owned(),
         pid: 4711,
+        gpu: Some(node::Gpu { name: "A100".to_owned(), memory_mb: 40_960, capability: 80, cuda: 122 }),
     }
 }
 

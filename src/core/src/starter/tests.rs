@@ -28,11 +28,11 @@ fn limits() -> Limits {
 
 /// A connected starter of two CPUs and 1000 MB. Program N needs N CPUs; program 0 also 800 MB.
 fn machine(limits: Limits, ends: Option<Time>) -> Machine {
-    let mut machine = Starter::new(Time(0), limits, Offer { cpus: 2, memory_mb: 1000, ends });
+    let mut machine = Starter::new(Time(0), limits, Offer { cpus: 2, memory_mb: 1000, gpus: 1, ends });
     machine.handle(Time(0), Event::AgentConnected { master: true, asked: Time(0) });
     for cpus in 0..4 {
         let memory_mb = (cpus == 0).then_some(800);
-        let demand = Demand { cpus, memory_mb };
+        let demand = Demand { cpus, memory_mb, gpus: 0 };
         machine.handle(Time(0), Event::ProgramDefined { program: u64::from(cpus), demand, body: () });
     }
     machine
@@ -186,6 +186,31 @@ fn results_wait_for_the_way_and_are_repeated() {
             (99, Event::AgentConnected { master: true, asked: Time(99) }, &["inventory 4 | 2 3 |"]),
         ],
     );
+}
+
+#[test]
+fn a_gpu_is_one_jobs_at_a_time() {
+    let mut machine = machine(limits(), None);
+    for (program, gpus) in [(7, 1), (8, 2)] {
+        let demand = Demand { cpus: 1, memory_mb: Some(1), gpus };
+        machine.handle(Time(0), Event::ProgramDefined { program, demand, body: () });
+    }
+    check(
+        &mut machine,
+        vec![
+            (10, assign(7, [1, 2]), &["start 1"]),
+            (10, assign(1, [3]), &[]),
+            (20, Event::JobStarted { id: id(1) }, &["report 1 | |"]),
+        ],
+    );
+    assert_eq!((machine.gpus_of(id(1)), machine.gpus_of(id(2))), (&[0][..], &[][..]));
+    // The second waits though there are CPUs, and has the same GPU then.
+    machine.handle(Time(30), ended(1));
+    assert_eq!((machine.gpus_of(id(1)), machine.gpus_of(id(2)), machine.gpus_of(id(3))), (&[][..], &[0][..], &[][..]));
+    machine.handle(Time(40), assign(8, [4]));
+    let says = |action: Action<(), ()>| say(action);
+    let told: Vec<String> = core::iter::from_fn(|| machine.poll_action()).map(says).collect();
+    assert!(told.iter().any(|word| word.contains("needs 2 GPUs, the node offers 1")), "{told:?}");
 }
 
 #[test]

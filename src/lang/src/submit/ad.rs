@@ -18,7 +18,8 @@ use crate::{cron, nearest, parse_bytes};
 pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: &Report<'c>) -> Option<JobAd> {
     let builder = Builder { macros, report, scene };
     // Every part is tried, so that all errors come at once.
-    let transfer_executable = builder.boolean(commands::TRANSFER_EXECUTABLE, true);
+    let shell = macros.table.contains_key("shell");
+    let transfer_executable = builder.boolean(commands::TRANSFER_EXECUTABLE, true).map(|transfer| transfer && !shell);
     let executable = builder.executable(queue, transfer_executable.unwrap_or(true));
     let universe = builder.universe();
     let arguments = builder.arguments();
@@ -42,6 +43,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let priority = builder.priority();
     let accounting_group = builder.word(commands::ACCOUNTING_GROUP);
     let accounting_user = builder.word(commands::ACCOUNTING_USER);
+    let docker_image = builder.docker_image();
     let container_image = builder.container();
     let without = builder.without();
     let transfer = builder.transfer();
@@ -76,7 +78,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         accounting_group: accounting_group.ok()?,
         accounting_user: accounting_user.ok()?,
         container_image: container_image.ok()?,
-        docker: macros.table.contains_key("docker_image") && !macros.table.contains_key("container_image"),
+        docker_image: docker_image.ok()?,
         without: without.ok()?,
         transfer: transfer.ok()?.0,
         when_to_transfer: transfer.ok()?.1,
@@ -216,6 +218,9 @@ impl Builder<'_, '_> {
     }
 
     fn executable(&self, queue: u32, here: bool) -> Result<Template, Refused> {
+        if self.value(commands::SHELL)?.is_some() {
+            return Ok(Template::constant("/bin/sh"));
+        }
         let Some(value) = self.value(commands::EXECUTABLE)? else {
             let d = self.report.make_error(queue, "no program is given").expected("`executable = PATH` before `queue`");
             self.report.add(queue, d);
@@ -338,7 +343,7 @@ impl Builder<'_, '_> {
             return Ok(Universe::Vanilla);
         };
         const OTHERS: [&str; 6] = ["standard", "grid", "java", "parallel", "vm", "mpi"];
-        let supported = "`vanilla`, `container` or `docker`";
+        let supported = "`vanilla`, `container`, `docker`, `local` or `scheduler`";
         match name.to_ascii_lowercase().as_str() {
             "vanilla" | "5" => Ok(Universe::Vanilla),
             "local" | "12" => Ok(Universe::Local),
@@ -357,9 +362,17 @@ impl Builder<'_, '_> {
     }
 
     fn old_arguments(&self) -> Result<bool, Refused> {
+        if self.value(commands::SHELL)?.is_some() {
+            return Ok(false);
+        }
         let written = commands::ARGUMENTS.iter().find_map(|name| self.macros.table.get(*name));
         let Some(written) = written else { return Ok(false) };
         let value = self.macros.expand(&written.value, self.scene, self.report)?;
+        if let [(Atom::Late(Late::Column(column)), _), ..] = trim(&value)
+            && self.scene.any_cell(*column, |cell| cell.starts_with(b"\""))
+        {
+            return Ok(false);
+        }
         // Nothing but blanks is old, nothing at all is not.
         Ok(!value.is_empty() && !words::is_new(trim(&value)))
     }
@@ -473,6 +486,16 @@ impl Builder<'_, '_> {
         Ok(without)
     }
 
+    /// `docker_image`, as it is written.
+    fn docker_image(&self) -> Result<Option<Template>, Refused> {
+        let Some(value) = self.value(commands::DOCKER_IMAGE)? else { return Ok(None) };
+        if self.value(commands::CONTAINER_IMAGE)?.is_some() {
+            let message = "`container_image` and `docker_image` are both set".to_owned();
+            return self.refuse(value.at, message, "one of the two alone");
+        }
+        Ok(Some(plain(&value.pieces)))
+    }
+
     fn container(&self) -> Result<Option<Template>, Refused> {
         // What it is decides what travels.
         let one = |value: Value| match value.pieces.iter().any(|(atom, _)| matches!(atom, Atom::Late(Late::Column(_))))
@@ -527,6 +550,9 @@ impl Builder<'_, '_> {
     }
 
     fn arguments(&self) -> Result<Vec<Template>, Refused> {
+        if let Some(script) = self.value(commands::SHELL)? {
+            return Ok(vec![Template::constant("-c"), plain(&script.pieces)]);
+        }
         let Some(value) = self.value(commands::ARGUMENTS)? else {
             return Ok(Vec::new());
         };
@@ -701,6 +727,8 @@ impl Builder<'_, '_> {
             Some((text, at)) => match text.to_ascii_lowercase().as_str() {
                 "yes" | "true" => ShouldTransfer::Yes,
                 "no" | "false" => ShouldTransfer::No,
+                "always" => ShouldTransfer::Yes,
+                "never" => ShouldTransfer::No,
                 "if_needed" | "auto" => ShouldTransfer::IfNeeded,
                 _ => {
                     return self.refuse(
@@ -834,6 +862,7 @@ impl Builder<'_, '_> {
         }
         refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
         refused |= self.timing(&mut settings).is_err();
+        refused |= self.gpu_properties(&mut settings).is_err();
         if refused { Err(Refused) } else { Ok(settings) }
     }
 
@@ -1001,6 +1030,68 @@ impl Builder<'_, '_> {
         }
         let message = format!("`{name}` is no whole number of seconds: `{}`", show(text.as_bytes()));
         self.refuse(value.at, message, "a whole number from 0 on, or an expression such as `QDate + 3600`")
+    }
+
+    /// What the GPUs must be like, as condor_submit puts it together.
+    fn gpu_properties(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
+        if self.gpus()?.is_none_or(|gpus| gpus == 0) {
+            for names in [commands::REQUIRE_GPUS, commands::GPUS_LEAST_MEMORY, commands::GPUS_LEAST_CAPABILITY] {
+                if let Some(value) = self.value(names)? {
+                    let name = names.first().copied().unwrap_or_default();
+                    self.report.warn(value.at, format!("`{name}` has no effect without `request_gpus`"));
+                }
+            }
+            return Ok(());
+        }
+        let required = self.expression(commands::REQUIRE_GPUS)?;
+        let asked = required.as_ref().and_then(|text| Expr::parse_old(text).ok()).map(|expr| expr.references());
+        let asks = |name: &str| {
+            asked.iter().flat_map(|asked| &asked.plain).any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        let mut clauses: Vec<String> = required.iter().map(|text| text.to_owned()).collect();
+        let mut demand = |attribute: &'static str, text: Option<String>, of: &str, clause: &str| {
+            let Some(text) = text else { return };
+            settings.push((attribute, Setting::Expression(text)));
+            if !asks(of) {
+                clauses.push(clause.to_owned());
+            }
+        };
+        let (least, most) = (commands::GPUS_LEAST_CAPABILITY, commands::GPUS_MOST_CAPABILITY);
+        demand("GPUsMinCapability", self.expression(least)?, "Capability", "Capability >= GPUsMinCapability");
+        demand("GPUsMaxCapability", self.expression(most)?, "Capability", "Capability <= GPUsMaxCapability");
+        demand("GPUsMinMemory", self.gpu_memory()?, "GlobalMemoryMb", "GlobalMemoryMb >= GPUsMinMemory");
+        demand("GPUsMinRuntime", self.gpu_runtime()?, "MaxSupportedVersion", "MaxSupportedVersion >= GPUsMinRuntime");
+        let count = |text: &str| Expr::parse_old(text).map_or(0, |expr| expr.clauses().len());
+        if let [first, _, ..] = clauses.as_mut_slice()
+            && required.is_some()
+            && count(&format!("{first} && true")) != count(first) + 1
+        {
+            *first = format!("({first})");
+        }
+        if !clauses.is_empty() {
+            settings.push(("RequireGPUs", Setting::Expression(clauses.join(" && "))));
+        }
+        Ok(())
+    }
+
+    /// Megabytes, or an expression.
+    fn gpu_memory(&self) -> Result<Option<String>, Refused> {
+        let Some((text, _)) = self.constant(commands::GPUS_LEAST_MEMORY)? else { return Ok(None) };
+        match parse_bytes(&text, 1 << 20) {
+            Ok(bytes) => Ok(Some(bytes.div_ceil(1 << 20).to_string())),
+            Err(_) => self.expression(commands::GPUS_LEAST_MEMORY),
+        }
+    }
+
+    /// A version of CUDA, `12.1`, as the number that CUDA makes of it.
+    fn gpu_runtime(&self) -> Result<Option<String>, Refused> {
+        let Some((text, at)) = self.constant(commands::GPUS_LEAST_RUNTIME)? else { return Ok(None) };
+        let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
+        match (major.parse::<u32>(), minor.parse::<u32>()) {
+            (Ok(number @ 1000..), Ok(0)) => Ok(Some(number.to_string())),
+            (Ok(major @ 0..1000), Ok(minor @ 0..100)) => Ok(Some((1000 * major + 10 * minor).to_string())),
+            _ => self.refuse(at, format!("`{}` is no version of CUDA", show(text.as_bytes())), "such as `12.1`"),
+        }
     }
 
     /// What decides whether a job that ended has done, as condor_submit puts it together.

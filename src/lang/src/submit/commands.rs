@@ -108,6 +108,12 @@ pub(super) const CRON: [&[&str]; 5] = [
     &["cron_month", "cronmonth"],
     &["cron_day_of_week", "crondayofweek"],
 ];
+pub(super) const SHELL: &[&str] = &["shell"];
+pub(super) const REQUIRE_GPUS: &[&str] = &["require_gpus"];
+pub(super) const GPUS_LEAST_CAPABILITY: &[&str] = &["gpus_minimum_capability"];
+pub(super) const GPUS_MOST_CAPABILITY: &[&str] = &["gpus_maximum_capability"];
+pub(super) const GPUS_LEAST_MEMORY: &[&str] = &["gpus_minimum_memory"];
+pub(super) const GPUS_LEAST_RUNTIME: &[&str] = &["gpus_minimum_runtime"];
 
 const COMMANDS: &[Command] = &[
     plain(EXECUTABLE, Acted),
@@ -215,6 +221,12 @@ const COMMANDS: &[Command] = &[
     plain(CRON[2], Acted),
     plain(CRON[3], Acted),
     plain(CRON[4], Acted),
+    plain(SHELL, Acted),
+    plain(REQUIRE_GPUS, Acted),
+    plain(GPUS_LEAST_CAPABILITY, Acted),
+    plain(GPUS_MOST_CAPABILITY, Acted),
+    plain(GPUS_LEAST_MEMORY, Acted),
+    plain(GPUS_LEAST_RUNTIME, Acted),
     with(&["on_exit_hold_reason"], Acted, "OnExitHoldReason", Expression),
     with(&["on_exit_hold_subcode"], Acted, "OnExitHoldSubCode", Expression),
     with(&["periodic_hold"], Acted, "PeriodicHold", Expression),
@@ -239,6 +251,13 @@ const COMMANDS: &[Command] = &[
     plain(&["suspend_job_at_exec", "use_scitoken", "use_scitokens", "use_x509userproxy"], Refused(FALSE)),
     plain(&["transfer_input", "transfer_output", "transfer_error"], Refused(TRUE)),
     plain(&["machine_count", "node_count", "nodecount"], Refused(ONE)),
+    with(&["container_service_names"], Refused(&[]), "ContainerServiceNames", Text),
+    with(&["container_target_dir"], Refused(&[]), "ContainerTargetDir", Text),
+    // Containers see the network as the node does, and images are kept where the node keeps them.
+    with(&["docker_network_type"], Refused(&["host"]), "DockerNetworkType", Text),
+    with(&["docker_override_entrypoint"], Refused(TRUE), "DockerOverrideEntrypoint", Boolean),
+    with(&["docker_pull_policy"], NoEffect(&["missing"]), "DockerPullPolicy", Text),
+    with(&["remote_initialdir"], Refused(&[]), "RemoteIwd", Text),
     with(&["append_files"], Refused(&[]), "AppendFiles", Text),
     with(&["output_destination"], Refused(&[]), "OutputDestination", Text),
     with(&["checkpoint_destination"], Refused(&[]), "CheckpointDestination", Text),
@@ -248,18 +267,9 @@ const COMMANDS: &[Command] = &[
             "checkpoint_exit_code",
             "common_input_files",
             "compress_files",
-            "container_service_names",
-            "container_target_dir",
-            "docker_network_type",
-            "docker_override_entrypoint",
-            "docker_pull_policy",
             "exit_requirements",
             "fetch_files",
             "file_remaps",
-            "gpus_maximum_capability",
-            "gpus_minimum_capability",
-            "gpus_minimum_memory",
-            "gpus_minimum_runtime",
             "grid_resource",
             "jar_files",
             "java_vm_args",
@@ -268,14 +278,11 @@ const COMMANDS: &[Command] = &[
             "output_directory",
             "primary_unix_group",
             "public_input_files",
-            "remote_initialdir",
-            "require_gpus",
             "retry_request_memory",
             "retry_request_memory_increase",
             "retry_request_memory_max",
             "scitokens_file",
             "send_credential",
-            "shell",
             "tool_daemon_args",
             "tool_daemon_arguments",
             "tool_daemon_cmd",

@@ -293,8 +293,8 @@ impl Writer<'_> {
     fn container(&mut self) {
         let Some(image) = &self.described.container_image else { return };
         let image = self.text(image);
-        if self.described.docker {
-            self.set_text("DockerImage", image.strip_prefix(b"docker://").unwrap_or(&image));
+        if let Some(written) = &self.described.docker_image {
+            self.set_text("DockerImage", &self.text(written));
             if self.described.universe == Universe::Docker {
                 return self.set("WantDocker", true);
             }
@@ -311,12 +311,15 @@ impl Writer<'_> {
             }
             Image::Sif | Image::Sandbox => {
                 self.set(if kind == Image::Sif { "WantSIF" } else { "WantSandboxImage" }, true);
+                let source = scheme(&image);
+                self.set_text("ContainerImageSource", source.as_deref().unwrap_or("cedar").as_bytes());
+                if source.as_deref() == Some("oras") {
+                    return self.set_text("ContainerImage", &image);
+                }
                 let trimmed = image.strip_suffix(b"/").unwrap_or(&image);
                 let base = trimmed.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
                 self.set_text("ContainerImage", &base);
                 self.set_text("ContainerImageFullPath", &image);
-                let source = scheme(&image);
-                self.set_text("ContainerImageSource", source.as_deref().unwrap_or("cedar").as_bytes());
                 let mut inputs = self.list(&self.described.transfer_input);
                 inputs.push(image);
                 self.set_text("TransferInput", &inputs.join(&b','));
@@ -334,7 +337,7 @@ impl Writer<'_> {
                 .container_image
                 .iter()
                 .map(|image| self.text(image))
-                .filter(|image| Image::of(image) == Image::Sif),
+                .filter(|image| Image::of(image) == Image::Sif && scheme(image).as_deref() != Some("oras")),
         );
         let mut methods: Vec<String> = names.iter().filter_map(|name| scheme(name)).collect();
         methods.sort();
@@ -352,7 +355,7 @@ impl Writer<'_> {
         if !checks("Arch") {
             clauses.push(format!("(TARGET.Arch == \"{}\")", facts.arch));
         }
-        if described.universe == Universe::Docker && described.docker {
+        if described.universe == Universe::Docker && described.docker_image.is_some() {
             clauses.push("TARGET.HasDocker".to_owned());
         } else if let Some(image) = &described.container_image {
             clauses.push("TARGET.HasContainer".to_owned());
@@ -386,16 +389,17 @@ impl Writer<'_> {
         if (described.request_cpus > 1 || written("RequestCpus")) && !checks("Cpus") {
             clauses.push("(TARGET.Cpus >= RequestCpus)".to_owned());
         }
+        let set = |name: &str| described.settings.iter().any(|(known, _)| *known == name);
         let gpus = described.request_gpus.filter(|gpus| *gpus > 0).map(|_| ("GPUs".to_owned(), String::new()));
         let mut resources: Vec<(String, String)> = described.resources.iter().cloned().chain(gpus).collect();
         resources.sort_by_key(|(name, _)| name.to_ascii_lowercase());
         clauses.extend(resources.iter().filter(|(name, _)| !checks(name)).filter_map(|(name, amount)| {
             demand(name, amount).map(|needed| match needed {
+                Demand::AtLeast if *name == "GPUs" && set("RequireGPUs") => format!("({GPUS_LIKE_THAT})"),
                 Demand::AtLeast => format!("(TARGET.{name} >= Request{name})"),
                 Demand::Like => format!("regexp(Request{name},TARGET.{name})"),
             })
         }));
-        let set = |name: &str| described.settings.iter().any(|(known, _)| *known == name);
         let is_true = |name: &str| {
             let holds =
                 |setting: &Setting| matches!(setting, Setting::Expression(text) if text.eq_ignore_ascii_case("true"));
@@ -468,6 +472,9 @@ fn scheme(name: &[u8]) -> Option<String> {
     let scheme = name.get(..end)?.rsplit(|b| *b == b'+').next()?;
     scheme.iter().all(u8::is_ascii_alphanumeric).then(|| String::from_utf8_lossy(scheme).to_ascii_lowercase())
 }
+
+/// True of machines with as many GPUs as are asked for that are as they must be.
+pub(super) const GPUS_LIKE_THAT: &str = "countMatches(MY.RequireGPUs,TARGET.AvailableGPUs) >= RequestGPUs";
 
 /// How a machine's amount of a resource must compare to what a job asks for.
 pub(super) enum Demand {

@@ -10,7 +10,9 @@ pub(super) fn parse(written: &[u8]) -> Result<(Expr, Option<&[u8]>), String> {
     let inner = written.strip_prefix(b"$$(").and_then(|rest| rest.strip_suffix(b")"));
     let inner = inner.ok_or("`$$(` is never closed")?;
     if let Some(text) = inner.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) {
-        let expr = Expr::parse_old(text);
+        // In old arguments, quotes stand behind backslashes.
+        let unescaped = || Expr::parse_old(String::from_utf8_lossy(text).replace("\\\"", "\""));
+        let expr = Expr::parse_old(text).or_else(|fault| unescaped().map_err(|_| fault));
         let expr = expr.map_err(|fault| format!("`$$([…])` is no ClassAd expression: {}", fault.message))?;
         return Ok((expr, None));
     }

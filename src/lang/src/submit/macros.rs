@@ -527,7 +527,16 @@ impl functions::Scope for Call<'_, '_, '_> {
             || self.of.macros.context.predefined.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
             || matches!(
                 lower.as_str(),
-                "cluster" | "clusterid" | "process" | "procid" | "step" | "row" | "itemindex" | "submit_file"
+                "cluster"
+                    | "clusterid"
+                    | "process"
+                    | "procid"
+                    | "step"
+                    | "row"
+                    | "itemindex"
+                    | "submit_file"
+                    | "islinux"
+                    | "iswindows"
             );
         if !known {
             return None;

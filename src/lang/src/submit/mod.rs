@@ -130,8 +130,8 @@ pub struct JobAd {
     pub accounting_user: Option<String>,
     /// Image of a container to run in: of a registry (`docker://…`), a `.sif` file or a directory.
     pub container_image: Option<Template>,
-    /// Was the image named by `docker_image`?
-    pub docker: bool,
+    /// The same as `docker_image` names it, if that does.
+    pub docker_image: Option<Template>,
     /// Attributes that the ad lacks, as they are set to `undefined`.
     pub without: Vec<&'static str>,
     /// Whether files travel with the job.
@@ -186,9 +186,12 @@ impl JobAd {
                 described::Demand::Like => format!("regexp({amount}, TARGET.{name})"),
             })
         }));
+        if self.settings.iter().any(|(name, _)| *name == "RequireGPUs") {
+            clauses.push(described::GPUS_LIKE_THAT.to_owned());
+        }
         match clauses.as_slice() {
             [] => None,
-            [_] if self.resources.is_empty() => self.requirements.clone(),
+            [_] if self.requirements.is_some() => self.requirements.clone(),
             _ => Some(clauses.join(" && ")),
         }
     }
@@ -199,7 +202,11 @@ impl JobAd {
         self.arguments.iter_mut().for_each(&mut *change);
         self.environment.iter_mut().for_each(|(_, value)| change(value));
         let options = [&mut self.initialdir, &mut self.input, &mut self.output, &mut self.error, &mut self.log];
-        options.into_iter().chain([&mut self.batch_name, &mut self.container_image]).flatten().for_each(&mut *change);
+        options
+            .into_iter()
+            .chain([&mut self.batch_name, &mut self.container_image, &mut self.docker_image])
+            .flatten()
+            .for_each(&mut *change);
         self.transfer_remaps.iter_mut().for_each(|(from, to)| {
             change(from);
             change(to);

@@ -535,8 +535,29 @@ impl<'a> Parser<'_, 'a> {
         }
     }
 
-    /// Makes the jobs of the `queue` statement `at`: `each` of them, or so many for each item.
+    /// Makes the jobs of the `queue` statement `at`: `each` of them, or so many for each item. A name of its own that is a command sets it.
     fn jobs_of(&mut self, at: u32, each: u32, items: Option<(Loop, Vec<String>)>) {
+        let names = items.iter().flat_map(|(_, names)| names).map(|name| name.to_ascii_lowercase());
+        let is_command =
+            |name: &String| commands::find(name).is_some() || ad::is_resource(name) || name.starts_with("my.");
+        let names: Vec<String> = names.filter(is_command).collect();
+        let shadowed = names.into_iter().map(|name| {
+            let value = format!("$({name})").bytes().map(|byte| (byte, at)).collect();
+            let written = name.strip_prefix("my.").unwrap_or(&name).to_owned();
+            let item = Definition { value, written, name_at: at, epoch: self.queues, fixed: true };
+            (self.macros.table.insert(name.clone(), item), name)
+        });
+        let shadowed: Vec<(Option<Definition>, String)> = shadowed.collect();
+        self.jobs_with(at, each, items);
+        for (before, name) in shadowed {
+            match before {
+                Some(definition) => drop(self.macros.table.insert(name, definition)),
+                None => drop(self.macros.table.remove(&name)),
+            }
+        }
+    }
+
+    fn jobs_with(&mut self, at: u32, each: u32, items: Option<(Loop, Vec<String>)>) {
         let rows = items.as_ref().map_or(1, |(made, _)| u32::try_from(made.places.len()).unwrap_or(u32::MAX));
         let total = u64::from(each) * u64::from(rows);
         let first = self.jobs;

@@ -98,6 +98,41 @@ fn jobs(lines: &str) -> Result<Vec<String>, String> {
 
 /// Expected values: condor_submit 24.12.
 #[test]
+fn names_of_items_set_commands() {
+    let described = b"executable = x\narguments = never\nqueue Input, arguments from (\n i, a b\n j, \"'c d'\"\n)\n\
+        arguments = last\nqueue\nqueue 2 executable,request_memory from (\n y 5\n z 1GB\n)\n";
+    let description = run(described).unwrap();
+    let told: Vec<String> = description
+        .groups
+        .iter()
+        .flat_map(|group| {
+            group.members.iter().map(|proc| {
+                let row = group.members.row(proc);
+                let list =
+                    |templates: &[Template]| Template::fill_list(templates, &row).iter().map(text).collect::<Vec<_>>();
+                let input = group.ad.input.as_ref().map(|input| text(&input.fill(&row)));
+                format!(
+                    "{} {:?} {input:?} {:?}",
+                    text(&group.ad.executable.fill(&row)),
+                    list(&group.ad.arguments),
+                    group.ad.request_memory_mb
+                )
+            })
+        })
+        .collect();
+    let expected = [
+        r#"/here/x ["a", "b"] Some("i") None"#,
+        r#"/here/x ["c d"] Some("j") None"#,
+        r#"/here/x ["last"] None None"#,
+        r#"/here/y ["last"] None Some(5)"#,
+        r#"/here/y ["last"] None Some(5)"#,
+        r#"/here/z ["last"] None Some(1024)"#,
+        r#"/here/z ["last"] None Some(1024)"#,
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn machines_fill_in_what_is_theirs() {
     let slot = crate::classad::Ad::parse("[Arch = \"X86_64\"; Memory = 2048; Half = 0.5; Odd = \"a b\"; Bad = 1 / 0]")
         .unwrap();
@@ -209,7 +244,7 @@ fn defaults_are_htcondors() {
         accounting_group: None,
         accounting_user: None,
         container_image: None,
-        docker: false,
+        docker_image: None,
         without: vec!["RequestMemory"],
         transfer: ShouldTransfer::IfNeeded,
         when_to_transfer: WhenToTransfer::OnExit,
@@ -452,7 +487,10 @@ fn faults_are_explained() {
     );
     check("request_memroy = 3", "E 2:1 there is no resource for `request_memroy`; did you mean `request_memory`?");
     check("universe = docker", "E 2:12 universe `docker` without an image, expected `container_image = IMAGE`");
-    check("universe = moon", "E 2:12 there is no universe `moon`, expected `vanilla`, `container` or `docker`");
+    check(
+        "universe = moon",
+        "E 2:12 there is no universe `moon`, expected `vanilla`, `container`, `docker`, `local` or `scheduler`",
+    );
     check(
         "requirements = OpSys = \"LINUX\"",
         "E 2:22 `requirements` is no ClassAd expression: unexpected `=`; a comparison is `==`, \
@@ -496,7 +534,7 @@ fn faults_are_explained() {
     );
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";
-    for command in ["shell = x", "concurrency_limits_expr = a"] {
+    for command in ["scitokens_file = x", "concurrency_limits_expr = a"] {
         let name = command.split(' ').next().unwrap_or_default();
         check(command, &format!("E 2:1 `{name}` is not supported yet; {refused}"));
     }
@@ -524,7 +562,7 @@ fn faults_are_explained() {
         "E 2:16 `x` is no number of processors, expected a whole number from 1 on, or an expression that has such a value now\n\
         E 3:5 `foo` is followed by something else, expected `=`\n\
         E 4:9 macro reference is never closed, expected a `)`\n\
-        E 5:12 universe `vm` is not supported, expected `vanilla`, `container` or `docker`",
+        E 5:12 universe `vm` is not supported, expected `vanilla`, `container`, `docker`, `local` or `scheduler`",
     );
     let found = run(b"arguments = x\nqueue\n").unwrap_err();
     assert_eq!(

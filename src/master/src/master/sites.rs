@@ -132,15 +132,30 @@ fn host_name() -> String {
 }
 
 /// What expressions may ask of a site's slots besides what its nodes tell.
-fn attributes(conf: &SiteConf, disk_kib: u64) -> Vec<(String, String)> {
+fn attributes(conf: &SiteConf, disk_kib: u64, gpu: Option<&vo_wire::node::Gpu>) -> Vec<(String, String)> {
     let name = |name: &str, value: &str| (name.to_owned(), vo_lang::classad::Value::from(value).to_string());
     let own = conf.attributes.iter().cloned();
     [name("Site", &conf.name), name("Gateway", &conf.gateway)]
         .into_iter()
         .chain(conf.account.iter().map(|account| name("Project", account)))
         .chain((disk_kib > 0).then(|| ("Disk".to_owned(), rounded(disk_kib).to_string())))
+        .chain(gpu.into_iter().flat_map(gpu_attributes))
         .chain(own)
         .collect()
+}
+
+/// What GPUs are like, in HTCondor's words: those of today, and those that were before GPUs of several makers.
+fn gpu_attributes(gpu: &vo_wire::node::Gpu) -> Vec<(String, String)> {
+    let tenths = |n: u32| (n > 0).then(|| format!("{}.{}", n / 10, n % 10));
+    let facts = [
+        ("DeviceName", Some(vo_lang::classad::Value::from(gpu.name.as_str()).to_string())),
+        ("GlobalMemoryMb", Some(gpu.memory_mb.to_string())),
+        ("Capability", tenths(gpu.capability)),
+        ("DriverVersion", tenths(gpu.cuda)),
+        ("MaxSupportedVersion", (gpu.cuda > 0).then(|| (gpu.cuda / 10 * 1000 + gpu.cuda % 10 * 10).to_string())),
+    ];
+    let known = facts.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.flat_map(|(name, value)| ["GPUs_", "CUDA"].map(|maker| (format!("{maker}{name}"), value.clone()))).collect()
 }
 
 /// Down to four significant bits, so that nodes of one kind stay so to the matcher.
@@ -456,7 +471,7 @@ impl Master {
                     drain: Duration::from_millis(site.limits.drain_ms),
                     arch: facts.arch,
                     system: facts.system,
-                    attributes: attributes(&site.conf, facts.scratch_bytes >> 10),
+                    attributes: attributes(&site.conf, facts.scratch_bytes >> 10, facts.gpu.as_ref()),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });

@@ -154,6 +154,7 @@ fn facts(host: &str) -> vo_wire::node::StarterFacts {
         arch: "x86_64".into(),
         system: "Linux".into(),
         pid: 1,
+        gpu: None,
     }
 }
 

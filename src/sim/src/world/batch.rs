@@ -215,7 +215,7 @@ impl World<'_> {
             self.next_key += 1;
             let key = StarterKey(self.next_key);
             let limits = Limits { idle: IDLE, lease: LEASE, drain: DRAIN };
-            let offer = NodeOffer { cpus, memory_mb: 0, ends: Some(ends) };
+            let offer = NodeOffer { cpus, memory_mb: 0, gpus: 0, ends: Some(ends) };
             let node = Node {
                 machine: Starter::new(now, limits, offer),
                 proxy,

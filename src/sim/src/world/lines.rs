@@ -242,7 +242,7 @@ impl World<'_> {
             AtStarter::Master(up) => StarterEvent::MasterLinkChanged { up },
             AtStarter::End(why) => StarterEvent::EndAsked { why },
             AtStarter::Relay(ToStarter::Define(program, body)) => {
-                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb };
+                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb, gpus: body.gpus };
                 StarterEvent::ProgramDefined { program, demand, body }
             }
             AtStarter::Relay(ToStarter::Assign(inventory, attempts)) => StarterEvent::Assigned {

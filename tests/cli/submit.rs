@@ -276,3 +276,45 @@ fn universes_local_and_scheduler_run_on_the_workstation() {
     assert_eq!(universes, "7\n12\n");
     end(&home);
 }
+
+/// What NVIDIA's tool says where there are GPUs: there are none on most machines that run tests.
+const NVIDIA_SMI: &str = "#!/bin/sh
+case $* in
+--query-gpu=*) echo '40960, 8.0, NVIDIA A100-SXM4-40GB' ;;
+*) printf 'Driver Version : 535.104.05\\nCUDA Version : 12.2\\n' ;;
+esac
+";
+
+#[test]
+fn gpus_are_of_the_kind_that_is_asked_for_and_each_is_one_jobs_own() {
+    let mut home = Home::new();
+    let tools = home.work("tools");
+    std::fs::create_dir(&tools).unwrap();
+    home.script("tools/nvidia-smi", NVIDIA_SMI);
+    let path = std::env::var("PATH").unwrap_or_default();
+    home.set("PATH", format!("{}:{path}", tools.display()));
+    home.set("CUDA_VISIBLE_DEVICES", "3,5");
+    home.write("vo.conf", "[[site]]\ngateway = \"local\"\nproxies = \"1:4\"\n");
+    // A job with a GPU ends once another one has started, so that both have theirs at once.
+    home.script(
+        "see",
+        "#!/bin/sh\necho $CUDA_VISIBLE_DEVICES > gpu.$1\nuntil [ -e gpu.0 ] && [ -e gpu.1 ]; do sleep 0.05; done\n",
+    );
+    let text = "executable = see\nrequest_gpus = 1\ngpus_minimum_capability = 7.5\ngpus_minimum_memory = 32G\n\
+                require_gpus = DriverVersion >= 12\nqueue arguments in (0 1)\n";
+    home.write("gpu.sub", text);
+    home.write("none.sub", "shell = echo \"[$CUDA_VISIBLE_DEVICES]\" > none\nqueue\n");
+    home.write("all.sub", "executable = see\narguments = all\nrequest_gpus = 2\nqueue\n");
+    home.write("newer.sub", "executable = see\nrequest_gpus = 1\ngpus_minimum_capability = 9.0\nqueue\n");
+    let jobs = "submit gpu.sub; submit none.sub; submit all.sub; wait --timeout 60s; submit newer.sub";
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", jobs]).ok();
+    let mut seen = [home.read("gpu.0"), home.read("gpu.1")];
+    seen.sort_unstable();
+    assert_eq!(seen, ["3\n", "5\n"]);
+    assert_eq!((home.read("none"), home.read("gpu.all")), ("[]\n".to_owned(), "3,5\n".to_owned()));
+    let why = home.vo(["-s", "t", "-c", "why 4.0"]).ok().stdout;
+    assert!(why.contains("countMatches(MY.RequireGPUs,TARGET.AvailableGPUs) >= RequestGPUs"), "{why}");
+    let told = home.vo(["-s", "t", "-c", "status -af GPUs CUDADeviceName GPUs_GlobalMemoryMb"]).ok().stdout;
+    assert_eq!(told, "2 NVIDIA A100-SXM4-40GB 40960\n");
+    end(&home);
+}

@@ -326,3 +326,36 @@ fn what_failed_is_retried_and_nothing_else() {
     assert_eq!(sorted("history 4 -af RetryOf ExitCode ExitSignal"), ["3.1 undefined 15", "3.2 0 undefined"]);
     leave(&home);
 }
+
+#[test]
+fn jobs_that_leave_in_queue_keeps_are_listed_until_they_are_removed() {
+    let home = Home::new();
+    home.write(
+        "t.sub",
+        "executable = /bin/true\nleave_in_queue = JobStatus == 4 && ProcId < 2\nqueue 3\nleave_in_queue = false\nqueue\n",
+    );
+    home.vo(["-s", "t", "-n", "1:2", "--keep", "-c", "submit t.sub && wait --timeout 60s"]).ok();
+    let said = |command: &str| home.vo(["-s", "t", "-c", command]).ok().stdout;
+    assert_eq!(said("q -af ClusterId ProcId JobStatus"), "1 0 4\n1 1 4\n");
+    let states = |rows: Value| -> Vec<String> {
+        rows.as_array().unwrap().iter().map(|row| format!("{} {}", row["job"], row["state"])).collect()
+    };
+    let listed = states(home.vo(["-s", "t", "-c", "q --json"]).ok().json());
+    assert_eq!(listed, ["\"1.0\" \"completed\"", "\"1.1\" \"completed\""]);
+    for command in ["q", "condor_q", "q -nobatch", "condor_q -constraint 'JobStatus == 4'"] {
+        let listed = said(command);
+        let totals = "Total for query: 2 jobs; 2 completed, 0 removed, 0 idle, 0 running, 0 held, 0 suspended\n";
+        assert!(listed.contains(totals), "{command}: {listed}");
+    }
+    assert!(said("q -nobatch").contains(" C  0 "), "{}", said("q -nobatch"));
+    assert_eq!(said("q -hold -af ProcId"), "");
+    said("rm 1.1 1.2");
+    assert_eq!(said("q -af ProcId"), "0\n");
+    let why = said("why 1.1");
+    assert!(why.contains("removed from the queue, where it stayed after its end"), "{why}");
+    said("rm -constraint 'JobStatus == 4'");
+    assert_eq!(said("q -af ProcId"), "");
+    assert_eq!(said("history -af ProcId JobStatus").lines().count(), 4);
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -100,6 +100,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         last: None,
         constraint: shown.constraint.text(),
         columns,
+        stays: states == UNFINISHED,
     };
     if let Some(format) = format {
         return format.show(&mut master, &jobs);
@@ -134,24 +135,30 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
             clusters.iter().filter(|c| c.counts.unfinished() > 0).filter_map(|c| c.batch.clone()).collect();
         let goes_on = |batch: &Option<String>| batch.as_ref().is_some_and(|batch| unfinished.contains(batch));
         // What is done of a batch that goes on is counted.
-        clusters.retain(|c| states.is_empty() || c.counts.unfinished() > 0 || goes_on(&c.batch));
+        let listed = |c: &ClusterRow| c.counts.unfinished() > 0 || c.stays != (0, 0) || goes_on(&c.batch);
+        clusters.retain(|c| states.is_empty() || listed(c));
         if !totals {
             head.clusters(&batches(&clusters, &picks)).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
         }
         found = total(&clusters);
+        if !states.is_empty() {
+            let stays = |pick: fn(&ClusterRow) -> u32| clusters.iter().map(pick).sum();
+            (found.completed, found.removed, found.failed) = (stays(|c| c.stays.0), stays(|c| c.stays.1), 0);
+        }
     }
     if run {
         return out.flush().map_err(written).map(|()| ExitCode::Success);
     }
-    let queue = |counts: Counts| match states.is_empty() {
-        true => counts,
-        false => Counts { completed: 0, removed: 0, failed: 0, ..counts },
+    let every = if whole && !hold && !(nobatch && states.is_empty()) {
+        found
+    } else {
+        let all = master.ask::<_, SessionDetail>(&ShowSession {})?.jobs;
+        if states.is_empty() { all } else { Counts { completed: 0, removed: 0, failed: 0, ..all } }
     };
-    let every = if whole && !(nobatch || hold) { found } else { master.ask::<_, SessionDetail>(&ShowSession {})?.jobs };
     if nobatch || hold {
         writeln!(out).map_err(written)?;
     }
-    for (whose, counts) in [("query", queue(found)), ("all users", queue(every))] {
+    for (whose, counts) in [("query", found), ("all users", every)] {
         writeln!(out, "Total for {whose}: {}", in_words(&counts)).map_err(written)?;
     }
     writeln!(out).and_then(|()| out.flush()).map_err(written)?;
@@ -181,7 +188,8 @@ pub(super) fn history(arguments: History) -> Result<ExitCode> {
     let picks = picks.into_iter().flatten().collect();
     let last = if json && format.is_none() { limit } else { limit.or(Some(u32::MAX)) };
     let columns = format.as_ref().map(Format::columns);
-    let request = ListJobs { picks, states: FINISHED.to_vec(), last, constraint: shown.constraint.text(), columns };
+    let request =
+        ListJobs { picks, states: FINISHED.to_vec(), last, constraint: shown.constraint.text(), columns, stays: false };
     let mut master = asking.connect()?;
     if let Some(format) = format {
         return format.show(&mut master, &request);
@@ -607,7 +615,15 @@ mod tests {
         let job = |proc| Pick::Job(JobId { cluster: 12, proc });
         let check = |total: u32, picks: &[Pick], expected: &str| {
             let counts = Counts { idle: total, ..Counts::default() };
-            let row = ClusterRow { cluster: 12, name: String::new(), submitted_ms: 0, counts, span: None, batch: None };
+            let row = ClusterRow {
+                cluster: 12,
+                name: String::new(),
+                submitted_ms: 0,
+                counts,
+                span: None,
+                batch: None,
+                stays: (0, 0),
+            };
             assert_eq!(ids(&row, picks), expected, "{picks:?}");
         };
         check(1, &[], "12.0");
@@ -627,6 +643,7 @@ mod tests {
             counts,
             span,
             batch: None,
+            stays: (0, 0),
         };
         let rows = [
             cluster(12, "sim", counts, None),

@@ -123,6 +123,7 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
                 last: Some(OFFERED_JOBS),
                 constraint: None,
                 columns: None,
+                stays: false,
             };
             master.pages(&request, |page: JobRows| {
                 found.extend(page.rows.iter().map(|row| row.id.to_string()));

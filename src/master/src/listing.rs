@@ -43,6 +43,8 @@ pub(crate) enum Page {
 pub(crate) struct Listing {
     select: Select,
     states: Vec<ctl::JobState>,
+    /// What keeps jobs that have ended in the queue, if those are wanted.
+    stays: Option<Condition>,
     condition: Option<Condition>,
     show: Show,
     facts: Arc<Facts>,
@@ -71,12 +73,17 @@ impl Listing {
             }
             (ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter(), limit as usize)
         });
-        Listing { select, states, condition, show, facts, next: None, last, counted: false }
+        Listing { select, states, stays: None, condition, show, facts, next: None, last, counted: false }
+    }
+
+    /// Lists also jobs that have ended of which this holds, if their description may keep them in the queue.
+    pub(crate) fn staying(self, stays: Option<Condition>) -> Self {
+        Listing { stays, ..self }
     }
 
     /// The next page, and whether there are more.
     pub(crate) fn page(&mut self, pool: &Pool) -> (Page, bool) {
-        let Listing { select, states, condition, show, facts, next, last, counted } = self;
+        let Listing { select, states, stays, condition, show, facts, next, last, counted } = self;
         let site = |site: u16| facts.sites.get(usize::from(site)).cloned();
         let (mut rows, mut ads, mut bytes, mut looked) = (Vec::new(), Vec::new(), 0, 0);
         let mut more = !*counted;
@@ -99,7 +106,11 @@ impl Listing {
             if condition.as_ref().is_some_and(out) {
                 continue;
             }
-            let Some(view) = pool.view(id).filter(|view| wanted(states, view)) else { continue };
+            let Some(view) = pool.view(id) else { continue };
+            let mut stays = || view.stays && stays.as_mut().is_some_and(|stays| stays.holds(&view, facts));
+            if !wanted(states, &view) && !stays() {
+                continue;
+            }
             if let Some(condition) = condition {
                 looked += ASKED;
                 if !condition.holds(&view, facts) {
@@ -116,7 +127,10 @@ impl Listing {
                     bytes += row.cells.iter().chain(&row.names).map(String::len).sum::<usize>();
                     ads.push(row);
                 }
-                Show::Clusters(clusters) => count(clusters, &view),
+                Show::Clusters(clusters) => {
+                    let stays = stays();
+                    count(clusters, &view, stays);
+                }
             }
         }
         match show {
@@ -142,7 +156,7 @@ pub(crate) fn sift(pool: &Pool, select: &Select, condition: &mut Condition, fact
     views.filter(|view| condition.holds(view, facts)).map(|view| view.id).collect()
 }
 
-fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>) {
+fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>, stays: bool) {
     let proc = view.id.proc;
     let row = clusters.entry(view.id.cluster).or_insert_with(|| ctl::ClusterRow {
         cluster: view.id.cluster,
@@ -151,7 +165,9 @@ fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>) {
         counts: ctl::Counts::default(),
         span: Some((proc, proc)),
         batch: None,
+        stays: (0, 0),
     });
+    count_staying(&mut row.stays, view, stays);
     row.span = row.span.map(|(first, last)| (first.min(proc), last.max(proc)));
     let counts = &mut row.counts;
     *match view.state {
@@ -162,6 +178,12 @@ fn count(clusters: &mut BTreeMap<u32, ctl::ClusterRow>, view: &JobView<'_>) {
         JobState::Removed => &mut counts.removed,
     } += 1;
     counts.failed += u32::from(view.state == JobState::Completed && view.end != Some(End::Exited(0)));
+}
+
+/// Counts a job that has ended, if it stays in the queue: completed, or removed.
+pub(crate) fn count_staying(all: &mut (u32, u32), view: &JobView<'_>, stays: bool) {
+    let (completed, removed) = all;
+    *if view.state == JobState::Removed { removed } else { completed } += u32::from(stays);
 }
 
 fn wanted(states: &[ctl::JobState], view: &JobView<'_>) -> bool {

@@ -348,6 +348,9 @@ pub struct ListJobs {
     /// What of their ads is wanted, as [`AdRows`] instead of [`JobRows`].
     #[n(4)]
     pub columns: Option<Columns>,
+    /// Also those that have ended and stay in the queue: whose `LeaveJobInQueue` is true.
+    #[cbor(n(5), default)]
+    pub stays: bool,
 }
 
 /// What of ads is listed.
@@ -517,6 +520,9 @@ pub struct ClusterRow {
     /// What it is shown as a part of, if it is: a batch that the user named, or a DAG.
     #[n(5)]
     pub batch: Option<String>,
+    /// Of those that have ended, how many stay in the queue: completed, and removed.
+    #[cbor(n(6), default)]
+    pub stays: (u32, u32),
 }
 
 /// A page of clusters.

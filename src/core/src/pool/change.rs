@@ -120,6 +120,22 @@ impl Pool {
         self.take_away(&jobs, removing, |ranges| Record::Removed { at: now, ranges });
     }
 
+    /// Takes jobs that have ended out of the queue.
+    pub(super) fn dismiss(&mut self, now: Time, jobs: &[JobId]) {
+        let jobs: Vec<JobId> = jobs.iter().copied().filter(|id| self.stays(*id)).collect();
+        if !jobs.is_empty() {
+            self.write(Record::Dismissed { at: now, ranges: ranges(&jobs) });
+        }
+    }
+
+    /// Has a job ended, and might be in the queue still?
+    pub(super) fn stays(&self, id: JobId) -> bool {
+        let Some(cluster) = self.clusters.get(&id.cluster) else { return false };
+        let ended = cluster.jobs.get(id.proc as usize).is_some_and(Job::is_over);
+        let group = cluster.group_of(id.proc).and_then(|index| cluster.groups.get(index));
+        ended && group.is_some_and(|group| group.stays) && !cluster.dismissed.has(id.proc)
+    }
+
     pub(super) fn hold_asked(&mut self, now: Time, select: &Select, why: &str) {
         let jobs = self.selected(select, |state| Change::Hold.concerns(state));
         self.take_away(&jobs, holding, |ranges| Record::HeldByUser { at: now, ranges, why: why.to_owned() });

@@ -110,6 +110,11 @@ pub enum Event {
         /// Which.
         select: Select,
     },
+    /// The user removes jobs that have ended and stay in the queue.
+    DismissalAsked {
+        /// Which.
+        jobs: Vec<JobId>,
+    },
     /// The user holds jobs.
     HoldAsked {
         /// Which.

@@ -144,6 +144,8 @@ pub struct JobView<'a> {
     pub timing: Option<(&'a Arc<dyn Timing>, Time)>,
     /// Is it idle, and waits for that?
     pub later: bool,
+    /// Has it ended, and is in the queue still if its `LeaveJobInQueue` says so?
+    pub stays: bool,
 }
 
 impl JobView<'_> {
@@ -256,12 +258,25 @@ impl Pool {
             retried_as: self.retried_as(id),
             timing: group.timing.as_ref().map(|timing| (timing, self.now)),
             later: cluster.later.has(id.proc),
+            stays: self.stays(id),
         })
     }
 
     /// Jobs in order of id, from `from` on (the first of all for none).
     pub fn views<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobView<'a>> {
         self.ids(select, from).filter_map(|id| self.view(id))
+    }
+
+    /// Those of them that have ended, and might be in the queue still.
+    pub fn staying<'a>(&'a self, select: &'a Select) -> impl Iterator<Item = JobView<'a>> {
+        let clusters = self.clusters.iter().filter(|(number, _)| select.touches(**number));
+        let clusters = clusters.filter(|(_, cluster)| cluster.groups.iter().any(|group| group.stays));
+        let numbers: Vec<u32> = clusters.map(|(number, _)| *number).collect();
+        let ids = numbers.into_iter().flat_map(move |number| {
+            let first = JobId { cluster: number, proc: 0 };
+            self.ids(select, Some(first)).take_while(move |id| id.cluster == number)
+        });
+        ids.filter(|id| self.stays(*id)).filter_map(|id| self.view(id))
     }
 
     /// Their numbers alone.

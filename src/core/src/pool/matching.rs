@@ -391,7 +391,7 @@ impl Group {
     }
 
     /// The next idle job. The cursor passes over jobs that were removed before they started, or whose time has not come.
-    pub(super) fn next_idle(&mut self, jobs: &[Job], moved: &BTreeMap<u32, u32>, later: &timing::Later) -> Option<u32> {
+    pub(super) fn next_idle(&mut self, jobs: &[Job], moved: &BTreeMap<u32, u32>, later: &timing::Marks) -> Option<u32> {
         if let Some(proc) = self.again.first() {
             return Some(*proc);
         }

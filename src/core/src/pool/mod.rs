@@ -223,6 +223,8 @@ struct Group {
     terms: Arc<Terms>,
     policy: Option<Arc<dyn Policy>>,
     timing: Option<Arc<dyn Timing>>,
+    /// May they stay in the queue when they have ended?
+    stays: bool,
     /// Its class and account; see [`queue`].
     class: u32,
     account: usize,
@@ -253,7 +255,9 @@ struct Cluster {
     jobs: Vec<Job>,
     counts: Counts,
     /// Idle jobs that wait for their time.
-    later: timing::Later,
+    later: timing::Marks,
+    /// Jobs that ended, and are not to be listed with those of the queue any more.
+    dismissed: timing::Marks,
     reasons: BTreeMap<u32, String>,
     pasts: BTreeMap<u32, Past>,
 }
@@ -544,6 +548,7 @@ impl Pool {
             Event::PartialKept { key, id } => self.acknowledge(key, id),
             Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
             Event::RemovalAsked { select } => self.remove(now, &select),
+            Event::DismissalAsked { jobs } => self.dismiss(now, &jobs),
             Event::HoldAsked { select, why } => self.hold_asked(now, &select, &why),
             Event::ReleaseAsked { select } => self.release(now, &select),
             Event::EditAsked { select, edit } => self.edit(now, &select, edit),

@@ -409,6 +409,16 @@ pub enum Record {
         #[n(1)]
         ids: Vec<AttemptId>,
     },
+    /// The user took jobs that have ended out of the queue.
+    #[n(18)]
+    Dismissed {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Cluster, first and last process.
+        #[n(1)]
+        ranges: Vec<(u32, u32, u32)>,
+    },
 }
 
 /// Why attempts came back unstarted.
@@ -473,6 +483,7 @@ impl Record {
             | Record::Silent { at, .. }
             | Record::Judged { at, .. }
             | Record::Started { at, .. }
+            | Record::Dismissed { at, .. }
             | Record::Answers { at, .. } => Some(*at),
             Record::StarterJoined { at, .. }
             | Record::StarterGone { at, .. }
@@ -555,6 +566,13 @@ impl Pool {
             Record::Judged { at, ranges, decision } => {
                 change::jobs_in(ranges).for_each(|id| self.apply_judged(*at, id, decision));
             }
+            Record::Dismissed { ranges, .. } => {
+                for id in change::jobs_in(ranges) {
+                    if let Some(cluster) = self.clusters.get_mut(&id.cluster) {
+                        cluster.dismissed.set(id.proc, true);
+                    }
+                }
+            }
             Record::Started { at, ids } => ids.iter().for_each(|id| self.apply_started(*at, *id)),
         }
     }
@@ -585,6 +603,7 @@ impl Pool {
                 terms: Arc::new(group.terms.clone()),
                 policy: self.judge.0.policy(&group.terms, &group.program),
                 timing: self.judge.0.timing(&group.terms, &group.program),
+                stays: stays(&group.terms),
                 fresh: 0,
                 again: BTreeSet::new(),
             });
@@ -617,7 +636,8 @@ impl Pool {
             places,
             jobs,
             counts,
-            later: timing::Later::default(),
+            later: timing::Marks::default(),
+            dismissed: timing::Marks::default(),
             reasons: BTreeMap::new(),
             pasts: BTreeMap::new(),
         };
@@ -871,6 +891,16 @@ struct ClusterSnapshot {
     /// What was before the last attempts of some jobs.
     #[cbor(n(9), default)]
     pasts: Vec<(u32, Past)>,
+    /// First and last jobs that were taken out of the queue after their end.
+    #[cbor(n(10), default)]
+    dismissed: Vec<(u32, u32)>,
+}
+
+/// May such jobs stay in the queue when they have ended?
+fn stays(terms: &Terms) -> bool {
+    let named = |name: &str| name.eq_ignore_ascii_case("LeaveJobInQueue");
+    let says = |(name, value): &(String, String)| named(name) && !value.eq_ignore_ascii_case("false");
+    terms.attributes.iter().any(says) || terms.own.iter().any(|(name, _)| named(name))
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -925,6 +955,10 @@ impl Pool {
                 .collect(),
             moved: c.moved.iter().map(|(proc, group)| (*proc, *group)).collect(),
             pasts: c.pasts.iter().map(|(proc, past)| (*proc, *past)).collect(),
+            dismissed: {
+                let jobs: Vec<JobId> = c.dismissed.iter().map(|proc| JobId { cluster: *number, proc }).collect();
+                change::ranges(&jobs).into_iter().map(|(_, first, last)| (first, last)).collect()
+            },
         });
         Snapshot {
             last_cluster: self.last_cluster,
@@ -953,6 +987,7 @@ impl Pool {
             account: self.queue.account(part.terms.accounting_group.as_deref()),
             policy: self.judge.0.policy(&part.terms, &part.program),
             timing: self.judge.0.timing(&part.terms, &part.program),
+            stays: stays(&part.terms),
             body: Arc::new(part.program),
             terms: Arc::new(part.terms),
             fresh: statement.members.count(),
@@ -986,7 +1021,7 @@ impl Pool {
                 cluster.groups.extend(parts);
                 cluster.moved = c.moved.into_iter().collect();
                 cluster.counts = Counts::default();
-                cluster.later = timing::Later::default();
+                cluster.later = timing::Marks::default();
                 for job in &cluster.jobs {
                     cluster.counts.add(job);
                     if job.state == JobState::Completed && job.site != timing::NOWHERE {
@@ -1008,12 +1043,17 @@ impl Pool {
                     group.fresh = left.map_or(0, |last| last as u32 + 1);
                     let before = group.members.iter().take(group.fresh as usize);
                     group.again = before.filter(|proc| idle(proc) && !moved.contains_key(proc)).collect();
-                    if group.next_idle(jobs, moved, &timing::Later::default()).is_none() {
+                    if group.next_idle(jobs, moved, &timing::Marks::default()).is_none() {
                         shut.push((group.account, group.class, group.place(c.cluster, index)));
                     }
                 }
                 cluster.reasons = c.reasons.into_iter().collect();
                 cluster.pasts = c.pasts.into_iter().collect();
+                for (first, last) in c.dismissed {
+                    for proc in first..=last {
+                        cluster.dismissed.set(proc, true);
+                    }
+                }
             }
             for index in parted {
                 pool.open(c.cluster, index);

@@ -88,17 +88,22 @@ impl Times {
     }
 }
 
-/// Which jobs of a cluster are idle and wait for their time.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Later(Vec<u64>);
+/// Some of the jobs of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks(Vec<u64>);
 
-impl Later {
+impl Marks {
+    /// Those in it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.0.len() as u32 * 64).filter(|proc| self.has(*proc))
+    }
+
     pub(super) fn has(&self, proc: u32) -> bool {
         self.0.get(proc as usize / 64).is_some_and(|word| word >> (proc % 64) & 1 == 1)
     }
 
     /// Does that change anything?
-    fn set(&mut self, proc: u32, waits: bool) -> bool {
+    pub(super) fn set(&mut self, proc: u32, waits: bool) -> bool {
         if self.has(proc) == waits {
             return false;
         }

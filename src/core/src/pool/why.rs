@@ -243,6 +243,9 @@ impl Trail {
                 self.out = None;
                 self.step(Some(*at), "policy", text);
             }
+            Record::Dismissed { at, ranges } if change::within(ranges, self.job) => {
+                self.step(Some(*at), "you", "removed from the queue, where it stayed after its end");
+            }
             Record::Started { at, ids } => {
                 if let Some(attempt) = self.ours(ids) {
                     let key = self.out.map(|(_, key)| key);
@@ -256,6 +259,7 @@ impl Trail {
             | Record::HeldByUser { .. }
             | Record::Released { .. }
             | Record::Edited { .. }
+            | Record::Dismissed { .. }
             | Record::NodeExcluded { .. } => {}
         }
     }

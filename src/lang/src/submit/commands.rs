@@ -172,7 +172,7 @@ const COMMANDS: &[Command] = &[
     plain(NOTIFICATION, NoEffect(&["never", "error"])),
     plain(&["copy_to_spool", "nice_user"], NoEffect(FALSE)),
     with(&["keep_claim_idle"], NoEffect(FALSE), "KeepClaimIdle", Expression),
-    with(&["leave_in_queue"], NoEffect(FALSE), "LeaveJobInQueue", Expression),
+    with(&["leave_in_queue"], Acted, "LeaveJobInQueue", Expression),
     with(&["load_profile"], NoEffect(FALSE), "LoadProfile", Boolean),
     with(&["log_xml"], Acted, "UserLogUseXML", Boolean),
     with(&["manifest"], NoEffect(FALSE), "ManifestDesired", Boolean),

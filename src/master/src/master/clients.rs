@@ -142,7 +142,7 @@ impl Master {
     }
 
     fn list_jobs(&mut self, id: u64, asked: ctl::ListJobs) {
-        let ctl::ListJobs { picks, states, last, constraint, columns } = asked;
+        let ctl::ListJobs { picks, states, last, constraint, columns, stays } = asked;
         let Some(select) = self.select(id, &picks) else { return };
         let Some(condition) = self.condition(id, constraint) else { return };
         let show = match columns {
@@ -150,7 +150,9 @@ impl Master {
             Some(columns) => self.understood(id, Columns::read(columns, self.seconds())).map(Show::Ads),
         };
         let Some(show) = show else { return };
+        let stays = stays.then(|| self.staying()).flatten();
         let listing = Listing::new(&self.pool, select, states, last, condition, show, self.facts.clone());
+        let listing = listing.staying(stays);
         if let Some(client) = self.clients.get_mut(&id) {
             client.request = Some(Request::Listing(listing));
         }
@@ -162,6 +164,7 @@ impl Master {
         if condition.is_some() {
             let show = Show::Clusters(BTreeMap::new());
             let listing = Listing::new(&self.pool, select, Vec::new(), None, condition, show, self.facts.clone());
+            let listing = listing.staying(self.staying());
             if let Some(client) = self.clients.get_mut(&id) {
                 client.request = Some(Request::Listing(listing));
             }
@@ -174,8 +177,19 @@ impl Master {
             counts: counts(&c.counts),
             span: None,
             batch: None,
+            stays: (0, 0),
         });
         let mut rows: Vec<_> = rows.collect();
+        if let Some(mut stays) = self.staying() {
+            for view in self.pool.staying(&select) {
+                if let Ok(place) = rows.binary_search_by_key(&view.id.cluster, |row| row.cluster)
+                    && let Some(row) = rows.get_mut(place)
+                {
+                    let stays = stays.holds(&view, &self.facts);
+                    listing::count_staying(&mut row.stays, &view, stays);
+                }
+            }
+        }
         name_batches(&mut rows, &self.pool, &self.dags);
         self.pages(id, rows, |rows| ctl::ClusterRows { rows });
     }
@@ -242,6 +256,11 @@ impl Master {
         read.map_err(told).ok()
     }
 
+    /// What keeps jobs that have ended in the queue.
+    fn staying(&self) -> Option<Condition> {
+        Condition::read("LeaveJobInQueue", self.seconds()).ok()
+    }
+
     /// A client's condition, if it has one; nothing if it can't be understood.
     #[expect(clippy::option_option, reason = "none, and none that is understood")]
     fn condition(&mut self, client: u64, text: Option<String>) -> Option<Option<Condition>> {
@@ -294,13 +313,28 @@ impl Master {
 
     fn alter(&mut self, id: u64, asked: ctl::Alter) {
         let Some(mut select) = self.select(id, &asked.picks) else { return };
-        let Some(condition) = self.condition(id, asked.constraint) else { return };
+        let Some(mut condition) = self.condition(id, asked.constraint) else { return };
+        // What has ended can only be taken out of the queue, if it is there still.
+        let mut ended: Vec<JobId> = Vec::new();
+        if asked.alteration == ctl::Alteration::Remove
+            && let Some(mut stays) = self.staying()
+        {
+            let views = self.pool.staying(&select).filter(|view| stays.holds(view, &self.facts));
+            let meant =
+                |view: &pool::JobView<'_>| condition.as_mut().is_none_or(|asked| asked.holds(view, &self.facts));
+            ended = views.filter(meant).map(|view| view.id).collect();
+        }
+        let left = ended.len() as u32;
         if let Some(mut condition) = condition {
             let jobs = listing::sift(&self.pool, &select, &mut condition, &self.facts);
             // An empty selection would mean all.
             if jobs.is_empty() {
+                if !ended.is_empty() && !asked.only_count {
+                    self.pool.handle(self.now(), Event::DismissalAsked { jobs: ended });
+                    return self.answer_once_durable(id, &ctl::Altered { jobs: left });
+                }
                 if let Some(client) = self.clients.get_mut(&id) {
-                    client.send(&ctl::Altered { jobs: 0 });
+                    client.send(&ctl::Altered { jobs: left });
                     client.done();
                 }
                 return;
@@ -313,7 +347,7 @@ impl Master {
             ctl::Alteration::Release => Change::Release,
             ctl::Alteration::Edit(_) => Change::Edit,
         };
-        let answer = ctl::Altered { jobs: self.pool.concerned(&select, change) };
+        let answer = ctl::Altered { jobs: self.pool.concerned(&select, change) + left };
         if asked.only_count {
             if let Some(client) = self.clients.get_mut(&id) {
                 client.send(&answer);
@@ -328,6 +362,7 @@ impl Master {
             ctl::Alteration::Edit(edit) => Event::EditAsked { select, edit },
         };
         let now = self.now();
+        self.pool.handle(now, Event::DismissalAsked { jobs: ended });
         self.pool.handle(now, event);
         self.answer_once_durable(id, &answer);
     }

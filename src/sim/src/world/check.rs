@@ -94,6 +94,7 @@ impl Told {
             | Record::Answers { .. }
             // Jobs have no policies here.
             | Record::Judged { .. }
+            | Record::Dismissed { .. }
             | Record::Started { .. } => {}
         }
     }

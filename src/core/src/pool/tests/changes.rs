@@ -122,3 +122,29 @@ fn attempts_are_killed_as_their_programs_ask() {
     assert_eq!(kills(bench.hold(&[0, 1])), [(1, 5, 0), (0, 600, 15)]);
     assert_eq!(kills(bench.tell(Event::RemovalAsked { select: some(&[2, 3]) })), [(3, 5, 9), (2, 600, 12)]);
 }
+
+#[test]
+fn what_stays_in_the_queue_after_its_end_can_be_taken_out() {
+    let leaves = |value: &str| {
+        let terms = Terms { attributes: vec![("leavejobinqueue".into(), value.into())], ..Terms::default() };
+        GroupRecord { terms, ..group(2, program(1)) }
+    };
+    let mut bench = Bench::with_jobs(vec![leaves("JobStatus == 4"), leaves("False"), group(1, program(1))]);
+    bench.join(8);
+    for proc in 0..5 {
+        bench.end(KEY, attempt(proc, 1), Outcome::Exited(0));
+    }
+    let staying =
+        |bench: &Bench, select: &Select| -> Vec<u32> { bench.pool.staying(select).map(|view| view.id.proc).collect() };
+    assert_eq!(staying(&bench, &Select::default()), [0, 1]);
+    let one = Select { jobs: [attempt(1, 1).job].into(), ..Select::default() };
+    assert_eq!(staying(&bench, &one), [1]);
+    let jobs = (0..5).filter(|proc| *proc != 1).map(|proc| attempt(proc, 1).job).collect();
+    bench.tell(Event::DismissalAsked { jobs });
+    assert!(matches!(bench.log.last(), Some(Record::Dismissed { ranges, .. }) if *ranges == [(1, 0, 0)]));
+    assert_eq!(staying(&bench, &Select::default()), [1]);
+    bench.refold();
+    assert_eq!(staying(&bench, &Select::default()), [1]);
+    let restored = Pool::new().restore(bench.pool.snapshot());
+    assert_eq!(restored.staying(&Select::default()).map(|view| view.id.proc).collect::<Vec<_>>(), [1]);
+}

@@ -1034,7 +1034,7 @@ impl Builder<'_, '_> {
 
     /// What the GPUs must be like, as condor_submit puts it together.
     fn gpu_properties(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
-        if self.gpus()?.is_none_or(|gpus| gpus == 0) {
+        if self.gpus()?.is_none() {
             for names in [commands::REQUIRE_GPUS, commands::GPUS_LEAST_MEMORY, commands::GPUS_LEAST_CAPABILITY] {
                 if let Some(value) = self.value(names)? {
                     let name = names.first().copied().unwrap_or_default();

@@ -186,7 +186,8 @@ impl JobAd {
                 described::Demand::Like => format!("regexp({amount}, TARGET.{name})"),
             })
         }));
-        if self.settings.iter().any(|(name, _)| *name == "RequireGPUs") {
+        let picky = self.settings.iter().any(|(name, _)| *name == "RequireGPUs");
+        if picky && self.request_gpus.is_some_and(|gpus| gpus > 0) {
             clauses.push(described::GPUS_LIKE_THAT.to_owned());
         }
         match clauses.as_slice() {

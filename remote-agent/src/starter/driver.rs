@@ -375,8 +375,8 @@ impl Driver {
     fn hear_one(&mut self, frame: &Frame, link: &mut Link) -> Result<(), WireError> {
         let event = match frame.kind {
             DefineProgram::KIND => {
-                let DefineProgram { program, body } = frame.read()?;
-                let demand = Demand { cpus: body.cpus, memory_mb: body.memory_mb, gpus: body.gpus };
+                let DefineProgram { program, body, load } = frame.read()?;
+                let demand = Demand { cpus: body.cpus.max(load), memory_mb: body.memory_mb, gpus: body.gpus };
                 Event::ProgramDefined { program, demand, body: Arc::new(Prepared::new(body)) }
             }
             Assign::KIND => {

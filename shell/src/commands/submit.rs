@@ -444,6 +444,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         container: ad.container_image.clone(),
         success: success(ad)?,
         killing: killing(ad)?,
+        resources: resources(ad),
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
     let attributes = same.into_iter().filter_map(|(name, value)| Some((name, constant(&value)?)));
@@ -511,6 +512,14 @@ fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
         *all = all.saturating_add(share);
     }
     Ok(limits.into_iter().chain(ad.at_once.map(at_once)).collect())
+}
+
+/// What the jobs occupy of resources of the site's own: those amounts that are numbers.
+fn resources(ad: &JobAd) -> Vec<(String, u32)> {
+    let amount = |text: &str| Expr::parse_old(text).ok()?.as_literal()?.as_f64().filter(|amount| *amount > 0.0);
+    // Out of range is more than any slot has.
+    let counted = |(name, text): &(String, String)| Some((name.clone(), amount(text)?.ceil() as u32));
+    ad.resources.iter().filter_map(counted).collect()
 }
 
 /// How the jobs' attempts are killed.

@@ -88,6 +88,9 @@ pub struct Program {
     /// How its tries are killed.
     #[cbor(n(19), default)]
     pub killing: Killing,
+    /// What it occupies of the site's own resources.
+    #[cbor(n(20), default)]
+    pub resources: Vec<(String, u32)>,
 }
 
 /// How a try is killed. Signals are numbers; 0 is SIGTERM, which all of its processes get, while others go to the program alone.
@@ -139,6 +142,7 @@ impl Program {
             transfer_output: self.transfer_output.as_deref().map(all),
             transfer_remaps: self.transfer_remaps.iter().map(|(from, to)| (from.fill(row), to.fill(row))).collect(),
             container: optional(&self.container),
+            resources: self.resources.clone(),
             ..**self
         })
     }

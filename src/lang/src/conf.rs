@@ -137,6 +137,8 @@ pub struct SiteConf {
     pub max_core_hours: Option<f64>,
     /// Attributes of its slots' machine ads, with the ClassAd text of their values.
     pub attributes: Vec<(String, String)>,
+    /// What each of its nodes has of resources of its own (`request_NAME`), each from 1 to [`MAX_COUNT`].
+    pub resources: Vec<(String, u32)>,
 }
 
 impl SiteConf {
@@ -162,6 +164,7 @@ impl SiteConf {
             system_ssh: false,
             max_core_hours: None,
             attributes: Vec::new(),
+            resources: Vec::new(),
         }
     }
 }
@@ -341,7 +344,11 @@ const SITE_KEYS: &[&str] = &[
     "system_ssh",
     "max_core_hours",
     "attributes",
+    "resources",
 ];
+
+/// Resources that nodes tell by themselves.
+const NODE_RESOURCES: [&str; 4] = ["Cpus", "Memory", "Disk", "GPUs"];
 
 /// A site before names are given out, and where it stands.
 struct Site {
@@ -488,6 +495,7 @@ impl Reader<'_> {
                 "system_ssh" => self.boolean(value).map(|v| conf.system_ssh = v),
                 "max_core_hours" => self.core_hours(value, key.span().start).map(|v| conf.max_core_hours = Some(v)),
                 "attributes" => self.attributes(value).map(|v| conf.attributes = v),
+                "resources" => self.resources(value).map(|v| conf.resources = v),
                 unknown => self.unknown(unknown, key.span().start, SITE_KEYS, SESSION_KEYS, "[session]"),
             };
         }
@@ -632,12 +640,7 @@ impl Reader<'_> {
         let mut attributes = Vec::new();
         for (key, value) in table {
             let name = key.get_ref();
-            let letters = |c: char| c == '_' || c.is_ascii_alphanumeric();
-            if !name.chars().all(letters) || name.starts_with(|c: char| c.is_ascii_digit()) {
-                let d = self.at(key.span().start, Severity::Error, format!("`{name}` can't be an attribute's name"));
-                self.found.push(d.expected("letters, digits and `_`, the first no digit"));
-                return Err(Refused);
-            }
+            self.attribute_name(name, key.span().start)?;
             let number = |text: &str| text.replace('_', "").parse::<f64>().ok().filter(|n| n.is_finite());
             let text = match value.get_ref() {
                 DeValue::String(text) => classad::Value::from(text.as_ref()).to_string(),
@@ -649,6 +652,35 @@ impl Reader<'_> {
             attributes.push((name.to_string(), text));
         }
         Ok(attributes)
+    }
+
+    fn attribute_name(&mut self, name: &str, at: usize) -> Result<(), Refused> {
+        let letters = |c: char| c == '_' || c.is_ascii_alphanumeric();
+        if name.chars().all(letters) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok(());
+        }
+        let d = self.at(at, Severity::Error, format!("`{name}` can't be an attribute's name"));
+        self.found.push(d.expected("letters, digits and `_`, the first no digit"));
+        Err(Refused)
+    }
+
+    /// Names and numbers, such as `{ Fpgas = 4 }`.
+    fn resources(&mut self, value: Value<'_, '_>) -> Result<Vec<(String, u32)>, Refused> {
+        let Some(table) = value.get_ref().as_table() else {
+            return self.wrong_type(value, "names and numbers, such as { Fpgas = 4 }");
+        };
+        let mut resources = Vec::new();
+        for (key, value) in table {
+            let (name, at) = (key.get_ref(), key.span().start);
+            self.attribute_name(name, at)?;
+            if let Some(own) = NODE_RESOURCES.iter().find(|own| own.eq_ignore_ascii_case(name)) {
+                let d = self.at(at, Severity::Error, format!("`{own}` is told by the nodes"));
+                self.found.push(d.expected("the name of a resource of the site's own"));
+                return Err(Refused);
+            }
+            resources.push((name.to_string(), self.integer(value, 1, MAX_COUNT)?));
+        }
+        Ok(resources)
     }
 
     /// Weights by the name of an accounting group.
@@ -898,6 +930,7 @@ parallel_environment = "smp"
 listen_ports = "5000"
 max_core_hours = 5_000
 attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
+resources = { Fpgas = 4, licenses = 1 }
 "#,
         );
         let mut ncsa = SiteConf::new("tg-login", "tg-login.ncsa.example.org");
@@ -918,6 +951,7 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
         texas.max_core_hours = Some(5000.0);
         let attributes = [("Fast", "true"), ("Level", "-1000"), ("Project", r#""a \"b\"""#), ("Speed", "1.5")];
         texas.attributes = attributes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        texas.resources = vec![("Fpgas".into(), 4), ("licenses".into(), 1)];
         let session = SessionConf {
             heartbeat: Duration::from_secs(5_400),
             missed_heartbeats: 5,
@@ -1002,6 +1036,11 @@ attributes = { Project = "a \"b\"", Fast = true, Level = -1_000, Speed = 1.5 }
             &with("attributes = { a = [1] }"),
             &["3:20 an array stands here, expected a string, a number, true or false"],
         );
+        check(
+            &with("resources = { gpus = 1 }"),
+            &["3:15 `GPUs` is told by the nodes, expected the name of a resource of the site's own"],
+        );
+        check(&with("resources = { fpgas = 0 }"), &["3:23 bad number, expected a whole number from 1 to 100000"]);
         check("[session]\nlog_format = \"XML\"", &["2:14 `XML` can't be used here, expected `text`, `json` or `xml`"]);
         check("[session]\nshares = { a = 0 }", &["2:16 bad number, expected a whole number from 1 to 1000000"]);
         check(

@@ -101,6 +101,7 @@ fn offer(key: StarterKey, kinds: u32, groups: u32) -> Offer {
         arch: "x86_64".into(),
         system: "Debian GNU/Linux 12 (bookworm)".into(),
         attributes: vec![("Kind".into(), kind.to_string())],
+        resources: Vec::new(),
     }
 }
 

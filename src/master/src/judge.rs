@@ -209,6 +209,9 @@ pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
     if let Some(left) = time_left {
         ad.insert("TimeToLive", number(left.as_secs()));
     }
+    for (name, count) in &offer.resources {
+        ad.insert(name.as_str(), number((*count).into()));
+    }
     let mut gpu = Ad::new();
     for (name, value) in &offer.attributes {
         if let Ok(value) = Expr::parse(value) {
@@ -257,6 +260,7 @@ mod tests {
             arch: "x86_64".into(),
             system: "Debian GNU/Linux 12 (bookworm)".into(),
             attributes: vec![("Site".into(), "\"tundra\"".into()), ("Project".into(), "\"TACC_RESOURCES\"".into())],
+            resources: vec![("Fpgas".into(), 4)],
         }
     }
 
@@ -283,6 +287,7 @@ mod tests {
         check("TARGET.TimeToLive > 1800", Ok(()));
         check("TARGET.TimeToLive > 7200 && true", Err("TARGET.TimeToLive > 7200"));
         check("TARGET.Project == \"tacc_resources\"", Ok(()));
+        check("TARGET.fpgas >= (4)", Ok(()));
         check("Project =!= \"TACC_RESOURCES\"", Err("Project =!= \"TACC_RESOURCES\""));
         check("(OpSys == \"LINUX\") && (Arch == \"X86_64\") && (OpSysAndVer == \"Debian12\")", Ok(()));
         check("Memory >= RequestMemory && Cpus >= MY.Wanted", Ok(()));

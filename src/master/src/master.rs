@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Program};
-use vo_core::pool::{Action, Assigned, Event, GroupRecord, Offer, Pool, Select, Shared, When};
+use vo_core::pool::{Action, Assigned, Definition, Event, GroupRecord, Offer, Pool, Select, Shared, When};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
@@ -742,9 +742,9 @@ impl Master {
         &mut self,
         key: StarterKey,
         inventory: u64,
-        mut define: Vec<(u64, Arc<Program>)>,
+        mut define: Vec<Definition>,
         attempts: Vec<Assigned>,
-    ) -> (Vec<(u64, Arc<Program>)>, Vec<Assigned>) {
+    ) -> (Vec<Definition>, Vec<Assigned>) {
         if !attempts.iter().any(|each| each.body.asks_machine()) {
             return (define, attempts);
         }
@@ -757,7 +757,7 @@ impl Master {
             let job = terms.map(|terms| jobad::asked(terms, &each.body));
             match each.body.on_machine(&mut |asked| judge::fill_in(asked, job.as_ref(), &slot)) {
                 Ok(body) => {
-                    if let Some((_, defined)) = define.iter_mut().find(|(program, _)| *program == each.program) {
+                    if let Some((_, defined, _)) = define.iter_mut().find(|(program, ..)| *program == each.program) {
                         *defined = body.clone();
                     }
                     each.body = body;
@@ -777,14 +777,14 @@ impl Master {
         &mut self,
         key: StarterKey,
         inventory: u64,
-        define: Vec<(u64, Arc<Program>)>,
+        define: Vec<Definition>,
         attempts: Vec<Assigned>,
         shared: Shared,
     ) {
         let (define, attempts) = self.on_machine(key, inventory, define, attempts);
         let now = self.now();
-        for (program, body) in define {
-            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone() });
+        for (program, body, load) in define {
+            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone(), load });
         }
         if shared == Shared::Everything {
             let plain = |each: &Assigned| Assignment {

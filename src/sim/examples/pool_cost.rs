@@ -121,5 +121,6 @@ fn offer(key: StarterKey) -> Offer {
         arch: "x86_64".into(),
         system: "Linux".into(),
         attributes: Vec::new(),
+        resources: Vec::new(),
     }
 }

@@ -29,6 +29,9 @@ pub struct DefineProgram {
     /// What to run.
     #[n(1)]
     pub body: Program,
+    /// CPUs of the node that a job of it leaves to nobody else, since what it needs besides is bound to them; 0 is what it asks for.
+    #[cbor(n(2), default)]
+    pub load: u32,
 }
 
 /// Tries to run, in the order in which they should start.

@@ -350,6 +350,7 @@ pub fn pool(data: &[u8]) {
                         arch: facts.arch,
                         system: facts.system,
                         attributes: Vec::new(),
+                        resources: Vec::new(),
                     };
                     let time_left = facts.time_left_ms.map(Duration::from_millis);
                     pool.handle(now, pool::Event::StarterJoined { key, offer, time_left });
@@ -753,7 +754,7 @@ fn messages() -> Vec<Vec<u8>> {
         framed(&link::SiteNote { resolved: false, message: "m".to_owned(), hint: None, blocks: true, passing: false }),
         framed(&link::ShutdownDone { left: vec!["x".to_owned()] }),
         framed(&work::Inventory { number: 1, ..Default::default() }),
-        framed(&work::DefineProgram { program: 1, body: Default::default() }),
+        framed(&work::DefineProgram { program: 1, body: Default::default(), load: 0 }),
         framed(&control::Submit { name: "n".to_owned(), groups: Vec::new() }),
         framed(&link::Ping { nonce: 1 }),
     ]

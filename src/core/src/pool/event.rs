@@ -138,6 +138,9 @@ pub enum Event {
     TimePassed,
 }
 
+/// A program's number, the program, and the CPUs that a job of it leaves to nobody else at a starter, which counts memory and GPUs itself.
+pub type Definition = (u64, Arc<Program>, u32);
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -148,7 +151,7 @@ pub enum Action {
         /// The last inventory of it that the pool had.
         inventory: u64,
         /// Programs that it doesn't know yet.
-        define: Vec<(u64, Arc<Program>)>,
+        define: Vec<Definition>,
         /// The attempts.
         attempts: Vec<Assigned>,
         /// Whether they may run in the job's own directory.

@@ -43,20 +43,39 @@ impl Starter {
         u64::from(self.backlog()).saturating_mul(mean) / u64::from(self.offer.cpus.max(1))
     }
 
-    /// CPUs that a job of the program leaves to nobody else; none if it is too large. What needs more than its share of the memory or the
-    /// GPUs takes the CPUs that go with them.
+    /// CPUs that go with a share of something else.
+    fn share(&self, needed: u64, of: u64) -> u128 {
+        (u128::from(needed) * u128::from(self.offer.cpus)).div_ceil(of.max(1).into())
+    }
+
+    /// CPUs that a job of the program leaves to nobody else; none if it is too large. What needs more than its share of the memory, the
+    /// GPUs or a resource of the site's own takes the CPUs that go with them.
     pub(super) fn load_of(&self, program: &Program) -> Option<u32> {
-        let share =
-            |needed: u64, of: u64| (u128::from(needed) * u128::from(self.offer.cpus)).div_ceil(of.max(1).into());
         // A node of unknown memory is held for large enough.
         let memory = program.memory_mb.filter(|_| self.offer.memory_mb > 0).unwrap_or(0);
-        let by_memory = share(memory, self.offer.memory_mb);
-        let by_gpus = share(program.gpus.into(), self.offer.gpus.into());
+        let by_memory = self.share(memory, self.offer.memory_mb);
+        let by_gpus = self.share(program.gpus.into(), self.offer.gpus.into());
         if program.gpus > self.offer.gpus {
             return None;
         }
-        let load = by_memory.max(by_gpus).max(program.cpus.into());
+        let load = by_memory.max(by_gpus).max(self.load_at_node(program)?.into());
         u32::try_from(load).ok().filter(|load| *load <= self.offer.cpus)
+    }
+
+    /// The same without memory and GPUs, which starters count themselves.
+    fn load_at_node(&self, program: &Program) -> Option<u32> {
+        let has = |name: &str| {
+            let mut known = self.offer.resources.iter();
+            known.find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(0, |(_, count)| *count)
+        };
+        let mut load = program.cpus;
+        for (needed, there) in program.resources.iter().map(|(name, needed)| (*needed, has(name))) {
+            if needed > there {
+                return None;
+            }
+            load = load.max(u32::try_from(self.share(needed.into(), there.into())).ok()?);
+        }
+        Some(load)
     }
 
     /// The load of a job of a program that can run here, as far as its terms allow.
@@ -273,7 +292,8 @@ impl Pool {
                 let mut define = Vec::new();
                 for each in &attempts {
                     if starter.defined.insert(each.program) {
-                        define.push((each.program, each.body.clone()));
+                        let load = starter.load_at_node(&each.body).unwrap_or(each.body.cpus);
+                        define.push((each.program, each.body.clone(), load));
                     }
                 }
                 messages.push(Action::Assign { key, inventory: starter.inventory, define, attempts, shared });

@@ -40,7 +40,7 @@ use crate::job::{AttemptResult, Killing, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
 pub use change::{Change, Edit};
-pub use event::{Action, Assigned, Event, Note, Resources};
+pub use event::{Action, Assigned, Definition, Event, Note, Resources};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};

@@ -124,6 +124,7 @@ struct Needs {
     cpus: u32,
     memory_mb: Option<u64>,
     gpus: u32,
+    resources: Vec<(String, u32)>,
     /// It runs in its own directory or not at all.
     stays: bool,
     terms: Option<String>,
@@ -158,7 +159,8 @@ impl Classes {
         let stays = program.transfer == Transfer::No;
         let (cpus, memory_mb, gpus) = (program.cpus, program.memory_mb, program.gpus);
         let Classes { numbers, classes, any_rank, .. } = self;
-        let needs = Needs { cpus, memory_mb, gpus, stays, terms: text, limits: limits.clone() };
+        let resources = program.resources.clone();
+        let needs = Needs { cpus, memory_mb, gpus, resources, stays, terms: text, limits: limits.clone() };
         *numbers.entry(needs).or_insert_with(|| {
             *any_rank |= terms.as_ref().is_some_and(|terms| terms.has_rank());
             classes.push(Class { stays, terms, limits, verdicts: BTreeMap::new() });

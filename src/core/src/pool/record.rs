@@ -38,6 +38,9 @@ pub struct Offer {
     /// More attributes of its slots, with the text of their values: its site's, as the user set them.
     #[cbor(n(10), default)]
     pub attributes: Vec<(String, String)>,
+    /// What it has of its site's own resources, as the user set them.
+    #[cbor(n(11), default)]
+    pub resources: Vec<(String, u32)>,
 }
 
 /// Which files a node shares with the workstation.

@@ -28,6 +28,7 @@ fn offer(cpus: u32) -> Offer {
         arch: "x86_64".into(),
         system: "Linux".into(),
         attributes: Vec::new(),
+        resources: Vec::new(),
     }
 }
 
@@ -480,6 +481,27 @@ fn nothing_that_a_starter_says_panics_or_counts_what_never_ran() {
 }
 
 #[test]
+fn starters_learn_what_cpus_go_with_other_resources() {
+    let check = |program: Program, offer: Offer, expected: u32| {
+        let mut bench = Bench::with_jobs(vec![group(9, program)]);
+        let actions = bench.join_as(KEY, offer);
+        let loads = actions.iter().find_map(|action| match action {
+            Action::Assign { define, .. } => define.first().map(|(.., load)| *load),
+            _ => None,
+        });
+        assert_eq!(loads, Some(expected));
+    };
+    check(
+        Program { resources: vec![("FPGAS".into(), 1)], ..program(1) },
+        Offer { resources: vec![("Fpgas".into(), 2)], ..offer(4) },
+        2,
+    );
+    // Memory and GPUs they count themselves.
+    check(Program { gpus: 1, ..program(1) }, Offer { gpus: 1, ..offer(4) }, 1);
+    check(Program { memory_mb: Some(1100), ..program(1) }, Offer { memory_mb: 4000, ..offer(4) }, 1);
+}
+
+#[test]
 fn a_job_runs_only_where_it_fits() {
     let check = |program: Program, offer: Offer, expected: &str| {
         let mut bench = Bench::with_jobs(vec![group(9, program.clone())]);
@@ -508,6 +530,16 @@ fn a_job_runs_only_where_it_fits() {
     check(memory(1500), Offer { memory_mb: 4000, ..offer(4) }, "2+2");
     check(memory(u64::MAX), Offer { memory_mb: u64::MAX, ..offer(u32::MAX) }, "1");
     check(memory(1), Offer { memory_mb: 4000, ..offer(4) }, "4+4");
+    let gpus = |gpus| Program { gpus, ..program(1) };
+    check(gpus(1), Offer { gpus: 2, ..offer(4) }, "2+2");
+    check(gpus(3), Offer { gpus: 2, ..offer(4) }, "");
+    let fpgas = |count| Program { resources: vec![("fpgas".into(), count)], ..program(1) };
+    let has = |name: &str, count| Offer { resources: vec![("x".into(), 1), (name.into(), count)], ..offer(4) };
+    check(fpgas(1), has("Fpgas", 4), "4+4");
+    check(fpgas(1), has("Fpgas", 2), "2+2");
+    check(fpgas(2), has("Fpgas", 3), "1+1");
+    check(fpgas(4), has("Fpgas", 3), "");
+    check(fpgas(1), has("licenses", 3), "");
     check(moves(Transfer::Yes), offer(1), "1f+1f");
     check(moves(Transfer::No), offer(1), "1+1");
     check(moves(Transfer::No), Offer { shared: Shared::Nothing, ..offer(1) }, "");

@@ -294,16 +294,16 @@ enum Hurdle {
 
 impl Starter {
     fn hurdle(&self, now: Time, group: &Group, class: Option<&queue::Class>) -> Hurdle {
+        if let Some(terms) = class.and_then(|class| class.terms.as_ref())
+            && let Some(clause) = terms.refusal(&self.offer, self.time_left(now))
+        {
+            return Hurdle::Unwanted(clause);
+        }
         let Some(load) = self.load_of(&group.body) else {
             return Hurdle::Small;
         };
         if self.suits(group.program, &group.body).is_none() {
             return Hurdle::Unshared;
-        }
-        if let Some(terms) = class.and_then(|class| class.terms.as_ref())
-            && let Some(clause) = terms.refusal(&self.offer, self.time_left(now))
-        {
-            return Hurdle::Unwanted(clause);
         }
         match () {
             () if !self.connected => Hurdle::Silent,
@@ -504,10 +504,11 @@ impl Pool {
         if found.is_empty() {
             return vec!["a starter: none has called".into()];
         }
-        let needs = match group.body.memory_mb {
-            Some(memory) => format!("{} CPU(s) and {memory} MB", group.body.cpus),
-            None => format!("{} CPU(s)", group.body.cpus),
-        };
+        let memory = group.body.memory_mb.map(|memory| format!("{memory} MB"));
+        let gpus = (group.body.gpus > 0).then(|| format!("{} GPU(s)", group.body.gpus));
+        let own = group.body.resources.iter().map(|(name, count)| format!("{count} {name}"));
+        let cpus = format!("{} CPU(s)", group.body.cpus);
+        let needs = [cpus].into_iter().chain(memory).chain(gpus).chain(own).collect::<Vec<_>>().join(" and ");
         let all = self.starters.len();
         let line = |(hurdle, (count, cpus)): (Hurdle, (u32, u64))| {
             let why = match hurdle {

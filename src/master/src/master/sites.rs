@@ -472,6 +472,7 @@ impl Master {
                     arch: facts.arch,
                     system: facts.system,
                     attributes: attributes(&site.conf, facts.scratch_bytes >> 10, facts.gpu.as_ref()),
+                    resources: site.conf.resources.clone(),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });

@@ -320,6 +320,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
         arch: String::new(),
         system: String::new(),
         attributes: Vec::new(),
+        resources: Vec::new(),
     };
     let now = bench.master.now();
     let joined = Event::StarterJoined { key, offer, time_left: None };

@@ -37,6 +37,7 @@ impl World<'_> {
                 arch: "x86_64".into(),
                 system: "Linux".into(),
                 attributes: Vec::new(),
+                resources: Vec::new(),
             };
             let left = node.ends.since(now);
             self.say_to_master(site, life, ToMaster::Up(key, offer, left));

@@ -109,7 +109,7 @@ impl World<'_> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Assign { key, inventory, define, attempts, .. } => {
-                for (number, program) in define {
+                for (number, program, _) in define {
                     self.say_to_starter(key, ToStarter::Define(number, program));
                 }
                 let attempts = attempts.into_iter().map(|each| (each.id, each.program)).collect();

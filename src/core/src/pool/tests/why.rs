@@ -146,6 +146,10 @@ fn what_keeps_jobs_back_is_told_of_every_starter() {
     assert!(text.contains("1 of 3 starter(s): silent"), "{text}");
     assert!(text.contains("1 of 3 starter(s): full, with 2 CPU(s)"), "{text}");
     assert!(text.contains(" idle job(s) are before it"), "{text}");
+    let greedy = Program { gpus: 1, resources: vec![("fpgas".into(), 3)], ..program(1) };
+    bench.pool.submit(bench.now, "test".into(), vec![group(1, greedy)]);
+    let text = bench.pool.explain(bench.now, JobId { cluster: 2, proc: 0 }, &sites()).unwrap().next.join("\n");
+    assert!(text.contains("too small: it needs 1 CPU(s) and 1 GPU(s) and 3 fpgas, the largest has"), "{text}");
     let text = present(&bench, 9);
     assert!(
         text.contains("3 of 3 starter(s): too small: it needs 64 CPU(s), the largest has 2 CPU(s) and 0 MB"),

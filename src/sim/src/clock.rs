@@ -6,31 +6,20 @@ use std::time::Duration;
 use vo_core::Time;
 use vo_store::memdisk::Choices;
 
-/// A queue of things to come, and the choices of a seed.
+/// The choices of a seed.
 #[derive(Debug)]
-pub struct Clock<T> {
-    /// Now.
-    pub now: Time,
-    choices: Choices,
-    count: u64,
-    coming: BTreeMap<(Time, u64), T>,
-}
+pub struct Dice(Choices);
 
-impl<T> Clock<T> {
-    /// At the beginning, with nothing to come.
+impl Dice {
+    /// Those of a seed.
     pub fn new(seed: u64) -> Self {
-        Clock {
-            now: Time(1_000_000),
-            choices: Choices::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
-            count: 0,
-            coming: BTreeMap::new(),
-        }
+        Dice(Choices::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)))
     }
 
     /// A number from `low` to below `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
-        low + self.choices.below(span) as u64
+        low + self.0.below(span) as u64
     }
 
     /// True once in `n` times.
@@ -45,12 +34,49 @@ impl<T> Clock<T> {
 
     /// One of several.
     pub fn pick<V: Clone>(&mut self, of: &[V]) -> Option<V> {
-        of.get(self.choices.below(of.len())).cloned()
+        of.get(self.0.below(of.len())).cloned()
+    }
+}
+
+/// A queue of things to come, and the choices of a seed.
+#[derive(Debug)]
+pub struct Clock<T> {
+    /// Now.
+    pub now: Time,
+    dice: Dice,
+    count: u64,
+    coming: BTreeMap<(Time, u64), T>,
+}
+
+impl<T> Clock<T> {
+    /// At the beginning, with nothing to come.
+    pub fn new(seed: u64) -> Self {
+        Clock { now: Time(1_000_000), dice: Dice::new(seed), count: 0, coming: BTreeMap::new() }
+    }
+
+    /// A number from `low` to below `high`.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.dice.between(low, high)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.dice.one_in(n)
+    }
+
+    /// Some milliseconds.
+    pub fn span(&mut self, low: u64, high: u64) -> Duration {
+        self.dice.span(low, high)
+    }
+
+    /// One of several.
+    pub fn pick<V: Clone>(&mut self, of: &[V]) -> Option<V> {
+        self.dice.pick(of)
     }
 
     /// The choices themselves, for a disk.
     pub fn choices(&mut self) -> &mut Choices {
-        &mut self.choices
+        &mut self.dice.0
     }
 
     /// Lets something happen at a time, or now if that is over. What is set for one time happens in order.

@@ -8,6 +8,8 @@ use vo_core::{JobId, StarterKey, Time};
 use vo_store::memdisk::MemDisk;
 use vo_store::{Log, Options, Replay, StoreError};
 
+use crate::world::empty_pool;
+
 /// A master that runs.
 pub(crate) struct Master {
     pub(crate) life: u64,
@@ -33,14 +35,16 @@ pub(crate) struct Master {
     /// Streams on which an agent said who it is, and those on which it told its proxies.
     pub(crate) heard: BTreeSet<u64>,
     pub(crate) reported: BTreeSet<u64>,
+    /// Proxies that each site was last told to have.
+    pub(crate) targets: BTreeMap<usize, u32>,
 }
 
 impl Master {
     pub(crate) fn start(life: u64, ahead: u64, disk: &MemDisk) -> Result<Master, StoreError> {
-        let mut pool = Pool::new();
+        let mut pool = empty_pool();
         let opened = Log::open_on(disk.clone(), Options::default(), |replay| {
             match replay {
-                Replay::Snapshot(bytes, _) => pool = Pool::new().restore(minicbor::decode::<Snapshot>(bytes)?),
+                Replay::Snapshot(bytes, _) => pool = empty_pool().restore(minicbor::decode::<Snapshot>(bytes)?),
                 Replay::Record(bytes) => pool.apply(&minicbor::decode::<Record>(bytes)?),
             }
             Ok::<(), minicbor::decode::Error>(())
@@ -61,6 +65,7 @@ impl Master {
             epochs: BTreeMap::new(),
             heard: BTreeSet::new(),
             reported: BTreeSet::new(),
+            targets: BTreeMap::new(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use vo_core::ids::AttemptId;
-use vo_core::job::Program;
+use vo_core::job::{AttemptResult, Program};
 use vo_core::lease::{Claim, Step};
 use vo_core::proxy::{self, Entry, Proxies, Row};
 use vo_core::starter::{self, Starter};
@@ -49,6 +49,24 @@ pub(crate) struct Agent {
     pub(crate) lines: BTreeMap<StarterKey, Line>,
     /// The master's stream.
     pub(crate) master: Option<u64>,
+    /// When the master was last heard, and what was done about its silence.
+    pub(crate) heard: Time,
+    pub(crate) missed: Missed,
+    /// The session ends here.
+    pub(crate) closing: bool,
+    /// Starters that it stands in for.
+    pub(crate) stands_for: BTreeSet<StarterKey>,
+}
+
+/// What an agent did about missed heartbeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Missed {
+    #[default]
+    None,
+    /// It closed the stream.
+    Called,
+    /// It gave up what is queued.
+    Withdrawn,
 }
 
 /// How far it has come.
@@ -167,6 +185,8 @@ pub(crate) struct Site {
     /// Tags that a crash of the file server would lose.
     pub(crate) unsynced: BTreeSet<(ProxyId, u32)>,
     pub(crate) exits: BTreeMap<ProxyId, String>,
+    /// What starters put aside, and since when.
+    pub(crate) spool: BTreeMap<StarterKey, BTreeMap<AttemptId, (AttemptResult, Time)>>,
     /// It does not answer.
     pub(crate) hangs: bool,
     pub(crate) batch: Batch,
@@ -178,6 +198,8 @@ pub(crate) struct Site {
     /// Least and most milliseconds between the master and it.
     pub(crate) latency: (u64, u64),
     pub(crate) stream: Option<Stream>,
+    /// When the master last heard its agent.
+    pub(crate) told: Time,
     /// A call under way: over which life of the master, and to which agent.
     pub(crate) call: Option<(u64, u64)>,
     pub(crate) reachable: bool,

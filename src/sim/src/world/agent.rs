@@ -27,6 +27,10 @@ impl World<'_> {
                 work: None,
                 lines: BTreeMap::new(),
                 master: None,
+                heard: Time(0),
+                missed: Missed::None,
+                closing: false,
+                stands_for: BTreeSet::new(),
             },
         );
         self.of(site, life, 1, 100, OfAgent::Claim);
@@ -64,6 +68,9 @@ impl World<'_> {
                 }
             }
             OfAgent::Sync => return self.sync(site, life),
+            OfAgent::Listen => self.listen(site, life),
+            OfAgent::Present(only) => self.present(site, life, only),
+            OfAgent::Forget(key, ids) => self.forget_spooled(site, life, key, &ids),
             OfAgent::Tick => {
                 let now = self.clock.now;
                 let work = self.agent(site, life).and_then(|agent| agent.work.as_mut());
@@ -147,7 +154,7 @@ impl World<'_> {
     }
 
     /// Asks the lease, as before everything that matters.
-    fn may_act(&mut self, site: usize, life: u64) -> Result<(), String> {
+    pub(super) fn may_act(&mut self, site: usize, life: u64) -> Result<(), String> {
         let Site { agents, leases, hangs, .. } = &mut self.sites[site];
         let Some(agent) = agents.get_mut(&life) else { return Err("it has ended".into()) };
         if *hangs {
@@ -247,6 +254,7 @@ impl World<'_> {
         let Some(agent) = self.agent(site, life) else { return };
         agent.stage = Stage::Working;
         agent.began = now;
+        agent.heard = now;
         let (epoch, master) = (agent.epoch, agent.master.take());
         if let Some(work) = &mut agent.work {
             // Times of its machine count from the table's beginning.
@@ -254,6 +262,7 @@ impl World<'_> {
         }
         self.sites[site].address = Some((epoch, life));
         self.tell_proxies(site, life, proxy::Event::Recovered);
+        self.listen(site, life);
         if let Some(link) = master {
             self.configured(site, life, link);
         }
@@ -433,7 +442,12 @@ impl World<'_> {
             }
             Do::Welcome(key) => self.welcome(site, life, key),
             Do::EndStarter(key, why) => self.say_on_line(site, life, key, AtStarter::End(why)),
-            Do::StarterDown { key, gone, why } => self.say_to_master(site, life, ToMaster::Down(key, gone, why)),
+            Do::StarterDown { key, gone, why } => {
+                self.say_to_master(site, life, ToMaster::Down(key, gone, why));
+                if gone && self.sites[site].spool.contains_key(&key) {
+                    self.of(site, life, 1, 200, OfAgent::Present(Some(key)));
+                }
+            }
             Do::ReportProxies(ids) => self.report(site, life, |id| ids.contains(&id)),
             Do::ReportNote(_) => {}
             Do::ShutdownComplete => self.shut_down(site, life),
@@ -505,7 +519,9 @@ impl World<'_> {
             self.sites[site].batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended).collect();
         let left = format!("{:?}", left.iter().map(|(id, job)| (id, &job.name)).collect::<Vec<_>>());
         let late = self.sites[site].batch.late;
-        self.require(left == "[]" && late == 0, || format!("batch jobs left behind at site {site}: {left}"));
+        // One that missed its master may have been lied to.
+        let lied = !self.ending && self.has("batch lies");
+        self.require(lied || (left == "[]" && late == 0), || format!("batch jobs left behind at site {site}: {left}"));
         if self.may_act(site, life).is_err() {
             return;
         }
@@ -515,6 +531,7 @@ impl World<'_> {
         here.tags.clear();
         here.unsynced.clear();
         here.exits.clear();
+        here.spool.clear();
         here.leases.clear(now, node);
         here.tables.clear(now, node);
         here.address = None;
@@ -541,6 +558,7 @@ impl World<'_> {
         if !self.carries(link) {
             return;
         }
+        let (now, ending) = (self.clock.now, self.ending);
         let Some(agent) = self.agent(site, life) else { return };
         if let ToAgent::Configure = message {
             // A newer agent is the one to talk to; without a word from us the master calls again.
@@ -548,7 +566,11 @@ impl World<'_> {
                 return;
             }
             let Some(agent) = self.agent(site, life) else { return };
+            agent.heard = now;
+            agent.missed = Missed::None;
             match agent.stage {
+                // It refuses its master.
+                Stage::Working if agent.closing && !ending => {}
                 Stage::Working => self.configured(site, life, link),
                 Stage::Opening(_) => agent.master = Some(link),
                 Stage::Ready | Stage::Claiming(..) => {
@@ -563,20 +585,66 @@ impl World<'_> {
         if agent.master != Some(link) {
             return;
         }
+        agent.heard = now;
         match message {
             ToAgent::Configure => {}
             ToAgent::Target(target) => self.tell_proxies(site, life, proxy::Event::TargetSet(target)),
             ToAgent::Relay(key, message) => {
                 if agent.lines.get(&key).is_some_and(|line| line.welcomed) {
                     self.say_on_line(site, life, key, AtStarter::Relay(message));
+                } else if agent.stands_for.contains(&key) {
+                    self.stand_in(site, life, key, message);
                 }
             }
-            ToAgent::Shutdown => {
-                for key in self.welcomed(site, life) {
-                    self.say_on_line(site, life, key, AtStarter::End("the session ends".into()));
-                }
-                self.tell_proxies(site, life, proxy::Event::ShutdownAsked);
+            ToAgent::Shutdown => self.close(site, life),
+        }
+    }
+
+    /// The session ends here.
+    fn close(&mut self, site: usize, life: u64) {
+        let Some(agent) = self.agent(site, life) else { return };
+        agent.closing = true;
+        for key in self.welcomed(site, life) {
+            self.say_on_line(site, life, key, AtStarter::End("the session ends".into()));
+        }
+        self.tell_proxies(site, life, proxy::Event::ShutdownAsked);
+    }
+
+    /// Is its master there? It asks one that is silent, so that a stream that is whole brings words.
+    fn listen(&mut self, site: usize, life: u64) {
+        let Some((heartbeat, count)) = self.wishes.heartbeat else { return };
+        let now = self.clock.now;
+        self.clock.at(now + heartbeat / 4, What::Agent(site, life, OfAgent::Listen));
+        let Some(agent) = self.agent(site, life) else { return };
+        let (master, heard, missed, closing) = (agent.master, agent.heard, agent.missed, agent.closing);
+        if master.is_some_and(|link| self.is_whole(link)) {
+            if let Some(agent) = self.agent(site, life) {
+                agent.heard = now;
             }
+            return;
+        }
+        let patience = heartbeat * (count + u32::from(missed == Missed::Called));
+        if missed != Missed::Withdrawn && !closing && now.since(heard) >= patience {
+            let called = missed == Missed::None && master.is_some();
+            if let Some(agent) = self.agent(site, life) {
+                agent.missed = if called { Missed::Called } else { Missed::Withdrawn };
+            }
+            match master {
+                Some(link) if called => self.stream_lost_at_agent(site, life, link),
+                _ => {
+                    *self.summary.faults.entry("heartbeats missed").or_default() += 1;
+                    self.tell_proxies(site, life, proxy::Event::MasterMissed("no word from the master".into()));
+                }
+            }
+        }
+        let idle = self.agent(site, life).and_then(|agent| agent.work.as_ref()).is_some_and(|work| {
+            let live = |view: proxy::View<'_>| view.state != State::Exit;
+            !work.machine.views().any(live)
+        });
+        let waits = self.sites[site].hangs || !self.sites[site].spool.is_empty();
+        if missed == Missed::Withdrawn && !closing && idle && !waits && self.may_act(site, life).is_ok() {
+            self.say(format_args!("agent {life} of site {site}: no master came: the session ends here"));
+            self.close(site, life);
         }
     }
 
@@ -610,6 +678,9 @@ impl World<'_> {
         });
         let down: Vec<ToMaster> = down.collect();
         down.into_iter().for_each(|message| self.say_to_master(site, life, message));
+        if !self.sites[site].spool.is_empty() {
+            self.of(site, life, 1, 200, OfAgent::Present(None));
+        }
         self.master_link(site, life, true);
     }
 

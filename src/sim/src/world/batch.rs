@@ -26,6 +26,7 @@ pub(super) fn site(clock: &mut Clock<What>, large: bool) -> Site {
         tags: BTreeMap::new(),
         unsynced: BTreeSet::new(),
         exits: BTreeMap::new(),
+        spool: BTreeMap::new(),
         hangs: false,
         batch,
         starters: BTreeMap::new(),
@@ -33,6 +34,7 @@ pub(super) fn site(clock: &mut Clock<What>, large: bool) -> Site {
         proxies: if large { clock.between(2, 9) as u32 } else { 3 },
         latency: if clock.one_in(8) { (1000, 8000) } else { (5, 150) },
         stream: None,
+        told: clock.now,
         call: None,
         reachable: true,
     }
@@ -191,6 +193,7 @@ impl World<'_> {
             return self.of(site, life, low, high, OfAgent::Heard(answer));
         }
         for id in ids {
+            self.check_cancel(site, life, &id);
             // It is taken, and nothing comes of it, or only later.
             match self.mishap(site, 5) {
                 true if self.clock.one_in(2) => {}

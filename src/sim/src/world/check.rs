@@ -9,20 +9,32 @@ const EMPTY_SLOT: Duration = Duration::from_secs(120);
 /// How long a result may wait at a starter that is connected, at a site without faults.
 const UNTAKEN: Duration = Duration::from_secs(600);
 
+/// How long after SIGKILL a process may be seen.
+const DEAD: Duration = Duration::from_secs(5);
+
 /// How long an agent may take to find a batch job that is nobody's: twice its rarest question, and some that come to nothing.
 const OWNED: Duration = Duration::from_secs(2400);
 
 /// What the records of the journal say of the jobs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Told {
-    /// CPUs of each job, by cluster.
-    clusters: BTreeMap<u32, Vec<(u32, u32)>>,
+    /// How many jobs each group of a cluster has, what CPUs they ask for, and whether they count against the limit.
+    clusters: BTreeMap<u32, Vec<(u32, u32, bool)>>,
+    /// CPUs of jobs that were edited.
+    edited: BTreeMap<JobId, u32>,
     given: BTreeMap<JobId, (u32, StarterKey)>,
+    /// Jobs of which an attempt was killed: they wait until it is known to be dead.
+    killed: BTreeSet<JobId>,
+    /// Attempts whose ends counted.
+    counted: BTreeSet<AttemptId>,
     over: BTreeMap<JobId, AttemptId>,
     removed: BTreeSet<JobId>,
     held: BTreeSet<JobId>,
-    /// Jobs of which an attempt was killed since another one has a result: if that is lost, they wait for the first one's end.
-    superseded: BTreeSet<JobId>,
+}
+
+/// The jobs of ranges in a record.
+fn jobs_in(ranges: &[(u32, u32, u32)]) -> impl Iterator<Item = JobId> {
+    ranges.iter().flat_map(|(cluster, first, last)| (*first..=*last).map(|proc| JobId { cluster: *cluster, proc }))
 }
 
 impl Told {
@@ -32,68 +44,106 @@ impl Told {
         }
     }
 
+    /// It is not to run, and what is out of it is killed.
+    fn stop(&mut self, job: JobId) {
+        if self.given.remove(&job).is_some() {
+            self.killed.insert(job);
+        }
+    }
+
+    fn hold(&mut self, job: JobId) {
+        if !self.over.contains_key(&job) && !self.removed.contains(&job) {
+            self.stop(job);
+            self.held.insert(job);
+        }
+    }
+
+    /// Does it count against the limit?
+    pub(super) fn is_limited(&self, job: JobId) -> bool {
+        let mut first = 0;
+        self.clusters.get(&job.cluster).into_iter().flatten().any(|(count, _, limited)| {
+            first += count;
+            *limited && (first - count..first).contains(&job.proc)
+        })
+    }
+
     fn apply(&mut self, record: &Record) {
         match record {
             Record::Submitted { cluster, groups, .. } => {
-                let groups = groups.iter().map(|group| (group.count, group.program.cpus.max(1)));
-                self.clusters.insert(*cluster, groups.collect());
+                let mut first = 0;
+                for group in groups {
+                    let procs = (first..first + group.count).filter(|_| group.held);
+                    self.held.extend(procs.map(|proc| JobId { cluster: *cluster, proc }));
+                    first += group.count;
+                }
+                let each =
+                    |group: &GroupRecord| (group.count, group.program.cpus.max(1), !group.terms.limits.is_empty());
+                self.clusters.insert(*cluster, groups.iter().map(each).collect());
             }
             Record::Dispatched { key, ids, .. } => {
-                self.given.extend(ids.iter().map(|id| (id.job, (id.attempt, *key))));
                 for id in ids {
-                    self.superseded.remove(&id.job);
+                    self.killed.remove(&id.job);
                 }
+                self.given.extend(ids.iter().map(|id| (id.job, (id.attempt, *key))));
             }
+            // A result that was under way ends a hold.
             Record::Claimed { key, id, .. } => {
                 if self.given.insert(id.job, (id.attempt, *key)).is_some_and(|out| out != (id.attempt, *key)) {
-                    self.superseded.insert(id.job);
+                    self.killed.insert(id.job);
                 }
+                self.held.remove(&id.job);
             }
             Record::Returned { ids, .. } => ids.iter().for_each(|id| self.take(id.job, id.attempt)),
             Record::SiteFailed { id, .. } => self.take(id.job, id.attempt),
             Record::Ended { ends, .. } => {
                 for end in ends {
-                    self.given.remove(&end.id.job);
-                    self.over.insert(end.id.job, end.id);
+                    if self.given.remove(&end.id.job).is_some_and(|(attempt, _)| attempt != end.id.attempt) {
+                        self.killed.insert(end.id.job);
+                    }
+                    self.held.remove(&end.id.job);
+                    self.counted.insert(end.id);
+                    match &end.then {
+                        Some(Decision::Hold(_)) => drop(self.held.insert(end.id.job)),
+                        Some(Decision::Again(_)) => {}
+                        _ => drop(self.over.insert(end.id.job, end.id)),
+                    }
                 }
             }
             Record::Held { job, .. } => {
                 self.given.remove(job);
                 self.held.insert(*job);
             }
-            Record::HeldByUser { ranges, .. } => {
-                for (cluster, first, last) in ranges {
-                    for proc in *first..=*last {
-                        let job = JobId { cluster: *cluster, proc };
-                        self.given.remove(&job);
-                        self.held.insert(job);
-                    }
-                }
-            }
+            Record::HeldByUser { ranges, .. } => jobs_in(ranges).for_each(|job| self.hold(job)),
             Record::Released { ranges, .. } => {
-                for (cluster, first, last) in ranges {
-                    self.held.retain(|job| job.cluster != *cluster || !(*first..=*last).contains(&job.proc));
+                for job in jobs_in(ranges) {
+                    self.held.remove(&job);
                 }
             }
             Record::Removed { ranges, .. } => {
-                for (cluster, first, last) in ranges {
-                    for proc in *first..=*last {
-                        let job = JobId { cluster: *cluster, proc };
-                        if !self.over.contains_key(&job) {
-                            self.given.remove(&job);
-                            self.removed.insert(job);
-                        }
+                for job in jobs_in(ranges).filter(|job| !self.over.contains_key(job)).collect::<Vec<_>>() {
+                    self.stop(job);
+                    self.held.remove(&job);
+                    self.removed.insert(job);
+                }
+            }
+            Record::Edited { ranges, edit, .. } => {
+                self.edited.extend(edit.cpus.into_iter().flat_map(|cpus| jobs_in(ranges).map(move |job| (job, cpus))));
+            }
+            Record::Judged { ranges, decision, .. } => {
+                for job in jobs_in(ranges) {
+                    match decision {
+                        Decision::Hold(_) => self.hold(job),
+                        Decision::Release(_) => drop(self.held.remove(&job)),
+                        Decision::Vacate(_) => drop(self.given.remove(&job)),
+                        Decision::Remove(_) | Decision::Again(_) => {}
                     }
                 }
             }
             Record::StarterJoined { .. }
             | Record::StarterGone { .. }
-            | Record::Edited { .. }
             | Record::NodeExcluded { .. }
             | Record::Silent { .. }
             | Record::Answers { .. }
-            // Jobs have no policies here.
-            | Record::Judged { .. }
             | Record::Dismissed { .. }
             | Record::Started { .. } => {}
         }
@@ -104,11 +154,17 @@ impl Told {
         let mut waiting = 0;
         for (cluster, groups) in &self.clusters {
             let mut proc = 0;
-            for (count, cpus) in groups {
+            for (count, cpus, limited) in groups {
                 for job in (proc..proc + count).map(|proc| JobId { cluster: *cluster, proc }) {
-                    let elsewhere =
-                        self.given.contains_key(&job) || self.over.contains_key(&job) || self.superseded.contains(&job);
-                    if *cpus == 1 && !elsewhere && !self.removed.contains(&job) && !self.held.contains(&job) {
+                    let elsewhere = self.given.contains_key(&job)
+                        || self.over.contains_key(&job)
+                        || self.killed.contains(&job)
+                        || *limited;
+                    if *self.edited.get(&job).unwrap_or(cpus) == 1
+                        && !elsewhere
+                        && !self.removed.contains(&job)
+                        && !self.held.contains(&job)
+                    {
                         waiting += 1;
                         if waiting >= most {
                             return waiting;
@@ -140,8 +196,12 @@ pub(super) struct Checker {
     pub(super) journal: Vec<Record>,
     settled: usize,
     told: Told,
-    /// Ends by place in the journal: also those that are not durable.
-    over: BTreeMap<JobId, usize>,
+    /// The same of all records, also those that are not durable.
+    latest: Told,
+    /// Since when jobs are held, or removed, for all that is durable.
+    stopped: BTreeMap<JobId, Time>,
+    /// When what a starter was told to kill must be dead.
+    kills: BTreeMap<(StarterKey, AttemptId), Time>,
     pub(super) acknowledged: BTreeMap<u32, u32>,
     pub(super) removed: BTreeSet<JobId>,
     /// Also those whose removal was durable and, for a crash, not acknowledged.
@@ -165,8 +225,8 @@ impl Checker {
             return Err(format!("{} records were durable, and {kept} are left", self.settled));
         }
         self.journal.truncate(kept);
-        self.over.retain(|_, at| *at < kept);
         self.settle(kept);
+        self.latest = self.told.clone();
         Ok(())
     }
 
@@ -184,7 +244,7 @@ impl Checker {
         match &record {
             Record::Ended { ends, .. } => {
                 for end in ends {
-                    if self.over.insert(end.id.job, self.journal.len()).is_some() {
+                    if self.latest.over.contains_key(&end.id.job) || self.latest.counted.contains(&end.id) {
                         return Err(format!("{} counts, and its job had ended before", end.id));
                     }
                     let expected = match end.end {
@@ -197,12 +257,18 @@ impl Checker {
                 }
             }
             Record::Dispatched { ids, .. } => {
-                if let Some(id) = ids.iter().find(|id| self.over.contains_key(&id.job)) {
+                if let Some(id) = ids.iter().find(|id| self.latest.over.contains_key(&id.job)) {
                     return Err(format!("{id} was dispatched after its job's success"));
+                }
+                let stopped =
+                    |id: &&AttemptId| self.latest.held.contains(&id.job) || self.latest.removed.contains(&id.job);
+                if let Some(id) = ids.iter().find(stopped) {
+                    return Err(format!("{id} was dispatched, and its job is held or removed"));
                 }
             }
             _ => {}
         }
+        self.latest.apply(&record);
         self.journal.push(record);
         Ok(())
     }
@@ -259,13 +325,18 @@ impl World<'_> {
         if !self.checker.started.insert(id) {
             self.wrong = Some(format!("{id} was started twice"));
         }
+        if self.checker.kills.contains_key(&(key, id)) {
+            self.wrong.get_or_insert(format!("{id} starts at {key}, which was told to kill it"));
+        }
         // Where a node was cut off and its batch job has ended or begun anew, nobody can know that it still works.
         if self.sites[site].starters.get(&key).is_some_and(|node| node.zombie) {
             return;
         }
+        let mut limited = 1;
         for (index, other) in self.sites.iter().enumerate() {
             for (other_key, node) in other.starters.iter().filter(|(_, node)| !node.running.is_empty() && !node.zombie)
             {
+                limited += node.running.keys().filter(|id| self.checker.latest.is_limited(id.job)).count();
                 if let Some(second) = node.running.keys().find(|running| running.job == id.job) {
                     self.wrong.get_or_insert(format!(
                         "{id} starts at {key} of site {site} while {second} runs at {other_key} of site {index}"
@@ -273,6 +344,62 @@ impl World<'_> {
                 }
             }
         }
+        if self.checker.latest.is_limited(id.job) && limited > users::LIMIT.1 as usize {
+            self.wrong.get_or_insert(format!("{id} starts as one of {limited} at once, of {} at most", users::LIMIT.1));
+        }
+    }
+
+    /// A starter is told to kill attempts.
+    pub(super) fn note_kill(&mut self, key: StarterKey, ids: &[AttemptId], grace: Duration) {
+        let until = self.clock.now + grace + DEAD;
+        for id in ids {
+            self.checker.kills.entry((key, *id)).or_insert(until);
+        }
+    }
+
+    /// Does what was killed long ago still run, or a job that is held or removed where all is well?
+    fn undead(&self) -> Option<String> {
+        let now = self.clock.now;
+        for (index, site) in self.sites.iter().enumerate() {
+            let well = self.quiet == Some(index) || self.calm;
+            let up = site.stream.is_some_and(|s| now.since(s.opened) > UNTAKEN && !self.cut.contains_key(&s.link));
+            for (key, node) in &site.starters {
+                let known = well && up && node.alive && node.welcomed && now.since(node.called) > UNTAKEN;
+                for id in node.running.keys() {
+                    if self.checker.kills.get(&(*key, *id)).is_some_and(|until| now > *until) {
+                        return Some(format!("{id} runs on at {key} of site {index}, which was told to kill it"));
+                    }
+                    let stopped = self.checker.stopped.get(&id.job);
+                    if known && let Some(since) = stopped.filter(|since| now.since(**since) > UNTAKEN) {
+                        let since = now.since(*since);
+                        return Some(format!("{id} runs at {key} of site {index}: its job was stopped {since:?} ago"));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Since when jobs are not to run.
+    pub(super) fn note_stopped(&mut self) {
+        let now = self.clock.now;
+        let Checker { told, stopped, .. } = &mut self.checker;
+        stopped.retain(|job, _| told.held.contains(job) || told.removed.contains(job));
+        for job in told.held.iter().chain(&told.removed) {
+            stopped.entry(*job).or_insert(now);
+        }
+    }
+
+    /// An agent cancels a batch job. Missed heartbeats, lowered targets and newer agents are no reason to end what works.
+    pub(super) fn check_cancel(&mut self, site: usize, life: u64, id: &str) {
+        let here = &self.sites[site];
+        let Some(agent) = here.agents.get(&life) else { return };
+        let works = |(key, node): (&StarterKey, &Node)| {
+            let line = agent.lines.get(key).is_some_and(|line| line.welcomed);
+            line && node.batch_id == id && node.alive && !node.running.is_empty()
+        };
+        let works = here.starters.iter().any(works);
+        self.require(!works || agent_closes(agent), || format!("batch job {id} of site {site} is cancelled and works"));
     }
 
     /// A starter removes what it holds of attempts.
@@ -320,9 +447,11 @@ impl World<'_> {
             return;
         }
         self.clock.after(60_000, 60_001, What::Look);
-        if let Some(stray) = self.stray() {
-            self.wrong.get_or_insert(stray);
+        self.note_stopped();
+        if let Some(wrong) = self.stray().or_else(|| self.undead()) {
+            self.wrong.get_or_insert(wrong);
         }
+        (0..self.sites.len()).for_each(|site| self.set_target(site));
         let long = |since: Time| now.since(since) > UNTAKEN;
         for (index, site) in self.sites.iter().enumerate() {
             if self.quiet != Some(index) && !self.calm {
@@ -331,6 +460,16 @@ impl World<'_> {
             let up = site.stream.filter(|stream| long(stream.opened) && !self.cut.contains_key(&stream.link));
             let mut nodes = site.starters.iter().filter(|(_, node)| node.alive && node.welcomed && long(node.called));
             let held = nodes.find_map(|(key, node)| Some((key, node.results.iter().find(|(_, since)| long(**since))?)));
+            let aside =
+                || site.spool.iter().find_map(|(key, of)| Some((key, of.iter().find(|(_, (_, at))| long(*at))?)));
+            if let Some(link) = up.map(|stream| stream.link)
+                && let Some((key, (id, (_, since)))) = aside()
+                && site.agents.values().any(|agent| agent.master == Some(link) && agent.stands_for.contains(key))
+            {
+                let why =
+                    format!("the end of {id}, put aside at site {index} by {key}, waits since {:?}", now.since(*since));
+                self.wrong.get_or_insert(why);
+            }
             if let (Some(_), Some((key, (id, since)))) = (up, held) {
                 let why =
                     format!("starter {key} of site {index} waits with the end of {id} since {:?}", now.since(*since));
@@ -362,14 +501,16 @@ impl World<'_> {
             for proc in 0..*jobs {
                 let job = JobId { cluster: *cluster, proc };
                 let view = master.pool.view(job).ok_or_else(|| format!("{job} was acknowledged and lost"))?;
-                let counted = self.checker.over.contains_key(&job);
+                let counted = self.checker.latest.over.contains_key(&job);
+                let held = self.checker.latest.held.contains(&job);
+                if held != (view.state == JobState::Held) {
+                    return Err(format!("{job} is {:?} at the end; held, as the journal tells: {held}", view.state));
+                }
                 let removed = self.checker.removed.contains(&job);
                 let fine = match view.state {
                     JobState::Completed => counted,
                     JobState::Removed => !counted && self.checker.to_remove.contains(&job),
-                    JobState::Held => {
-                        !removed && view.reason.is_some_and(|why| why.contains("sites or nodes failed it"))
-                    }
+                    JobState::Held => !removed && self.wishes.may_stay(&view),
                     _ => false,
                 };
                 if !fine {
@@ -378,7 +519,7 @@ impl World<'_> {
                 self.summary.completed += u64::from(counted);
             }
         }
-        let mut folded = pool::Pool::new();
+        let mut folded = empty_pool();
         self.checker.journal.iter().for_each(|record| folded.apply(record));
         if folded.counts(&Select::default()) != master.pool.counts(&Select::default()) {
             return Err("the journal does not lead to the state".into());
@@ -388,14 +529,21 @@ impl World<'_> {
             if let Some((key, _)) = site.starters.iter().find(|(_, node)| node.alive || running) {
                 return Err(format!("left behind at site {index}: starter {key}; do jobs run? {running}"));
             }
-            let files =
-                site.tags.len() + site.exits.len() + site.tables.values().count() + site.leases.values().count();
+            let files = site.tags.len()
+                + site.exits.len()
+                + site.spool.len()
+                + site.tables.values().count()
+                + site.leases.values().count();
             if files > 0 {
                 return Err(format!("{files} files are left behind at site {index}"));
             }
         }
         Ok(())
     }
+}
+
+fn agent_closes(agent: &Agent) -> bool {
+    agent.closing || agent.fenced
 }
 
 /// What the names of a session's batch jobs at a site begin with.

@@ -24,24 +24,29 @@ impl World<'_> {
 
     pub(super) fn say_up(&mut self, site: usize, life: u64, key: StarterKey) {
         let now = self.clock.now;
-        if let Some(node) = self.sites[site].starters.get(&key) {
-            let offer = Offer {
-                site: SiteId(site as u16),
-                proxy: node.proxy,
-                host: format!("node{}-{}", node.proxy, node.index),
-                cpus: node.cpus,
-                memory_mb: 0,
-                gpus: 0,
-                shared: Shared::Everything,
-                drain: DRAIN,
-                arch: "x86_64".into(),
-                system: "Linux".into(),
-                attributes: Vec::new(),
-                resources: Vec::new(),
-            };
-            let left = node.ends.since(now);
+        if let Some(offer) = self.offer(site, key) {
+            let left = self.sites[site].starters.get(&key).map(|node| node.ends.since(now));
             self.say_to_master(site, life, ToMaster::Up(key, offer, left));
         }
+    }
+
+    /// What a starter offers.
+    pub(super) fn offer(&self, site: usize, key: StarterKey) -> Option<Offer> {
+        let node = self.sites[site].starters.get(&key)?;
+        Some(Offer {
+            site: SiteId(site as u16),
+            proxy: node.proxy,
+            host: format!("node{}-{}", node.proxy, node.index),
+            cpus: node.cpus,
+            memory_mb: 0,
+            gpus: 0,
+            shared: Shared::Everything,
+            drain: DRAIN,
+            arch: "x86_64".into(),
+            system: "Linux".into(),
+            attributes: Vec::new(),
+            resources: Vec::new(),
+        })
     }
 
     pub(super) fn say_on_line(&mut self, site: usize, life: u64, key: StarterKey, message: AtStarter) {
@@ -254,7 +259,10 @@ impl World<'_> {
             AtStarter::Relay(ToStarter::Recall(inventory, count)) => {
                 StarterEvent::Recalled { inventory, count: count as usize }
             }
-            AtStarter::Relay(ToStarter::Kill(ids, grace)) => StarterEvent::KillAsked { ids, grace },
+            AtStarter::Relay(ToStarter::Kill(ids, grace)) => {
+                self.note_kill(key, &ids, grace);
+                StarterEvent::KillAsked { ids, grace }
+            }
             AtStarter::Relay(ToStarter::Drain(why)) => StarterEvent::DrainAsked { why },
         };
         self.tell_starter(site, key, event);

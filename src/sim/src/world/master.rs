@@ -95,15 +95,33 @@ impl World<'_> {
                 self.clock.at(deadline, What::MasterTick(life));
             }
         }
-        let wanting = master.pool.demand_cpus() > 0 && !self.ending;
-        let changed = std::mem::replace(&mut master.wanting, wanting) != wanting;
+        master.wanting = master.pool.demand_cpus() > 0 && !self.ending;
         actions.into_iter().for_each(|action| self.carry_out(action));
-        for site in 0..self.sites.len() {
-            if changed {
-                let target = if wanting { self.sites[site].proxies } else { 0 };
-                self.say_to_agent(site, ToAgent::Target(target));
-            }
+        (0..self.sites.len()).for_each(|site| self.set_target(site));
+    }
+
+    /// Says how many proxies are wanted, if that is not what was said.
+    pub(super) fn set_target(&mut self, site: usize) {
+        let target = self.target(site);
+        if let Some(master) = &mut self.master
+            && master.targets.insert(site, target) != Some(target)
+        {
+            self.say_to_agent(site, ToAgent::Target(target));
         }
+    }
+
+    /// Proxies that a site is to have; with `on_missed = reallocate`, also its part of those of sites that are silent for long.
+    fn target(&self, site: usize) -> u32 {
+        let now = self.clock.now;
+        if self.master.as_ref().is_none_or(|master| !master.wanting) {
+            return 0;
+        }
+        let own = self.sites[site].proxies;
+        let Some((heartbeat, count)) = self.wishes.heartbeat.filter(|_| self.wishes.reallocate) else { return own };
+        let silent = |here: &&Site| here.stream.is_none() && now.since(here.told) >= heartbeat * count;
+        let missing: u32 = self.sites.iter().filter(silent).map(|here| here.proxies).sum();
+        let present: u32 = self.sites.iter().filter(|here| here.stream.is_some()).map(|here| here.proxies).sum();
+        own + (missing * own).div_ceil(present.max(1))
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -268,6 +286,7 @@ impl World<'_> {
         if !self.carries(link) || self.sites[site].stream.is_none_or(|stream| stream.link != link) {
             return;
         }
+        self.sites[site].told = self.clock.now;
         let Some(master) = &mut self.master else { return };
         let now = master.time(self.clock.now);
         let of_site = |pool: &pool::Pool, key| pool.proxy_of(key).is_some_and(|(of, _)| usize::from(of.0) == site);
@@ -280,7 +299,10 @@ impl World<'_> {
                 }
                 *known = epoch;
                 master.heard.insert(link);
-                let target = if master.wanting { self.sites[site].proxies } else { 0 };
+                let target = self.target(site);
+                if let Some(master) = &mut self.master {
+                    master.targets.insert(site, target);
+                }
                 let order = if self.ending { ToAgent::Shutdown } else { ToAgent::Target(target) };
                 self.say_to_agent(site, order);
             }
@@ -300,7 +322,7 @@ impl World<'_> {
                 }
             }
             ToMaster::Up(key, offer, left) => {
-                pool.handle(now, Event::StarterJoined { key, offer, time_left: Some(left) });
+                pool.handle(now, Event::StarterJoined { key, offer, time_left: left });
             }
             ToMaster::Down(key, gone, why) if of_site(pool, key) => {
                 pool.handle(
@@ -326,6 +348,7 @@ impl World<'_> {
             ToMaster::Down(..) | ToMaster::Relay(..) => {}
             ToMaster::Done => {
                 self.done.insert(site);
+                self.require(self.ending, || format!("site {site} ended while its master was there"));
             }
         }
         self.turn();

@@ -7,6 +7,8 @@ mod faults;
 mod lines;
 mod master;
 mod nodes;
+mod spool;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use vo_core::ids::AttemptId;
 use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program, Usage};
 use vo_core::lease::{Claim, Seen, Step};
-use vo_core::pool::{self, Action, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared, Terms};
+use vo_core::pool::{self, Action, Decision, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared, Terms};
 use vo_core::proxy::{self, Link, Proxies, Row, RowStatus, State, SubmitAnswer};
 use vo_core::starter::{Demand, Limits, Offer as NodeOffer, Starter, Task};
 use vo_core::{JobId, ProxyId, SiteId, StarterKey, Time};
@@ -25,10 +27,11 @@ use crate::clock::{Clock, Lane};
 use crate::master::Master;
 use crate::shared::{Directory, Raced};
 use crate::site::{
-    Agent, Batch, BatchJob, BatchState, Line, Node, Site, Stage, StarterAction, StarterEvent, Stream, Table, ToStarter,
-    Work,
+    Agent, Batch, BatchJob, BatchState, Line, Missed, Node, Site, Stage, StarterAction, StarterEvent, Stream, Table,
+    ToStarter, Work,
 };
 use check::Checker;
+use users::Wishes;
 
 const LEASE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(300);
@@ -105,6 +108,8 @@ pub fn run(seed: u64, log: Option<&mut dyn FnMut(&str)>) -> Result<Summary, Fail
     }
 }
 
+pub(crate) use users::empty_pool;
+
 type Checked = Result<(), String>;
 
 #[derive(Clone, Debug)]
@@ -118,7 +123,7 @@ enum FromStarter {
 enum ToMaster {
     Hello(u64),
     Proxies(Vec<(ProxyId, bool, String)>),
-    Up(StarterKey, Offer, Duration),
+    Up(StarterKey, Offer, Option<Duration>),
     Down(StarterKey, bool, String),
     Relay(StarterKey, FromStarter),
     Done,
@@ -152,6 +157,12 @@ enum OfAgent {
     KeepLease,
     WriteAddress,
     Sync,
+    /// It listens for its master.
+    Listen,
+    /// It tells what was put aside, by one starter or all.
+    Present(Option<StarterKey>),
+    /// The master has these, which were put aside.
+    Forget(StarterKey, Vec<AttemptId>),
     Tick,
     /// It was its turn when it last asked its lease: now it does it.
     Do(proxy::Action),
@@ -173,6 +184,7 @@ enum OfAgent {
 enum What {
     Submit,
     Remove,
+    Change,
     Fault,
     Calm,
     Ending,
@@ -197,6 +209,7 @@ enum What {
     StarterTick(usize, StarterKey),
     Started(usize, StarterKey, AttemptId),
     Ended(usize, StarterKey, AttemptId, u64, Outcome),
+    Spooled(usize, StarterKey, Vec<AttemptId>),
     TreeDead(usize, StarterKey),
     Accept(usize, ProxyId, String, Option<String>),
     Launch(usize, String),
@@ -234,6 +247,7 @@ struct World<'a> {
     submissions: u64,
     done: BTreeSet<usize>,
     kinds: Vec<&'static str>,
+    wishes: Wishes,
     /// A site that no fault touches.
     quiet: Option<usize>,
     checker: Checker,
@@ -269,6 +283,7 @@ impl<'a> World<'a> {
             submissions: 0,
             done: BTreeSet::new(),
             kinds,
+            wishes: Wishes::new(seed),
             quiet,
             checker: Checker::default(),
             summary: Summary::default(),
@@ -293,6 +308,9 @@ impl<'a> World<'a> {
         }
         for _ in 0..self.clock.between(0, 4) {
             self.clock.after(0, span / 4 * 3, What::Remove);
+        }
+        for at in self.wishes.changes(span / 4 * 3) {
+            self.clock.at(begin + at, What::Change);
         }
         self.clock.after(1000, 100_000, What::Fault);
         self.clock.after(60_000, 60_001, What::Look);
@@ -368,6 +386,7 @@ impl<'a> World<'a> {
         match what {
             What::Submit => self.submit(),
             What::Remove => self.remove(),
+            What::Change => self.change(),
             What::Fault => self.fault()?,
             What::Calm => self.calm(),
             What::Ending => self.end(),
@@ -406,6 +425,7 @@ impl<'a> World<'a> {
                 }
             }
             What::Ended(site, key, id, run, outcome) => self.process_ended(site, key, id, run, outcome),
+            What::Spooled(site, key, ids) => self.spooled(site, key, &ids),
             What::TreeDead(site, key) => self.tree_dead(site, key),
             What::Accept(site, proxy, name, id) => self.accept(site, proxy, name, id),
             What::Launch(site, id) => self.launch(site, &id),
@@ -438,7 +458,8 @@ impl<'a> World<'a> {
             .map(|_| GroupRecord {
                 count: self.clock.between(1, most) as u32,
                 program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
-                terms: Terms { priority: self.clock.between(0, 3) as i32, ..Terms::default() },
+                terms: Terms { priority: self.clock.between(0, 3) as i32, ..self.wishes.terms() },
+                held: self.wishes.on_hold(),
                 ..GroupRecord::default()
             })
             .collect();
@@ -469,9 +490,11 @@ impl<'a> World<'a> {
 
     /// When all jobs are over, the session ends.
     fn end(&mut self) {
+        self.release_all();
         let over = self.master.as_ref().is_some_and(|master| {
             let counts = master.pool.counts(&Select::default());
-            self.submissions == 0 && counts.unfinished() == counts.held && master.submitted.is_empty()
+            let held = master.pool.views(&Select::default(), None).filter(|job| self.wishes.may_stay(job)).count();
+            self.submissions == 0 && counts.unfinished() as usize == held && master.submitted.is_empty()
         });
         if !over {
             return self.clock.after(10_000, 20_000, What::Ending);

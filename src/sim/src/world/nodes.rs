@@ -42,8 +42,7 @@ impl World<'_> {
             StarterAction::SendReport { started, results, returned } => {
                 self.say_to_line(site, key, FromStarter::Report(started, results, returned));
             }
-            // The model has no files at the site: what is not told is lost, and run again.
-            StarterAction::Spool(_) => self.tell_starter(site, key, StarterEvent::Spooled { kept: vec![], over: true }),
+            StarterAction::Spool(ids) => self.put_aside(site, key, ids),
             StarterAction::Forget(ids) => {
                 if let Some(node) = self.sites[site].starters.get_mut(&key) {
                     node.results.retain(|id, _| !ids.contains(id));
@@ -145,12 +144,14 @@ impl World<'_> {
         let Some(node) = here.starters.get_mut(&key) else {
             return;
         };
-        node.running.clear();
+        let partial: Vec<AttemptId> = std::mem::take(&mut node.running).into_keys().collect();
         let (proxy, index, id, restarts) = (node.proxy, node.index, node.batch_id.clone(), node.restarts);
         let runs = |job: &BatchJob| job.restarts == restarts && job.state == BatchState::Running;
         if !here.batch.jobs.get(&id).is_some_and(runs) {
             return;
         }
+        self.hand_in(site, key, &partial);
+        let here = &mut self.sites[site];
         here.tags.remove(&(proxy, index));
         here.unsynced.remove(&(proxy, index));
         let works = |n: &Node| n.alive || !n.running.is_empty();

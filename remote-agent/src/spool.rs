@@ -6,6 +6,7 @@
 //!   facts                     what the starter was
 //!   outputs/HASH              files too large to come within a result
 //!   results/12.3-1            a result, there once all of its files are
+//! spool/KEY.done/             on its way out
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ const SPOOL_BYTES: u64 = 1 << 30;
 
 /// Longest file of one result.
 const RESULT_BYTES: u64 = 4 << 20;
+
+/// Ends the name of a directory that is being removed.
+const DONE: &str = "done";
 
 /// What one starter left.
 #[derive(Debug, Clone)]
@@ -160,6 +164,12 @@ impl Spool {
             Ok(entries) => {
                 for entry in entries {
                     let entry = entry?;
+                    // An agent that was killed may have left one that it was removing.
+                    let aside = entry.path();
+                    if aside.extension().is_some_and(|extension| extension == DONE) {
+                        let _ = Spool(aside.with_extension("")).remove_from(&aside);
+                        continue;
+                    }
                     let key = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
                     found.extend(key.map(|key| (StarterKey(key), Spool(entry.path()))));
                 }
@@ -181,8 +191,15 @@ impl Spool {
     /// Which results are here.
     pub(crate) fn ids(&self) -> io::Result<Vec<AttemptId>> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(self.0.join("results"))? {
-            ids.extend(entry?.file_name().to_str().and_then(attempt));
+        match fs::read_dir(self.0.join("results")) {
+            // It came no further than that.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+            Ok(entries) => {
+                for entry in entries {
+                    ids.extend(entry?.file_name().to_str().and_then(attempt));
+                }
+            }
         }
         ids.sort_unstable();
         Ok(ids)
@@ -214,9 +231,22 @@ impl Spool {
                 _ => {}
             }
         }
-        let empty = self.ids()?.is_empty();
+        if !self.ids()?.is_empty() {
+            return Ok(false);
+        }
+        // A starter that counts as ended may still be writing: out of its reach, either it is seen or it fails.
+        let aside = self.0.with_extension(DONE);
+        fs::rename(&self.0, &aside)?;
+        self.remove_from(&aside)
+    }
+
+    /// Removes what was moved aside, unless there is a result after all.
+    fn remove_from(&self, aside: &Path) -> io::Result<bool> {
+        let empty = Spool(aside.to_owned()).ids().is_ok_and(|ids| ids.is_empty());
         if empty {
-            fs::remove_dir_all(&self.0)?;
+            fs::remove_dir_all(aside)?;
+        } else {
+            fs::rename(aside, &self.0)?;
         }
         Ok(empty)
     }

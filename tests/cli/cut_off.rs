@@ -99,3 +99,62 @@ fn results_wait_at_the_site_for_the_next_master() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_result_put_aside_after_its_starter_was_given_up_counts() {
+    let home = Home::new();
+    let work = home.work("");
+    home.script(
+        "wait.sh",
+        "#!/bin/sh\necho attempt $VO_ATTEMPT\ntouch \"$1/began.$VO_ATTEMPT\"\nwhile ! [ -e \"$1/go.$VO_ATTEMPT\" ]; do sleep 0.1; done\n",
+    );
+    let began = |attempt: u32| {
+        let file = home.work(format!("began.{attempt}"));
+        wait_until("an attempt", seconds(60), || file.exists().then_some(()));
+    };
+    home.write(
+        "t.sub",
+        format!(
+            "executable = wait.sh\narguments = {}\noutput = out\nshould_transfer_files = YES\nqueue\n",
+            work.display()
+        ),
+    );
+    home.write("true.sub", "executable = /bin/true\ntransfer_executable = false\nqueue\n");
+    home.write("vo.conf", "[session]\nlease = \"8s\"\n[[site]]\ngateway = \"local\"\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "-n", "2:1", "--keep", "-c", "submit t.sub"]).ok();
+    began(1);
+    // Who runs it: the job's parent.
+    let job = process(&home, &["wait.sh"]).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{job}/stat")).unwrap();
+    let starter: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+
+    // It ends while nobody can take its result, and there is no room to put it aside.
+    let session = home.vo(["-l", "--json"]).ok().json();
+    end(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap());
+    end(process(&home, &["vo-agent event"]).unwrap());
+    let entries = std::fs::read_dir(home.path().join(".vo-login")).unwrap().flatten().map(|entry| entry.path());
+    let site = entries.into_iter().find(|path| path.join("proxies").exists()).unwrap();
+    std::fs::write(site.join("spool"), "").unwrap();
+    home.write("go.1", "");
+    let said = || {
+        let proxies = std::fs::read_dir(site.join("proxies")).unwrap().flatten();
+        let files = proxies.flat_map(|proxy| std::fs::read_dir(proxy.path()).unwrap().flatten());
+        files.into_iter().any(|file| {
+            std::fs::read(file.path()).is_ok_and(|text| String::from_utf8_lossy(&text).contains("can't be put aside"))
+        })
+    };
+    wait_until("a starter that finds no room", seconds(60), || said().then_some(()));
+
+    // It is cut off until it counts as ended, and its job runs elsewhere.
+    kill(Pid::from_raw(starter), Signal::SIGSTOP).unwrap();
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    // One more job is worth one more proxy: the first one's may yet run something.
+    home.vo(["-s", "t", "-c", "submit true.sub"]).ok();
+    began(2);
+    std::fs::remove_file(site.join("spool")).unwrap();
+    kill(Pid::from_raw(starter), Signal::SIGCONT).unwrap();
+    home.vo(["-s", "t", "-c", "wait --timeout 150s"]).ok().says(["2 of 2 job(s) succeeded"]);
+    assert_eq!(home.read("out"), "attempt 1\n");
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -18,6 +18,7 @@ use crate::launch::{AgentAddress, Revival};
 use super::agent::{Agent, Life, Missed};
 use super::command::{Environment, run_argv};
 use super::files::write_file;
+use super::spool::Spools;
 use super::starters;
 use super::table;
 
@@ -215,6 +216,7 @@ impl Agent {
         tokio::task::spawn_local(Rc::clone(self).take_notices(notices));
         tokio::task::spawn_local(Rc::clone(self).keep_time());
         tokio::task::spawn_local(Rc::clone(self).say_stats());
+        tokio::task::spawn_local(Spools::watch(Rc::clone(self)));
         Ok(())
     }
 }

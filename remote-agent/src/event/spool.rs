@@ -2,11 +2,13 @@
 //! aside, fetches and acknowledges as ever, and nothing is lost or counted twice for the same reasons as ever.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use vo_core::ids::{AttemptId, ProxyId, StarterKey};
+use vo_core::proxy::{Link, Proxies};
 use vo_wire::frame::{Frame, Message, WireError, write_message};
 use vo_wire::link::{StarterDown, StarterUp};
 use vo_wire::node::StarterFacts;
@@ -19,13 +21,26 @@ use crate::spool::Spool;
 
 use super::agent::Agent;
 
-/// The starters that we stand in for.
+/// Between two looks for what came late.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The starters that we stand in for, and which results of theirs were told over which stream.
 #[derive(Default)]
-pub(super) struct Spools(RefCell<BTreeMap<StarterKey, Spool>>);
+pub(super) struct Spools(RefCell<BTreeMap<StarterKey, (Spool, u64, BTreeSet<AttemptId>)>>);
 
 impl Spools {
+    /// One that was cut off for longer than its lease puts its results aside when it finds its way again, and nobody tells us.
+    pub(super) async fn watch(agent: Rc<Agent>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            Self::present(&agent, None);
+        }
+    }
+
     /// Presents what was put aside, of one starter or all, to the master.
     pub(super) fn present(agent: &Rc<Agent>, only: Option<StarterKey>) {
+        // The master was just told that it is gone, and with it what was told before.
+        only.map(|key| agent.spools.0.borrow_mut().remove(&key));
         let agent = Rc::clone(agent);
         tokio::task::spawn_local(async move {
             let dir = agent.dir.clone();
@@ -50,7 +65,7 @@ impl Spools {
 
     /// A frame for a starter that is not connected.
     pub(super) async fn take(agent: &Rc<Agent>, key: StarterKey, frame: &Frame) -> Result<(), WireError> {
-        let Some(spool) = agent.spools.0.borrow().get(&key).cloned() else {
+        let Some((spool, ..)) = agent.spools.0.borrow().get(&key).cloned() else {
             return Ok(());
         };
         match frame.kind {
@@ -79,12 +94,27 @@ async fn say<M: Message>(agent: &Agent, route: u64, message: &M) {
 }
 
 async fn present_one(agent: &Rc<Agent>, key: StarterKey, spool: Spool) -> io::Result<()> {
-    if agent.starters.borrow().contains_key(&key) || agent.master.borrow().is_none() {
+    // One of which nothing proves that it has ended may still run jobs, and be told for gone later.
+    let open =
+        |machine: &Proxies| machine.starters().any(|(_, other, link)| other == key && !matches!(link, Link::Gone(_)));
+    if agent.machine.borrow().as_ref().is_some_and(open)
+        || agent.starters.borrow().contains_key(&key)
+        || agent.master.borrow().is_none()
+    {
         return Ok(());
     }
-    let read = spool.clone();
+    let (serial, read) = (agent.serial.get(), spool.clone());
     let (facts, ids) = blocking(move || Ok((read.facts()?, read.ids()?))).await?;
-    agent.spools.0.borrow_mut().insert(key, spool.clone());
+    if ids.is_empty() {
+        // Nothing came of it.
+        forget(agent, key, spool, ids).await;
+        return Ok(());
+    }
+    let told = (spool.clone(), serial, ids.iter().copied().collect());
+    let before = agent.spools.0.borrow_mut().insert(key, told);
+    if before.is_some_and(|(_, stream, told)| stream == serial && ids.iter().all(|id| told.contains(id))) {
+        return Ok(());
+    }
     tracing::info!(%key, results = ids.len(), "presenting what a starter put aside");
     // It is no part of its proxy any more, and has room for nothing.
     let facts = StarterFacts { proxy: ProxyId(0), cpus: 0, gpus: 0, time_left_ms: None, ..facts };
@@ -131,7 +161,9 @@ async fn forget(agent: &Rc<Agent>, key: StarterKey, spool: Spool, ids: Vec<Attem
     match blocking(move || spool.forget(&ids)).await {
         Ok(false) => {}
         Ok(true) => {
-            agent.spools.0.borrow_mut().remove(&key);
+            if agent.spools.0.borrow_mut().remove(&key).is_none() {
+                return;
+            }
             let why = "it ended, and what it put aside is delivered".to_owned();
             say(agent, 0, &StarterDown { key, gone: true, why }).await;
         }

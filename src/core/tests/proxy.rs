@@ -281,6 +281,22 @@ fn an_unclear_submission_is_looked_up_before_the_next() {
 }
 
 #[test]
+fn what_is_being_cancelled_gets_no_work() {
+    let mut site = Site::new(1);
+    // It was accepted, whatever the answer says.
+    site.answer(1, SubmitAnswer::Limited("too many jobs".into()));
+    site.pass(STATUS, &[]);
+    site.answer(2, SubmitAnswer::Limited("too many jobs".into()));
+    site.actions.clear();
+    site.tell(listed(RowStatus::Pending("Priority".into())));
+    assert!(site.actions.contains(&Action::CancelProxies(vec!["100".into()])), "{:?}", site.actions);
+    // The cancel is taken, and nothing comes of it for now.
+    site.tell(Event::CancelAnswered(None));
+    site.call("100", 0);
+    assert!(site.actions.iter().any(|a| matches!(a, Action::EndStarter(KEY, _))), "{:?}", site.actions);
+}
+
+#[test]
 fn a_proxy_that_nobody_shows_is_lost_in_the_end() {
     let mut site = Site::queued();
     site.pass(LEASE / 2, &[]);

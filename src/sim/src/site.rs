@@ -54,8 +54,8 @@ pub(crate) struct Agent {
     pub(crate) missed: Missed,
     /// The session ends here.
     pub(crate) closing: bool,
-    /// Starters that it stands in for.
-    pub(crate) stands_for: BTreeSet<StarterKey>,
+    /// Starters that it stands in for, and which results of theirs it told over this stream.
+    pub(crate) stands_for: BTreeMap<StarterKey, BTreeSet<AttemptId>>,
 }
 
 /// What an agent did about missed heartbeats.

@@ -356,24 +356,37 @@ impl Pool {
 
     /// What waits at starters must not run before idle jobs of a higher priority: it is asked back.
     fn recall_lower(&mut self, now: Time) {
-        let heads: Vec<(u32, i32)> =
-            self.queue.heads().map(|(class, (Reverse(priority), ..))| (class, priority)).collect();
-        let priority = |id: &AttemptId| self.group(id.job).map_or(i32::MAX, |group| group.terms.priority);
+        // Priorities say something within an account only: between two, it is shares that decide.
+        let head = |(class, (Reverse(priority), number, index)): (u32, Place)| {
+            let group = self.clusters.get(&number)?.groups.get(index as usize)?;
+            Some((self.classes.get(class)?, priority, group))
+        };
+        let heads: Vec<(&queue::Class, i32, &Group)> = self.queue.heads().filter_map(head).collect();
         let mut recalls = Vec::new();
         for (key, starter) in self.backlogged.iter().filter_map(|key| Some((*key, self.starters.get(key)?))) {
             if !starter.takes_work(now) || starter.recalled.is_some_and(|at| now < at + RECALL_AGAIN) {
                 continue;
             }
-            let suits = |class: u32| {
-                let class = self.classes.get(class).filter(|class| self.limits.has_room(&class.limits));
-                class.is_some_and(|class| class.rank(starter, now).is_some())
-            };
-            let Some(top) = heads.iter().filter(|(class, _)| suits(*class)).map(|(_, priority)| *priority).max() else {
+            let mut tops: BTreeMap<usize, i32> = BTreeMap::new();
+            for (class, priority, group) in &heads {
+                if self.limits.has_room(&class.limits)
+                    && class.rank(starter, now).is_some()
+                    && starter.suits(group.program, &group.body).is_some()
+                {
+                    let top = tops.entry(group.account).or_insert(*priority);
+                    *top = (*top).max(*priority);
+                }
+            }
+            if tops.is_empty() {
                 continue;
-            };
+            }
             let queued =
                 starter.held.iter().filter(|(id, held)| held.phase == Phase::Queued && self.is_current(**id, key));
-            let lower = queued.filter(|(id, _)| priority(id) < top).count() as u32;
+            let is_lower = |id: &AttemptId| {
+                let group = self.group(id.job);
+                group.is_some_and(|group| tops.get(&group.account).is_some_and(|top| group.terms.priority < *top))
+            };
+            let lower = queued.filter(|(id, _)| is_lower(id)).count() as u32;
             if lower > 0 {
                 // Those given last come back first, so all that stand behind the first of them.
                 recalls.push((key, starter.queued));

@@ -200,6 +200,7 @@ impl Proxies {
             Some(proxy) if proxy.attempt > 1 && proxy.batch_id.as_deref().is_some_and(|known| known != batch_id) => {
                 Some("another batch job is its proxy")
             }
+            Some(_) if self.orphans.contains_key(batch_id) => Some("its batch job is being cancelled"),
             Some(_) => None,
         };
         if let Some(why) = refusal {

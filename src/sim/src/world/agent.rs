@@ -5,6 +5,9 @@ use super::*;
 /// How often the copy of a table is tried that another agent is still replacing.
 const COPIES: u32 = 5;
 
+/// Between two looks for what starters put aside late.
+const LOOK: Duration = Duration::from_secs(60);
+
 impl World<'_> {
     /// A process that will act once it holds the lease.
     pub(super) fn start_agent(&mut self, site: usize, node: usize, above: u64) -> u64 {
@@ -30,7 +33,7 @@ impl World<'_> {
                 heard: Time(0),
                 missed: Missed::None,
                 closing: false,
-                stands_for: BTreeSet::new(),
+                stands_for: BTreeMap::new(),
             },
         );
         self.of(site, life, 1, 100, OfAgent::Claim);
@@ -70,6 +73,11 @@ impl World<'_> {
             OfAgent::Sync => return self.sync(site, life),
             OfAgent::Listen => self.listen(site, life),
             OfAgent::Present(only) => self.present(site, life, only),
+            OfAgent::Look => {
+                self.present(site, life, None);
+                let at = self.clock.now + LOOK;
+                self.clock.at(at, What::Agent(site, life, OfAgent::Look));
+            }
             OfAgent::Forget(key, ids) => self.forget_spooled(site, life, key, &ids),
             OfAgent::Tick => {
                 let now = self.clock.now;
@@ -263,6 +271,9 @@ impl World<'_> {
         self.sites[site].address = Some((epoch, life));
         self.tell_proxies(site, life, proxy::Event::Recovered);
         self.listen(site, life);
+        if self.wishes.spools {
+            self.clock.at(now + LOOK, What::Agent(site, life, OfAgent::Look));
+        }
         if let Some(link) = master {
             self.configured(site, life, link);
         }
@@ -444,6 +455,9 @@ impl World<'_> {
             Do::EndStarter(key, why) => self.say_on_line(site, life, key, AtStarter::End(why)),
             Do::StarterDown { key, gone, why } => {
                 self.say_to_master(site, life, ToMaster::Down(key, gone, why));
+                if let Some(agent) = self.agent(site, life).filter(|_| gone) {
+                    agent.stands_for.remove(&key);
+                }
                 if gone && self.sites[site].spool.contains_key(&key) {
                     self.of(site, life, 1, 200, OfAgent::Present(Some(key)));
                 }
@@ -523,7 +537,8 @@ impl World<'_> {
         let lied = !self.ending && self.has("batch lies");
         self.require(lied || (left == "[]" && late == 0), || format!("batch jobs left behind at site {site}: {left}"));
         if self.may_act(site, life).is_err() {
-            return;
+            // It can't remove its files, and ends.
+            return self.of(site, life, 0, 20, OfAgent::Quit);
         }
         let now = self.clock.now;
         let here = &mut self.sites[site];
@@ -592,7 +607,7 @@ impl World<'_> {
             ToAgent::Relay(key, message) => {
                 if agent.lines.get(&key).is_some_and(|line| line.welcomed) {
                     self.say_on_line(site, life, key, AtStarter::Relay(message));
-                } else if agent.stands_for.contains(&key) {
+                } else if agent.stands_for.contains_key(&key) {
                     self.stand_in(site, life, key, message);
                 }
             }
@@ -678,6 +693,9 @@ impl World<'_> {
         });
         let down: Vec<ToMaster> = down.collect();
         down.into_iter().for_each(|message| self.say_to_master(site, life, message));
+        if let Some(agent) = self.agent(site, life) {
+            agent.stands_for.clear();
+        }
         if !self.sites[site].spool.is_empty() {
             self.of(site, life, 1, 200, OfAgent::Present(None));
         }

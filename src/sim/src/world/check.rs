@@ -149,9 +149,8 @@ impl Told {
         }
     }
 
-    /// CPUs that each job needs which waits and is nowhere; as many as are asked for.
-    fn waiting(&self, most: u32) -> u32 {
-        let mut waiting = 0;
+    /// A job of one CPU that waits and is nowhere.
+    fn waiting(&self) -> Option<JobId> {
         for (cluster, groups) in &self.clusters {
             let mut proc = 0;
             for (count, cpus, limited) in groups {
@@ -165,16 +164,13 @@ impl Told {
                         && !self.removed.contains(&job)
                         && !self.held.contains(&job)
                     {
-                        waiting += 1;
-                        if waiting >= most {
-                            return waiting;
-                        }
+                        return Some(job);
                     }
                 }
                 proc += count;
             }
         }
-        waiting
+        None
     }
 }
 
@@ -200,6 +196,8 @@ pub(super) struct Checker {
     latest: Told,
     /// Since when jobs are held, or removed, for all that is durable.
     stopped: BTreeMap<JobId, Time>,
+    /// Since when an agent at work could tell what a starter put aside.
+    aside: BTreeMap<StarterKey, Time>,
     /// When what a starter was told to kill must be dead.
     kills: BTreeMap<(StarterKey, AttemptId), Time>,
     pub(super) acknowledged: BTreeMap<u32, u32>,
@@ -364,7 +362,12 @@ impl World<'_> {
             let well = self.quiet == Some(index) || self.calm;
             let up = site.stream.is_some_and(|s| now.since(s.opened) > UNTAKEN && !self.cut.contains_key(&s.link));
             for (key, node) in &site.starters {
-                let known = well && up && node.alive && node.welcomed && now.since(node.called) > UNTAKEN;
+                let known = well
+                    && up
+                    && node.alive
+                    && node.link.is_some()
+                    && node.welcomed
+                    && now.since(node.called) > UNTAKEN;
                 for id in node.running.keys() {
                     if self.checker.kills.get(&(*key, *id)).is_some_and(|until| now > *until) {
                         return Some(format!("{id} runs on at {key} of site {index}, which was told to kill it"));
@@ -388,6 +391,33 @@ impl World<'_> {
         for job in told.held.iter().chain(&told.removed) {
             stopped.entry(*job).or_insert(now);
         }
+    }
+
+    /// Since when could be told what was put aside, where all is well?
+    fn note_aside(&mut self) {
+        let now = self.clock.now;
+        let mut open = BTreeSet::new();
+        for (index, site) in self.sites.iter().enumerate() {
+            let stream = site.stream.filter(|s| self.is_whole(s.link) && (self.quiet == Some(index) || self.calm));
+            let agent = stream.and_then(|stream| site.agents.get(&stream.agent));
+            let Some(agent) = agent.filter(|agent| agent.master.is_some()) else { continue };
+            for key in site.spool.keys().filter(|key| !agent.lines.contains_key(key)) {
+                let mut known = agent.work.iter().flat_map(|work| work.machine.starters());
+                if !known.any(|(_, other, link)| other == *key && !matches!(link, Link::Gone(_))) {
+                    open.insert(*key);
+                }
+            }
+        }
+        self.checker.aside.retain(|key, _| open.contains(key));
+        for key in open {
+            self.checker.aside.entry(key).or_insert(now);
+        }
+    }
+
+    fn untaken(&self) -> Option<String> {
+        let long = |since: &Time| self.clock.now.since(*since) > UNTAKEN;
+        let (key, since) = self.checker.aside.iter().find(|(_, since)| long(since))?;
+        Some(format!("what {key} put aside waits for {:?}", self.clock.now.since(*since)))
     }
 
     /// An agent cancels a batch job. Missed heartbeats, lowered targets and newer agents are no reason to end what works.
@@ -448,7 +478,8 @@ impl World<'_> {
         }
         self.clock.after(60_000, 60_001, What::Look);
         self.note_stopped();
-        if let Some(wrong) = self.stray().or_else(|| self.undead()) {
+        self.note_aside();
+        if let Some(wrong) = self.stray().or_else(|| self.undead()).or_else(|| self.untaken()) {
             self.wrong.get_or_insert(wrong);
         }
         (0..self.sites.len()).for_each(|site| self.set_target(site));
@@ -458,18 +489,11 @@ impl World<'_> {
                 continue;
             }
             let up = site.stream.filter(|stream| long(stream.opened) && !self.cut.contains_key(&stream.link));
-            let mut nodes = site.starters.iter().filter(|(_, node)| node.alive && node.welcomed && long(node.called));
+            let mut nodes = site
+                .starters
+                .iter()
+                .filter(|(_, node)| node.alive && node.link.is_some() && node.welcomed && long(node.called));
             let held = nodes.find_map(|(key, node)| Some((key, node.results.iter().find(|(_, since)| long(**since))?)));
-            let aside =
-                || site.spool.iter().find_map(|(key, of)| Some((key, of.iter().find(|(_, (_, at))| long(*at))?)));
-            if let Some(link) = up.map(|stream| stream.link)
-                && let Some((key, (id, (_, since)))) = aside()
-                && site.agents.values().any(|agent| agent.master == Some(link) && agent.stands_for.contains(key))
-            {
-                let why =
-                    format!("the end of {id}, put aside at site {index} by {key}, waits since {:?}", now.since(*since));
-                self.wrong.get_or_insert(why);
-            }
             if let (Some(_), Some((key, (id, since)))) = (up, held) {
                 let why =
                     format!("starter {key} of site {index} waits with the end of {id} since {:?}", now.since(*since));
@@ -485,13 +509,14 @@ impl World<'_> {
         let up = here.stream.is_some_and(|stream| master.heard.contains(&stream.link));
         let empty = here.starters.values().filter(|node| node.welcomed && node.alive && node.running.is_empty());
         let empty = empty.filter(|node| node.ends.since(now) > DRAIN * 3).map(|node| node.idle).min();
-        let Some(idle) = empty.filter(|_| up && !excluded && self.checker.told.waiting(1) > 0) else {
+        let Some(idle) = empty.filter(|_| up && !excluded && self.checker.told.waiting().is_some()) else {
             return self.checker.empty = None;
         };
         let since = *self.checker.empty.get_or_insert(now);
         let idle = now.since(since.max(idle));
+        let job = self.checker.told.waiting();
         self.require(idle < EMPTY_SLOT, || {
-            format!("a slot of the quiet site {quiet} is empty for {idle:?}, and jobs wait")
+            format!("a slot of the quiet site {quiet} is empty for {idle:?}, and jobs wait, such as {job:?}")
         });
     }
 

@@ -161,6 +161,8 @@ enum OfAgent {
     Listen,
     /// It tells what was put aside, by one starter or all.
     Present(Option<StarterKey>),
+    /// It looks for what was put aside late.
+    Look,
     /// The master has these, which were put aside.
     Forget(StarterKey, Vec<AttemptId>),
     Tick,
@@ -458,7 +460,7 @@ impl<'a> World<'a> {
             .map(|_| GroupRecord {
                 count: self.clock.between(1, most) as u32,
                 program: Program { cpus: if self.clock.one_in(4) { widest.min(2) } else { 1 }, ..Program::default() },
-                terms: Terms { priority: self.clock.between(0, 3) as i32, ..self.wishes.terms() },
+                terms: Terms { priority: self.clock.between(0, 3) as i32, ..self.wishes.terms(self.large) },
                 held: self.wishes.on_hold(),
                 ..GroupRecord::default()
             })

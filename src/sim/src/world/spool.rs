@@ -68,17 +68,22 @@ impl World<'_> {
             let here = &mut self.sites[site];
             let Some(agent) = here.agents.get_mut(&life) else { return };
             let Some(results) = here.spool.get(&key) else { continue };
-            if agent.lines.contains_key(&key) || agent.master.is_none() {
+            let open = agent.work.as_ref().is_some_and(|work| {
+                work.machine.starters().any(|(_, other, link)| other == key && !matches!(link, Link::Gone(_)))
+            });
+            if open || agent.lines.contains_key(&key) || agent.master.is_none() {
                 continue;
             }
-            agent.stands_for.insert(key);
+            let ids: BTreeSet<AttemptId> = results.keys().copied().collect();
+            if agent.stands_for.insert(key, ids.clone()).is_some_and(|told| told.is_superset(&ids)) {
+                continue;
+            }
             let results: Vec<AttemptResult> = results.values().map(|(result, _)| result.clone()).collect();
             // It is no part of its proxy any more, and has room for nothing.
             let Some(offer) = self.offer(site, key) else { continue };
             let offer = Offer { proxy: ProxyId(0), cpus: 0, ..offer };
             self.say_to_master(site, life, ToMaster::Up(key, offer, None));
-            let ids = results.iter().map(|result| result.id).collect();
-            let inventory = FromStarter::Inventory(1, Vec::new(), Vec::new(), ids);
+            let inventory = FromStarter::Inventory(1, Vec::new(), Vec::new(), ids.into_iter().collect());
             self.say_to_master(site, life, ToMaster::Relay(key, inventory));
             for result in results {
                 let report = FromStarter::Report(Vec::new(), vec![result], Vec::new());

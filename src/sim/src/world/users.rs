@@ -11,6 +11,9 @@ use crate::clock::Dice;
 /// A concurrency limit, and how many jobs that name it may be out at once.
 pub(super) const LIMIT: (&str, u32) = ("few", 2);
 
+/// Why a job is held that rests.
+const RESTS: (u16, i32) = (3, 1);
+
 /// A pool with nothing in it, as each master sets it up.
 pub(crate) fn empty_pool() -> Pool {
     let mut pool = Pool::with_judge(Arc::new(Words));
@@ -57,12 +60,12 @@ impl Wishes {
     }
 
     /// What jobs ask for besides their program.
-    pub(super) fn terms(&mut self) -> Terms {
+    pub(super) fn terms(&mut self, large: bool) -> Terms {
         let mut terms = Terms::default();
         if !self.policies {
             return terms;
         }
-        let limited = self.dice.one_in(4);
+        let limited = self.dice.one_in(4) && !large;
         terms.limits.extend(limited.then(|| (LIMIT.0.to_owned(), 1000)));
         for word in ["again", "hold", "rest", "vacate"] {
             if self.dice.one_in(4) {
@@ -79,7 +82,8 @@ impl Wishes {
 
     /// May the job be as it is when all is done?
     pub(super) fn may_stay(&self, job: &JobView<'_>) -> bool {
-        job.state == JobState::Held && (self.leaves || is_given_up(job))
+        // One that rests is let go by its policy.
+        job.state == JobState::Held && (is_given_up(job) || self.leaves && job.code != RESTS)
     }
 }
 
@@ -129,12 +133,12 @@ impl Policy for Rules {
     fn now(&self, job: &JobView<'_>, _: Time) -> Option<Decision> {
         match job.state {
             JobState::Running if self.0.contains("rest") && job.past.holds == 0 => {
-                Some(Decision::Hold(Hold { why: "it is to rest".into(), code: 3, subcode: 1 }))
+                Some(Decision::Hold(Hold { why: "it is to rest".into(), code: RESTS.0, subcode: RESTS.1 }))
             }
             JobState::Running if self.0.contains("vacate") && job.starts() < 2 => {
                 Some(Decision::Vacate("it is to run elsewhere".into()))
             }
-            JobState::Held if self.0.contains("rest") && job.code == (3, 1) => {
+            JobState::Held if self.0.contains("rest") && job.code == RESTS => {
                 Some(Decision::Release("it has rested".into()))
             }
             _ => None,

@@ -81,6 +81,31 @@ fn at_site(site: u16, cpus: u32) -> Offer {
 }
 
 #[test]
+fn what_waits_at_a_starter_is_not_asked_back_for_what_does_not_go_there() {
+    let urgent = |cpus, account: Option<&str>| GroupRecord {
+        terms: Terms { priority: 5, accounting_group: account.map(str::to_owned), ..Terms::default() },
+        ..group(4, program(cpus))
+    };
+    // It needs more than there is.
+    let (mut bench, _) = bench();
+    bench.submit(urgent(2, None));
+    bench.submit(group(4, program(1)));
+    let given = told(&bench.join(1));
+    assert!(given.contains("2.0#1") && !given.contains("give back"), "{given}");
+    // Another account has its share.
+    let (mut bench, _) = self::bench();
+    bench.submit(urgent(1, Some("a")));
+    bench.submit(group(4, program(1)));
+    let given = told(&bench.join(2));
+    assert!(given.contains("1.0#1") && given.contains("2.0#1") && !given.contains("give back"), "{given}");
+    // Its own has not.
+    let (mut bench, _) = self::bench();
+    bench.submit(group(4, program(1)));
+    bench.join(1);
+    assert_eq!(told(&bench.submit(urgent(1, None))), "7: give back 2");
+}
+
+#[test]
 fn a_higher_priority_goes_first_and_age_decides_among_equals() {
     let (mut bench, _) = bench();
     let with = |priority| GroupRecord { terms: Terms { priority, ..Terms::default() }, ..group(1, program(1)) };

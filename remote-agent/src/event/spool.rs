@@ -24,9 +24,17 @@ use super::agent::Agent;
 /// Between two looks for what came late.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The starters that we stand in for, and which results of theirs were told over which stream.
+/// The starters that we stand in for.
 #[derive(Default)]
-pub(super) struct Spools(RefCell<BTreeMap<StarterKey, (Spool, u64, BTreeSet<AttemptId>)>>);
+pub(super) struct Spools(RefCell<BTreeMap<StarterKey, Told>>);
+
+/// What was told of one.
+struct Told {
+    spool: Spool,
+    /// Over which stream.
+    stream: u64,
+    ids: BTreeSet<AttemptId>,
+}
 
 impl Spools {
     /// One that was cut off for longer than its lease puts its results aside when it finds its way again, and nobody tells us.
@@ -65,7 +73,7 @@ impl Spools {
 
     /// A frame for a starter that is not connected.
     pub(super) async fn take(agent: &Rc<Agent>, key: StarterKey, frame: &Frame) -> Result<(), WireError> {
-        let Some((spool, ..)) = agent.spools.0.borrow().get(&key).cloned() else {
+        let Some(spool) = agent.spools.0.borrow().get(&key).map(|told| told.spool.clone()) else {
             return Ok(());
         };
         match frame.kind {
@@ -103,16 +111,16 @@ async fn present_one(agent: &Rc<Agent>, key: StarterKey, spool: Spool) -> io::Re
     {
         return Ok(());
     }
-    let (serial, read) = (agent.serial.get(), spool.clone());
+    let (stream, read) = (agent.serial.get(), spool.clone());
     let (facts, ids) = blocking(move || Ok((read.facts()?, read.ids()?))).await?;
     if ids.is_empty() {
         // Nothing came of it.
         forget(agent, key, spool, ids).await;
         return Ok(());
     }
-    let told = (spool.clone(), serial, ids.iter().copied().collect());
+    let told = Told { spool: spool.clone(), stream, ids: ids.iter().copied().collect() };
     let before = agent.spools.0.borrow_mut().insert(key, told);
-    if before.is_some_and(|(_, stream, told)| stream == serial && ids.iter().all(|id| told.contains(id))) {
+    if before.is_some_and(|told| told.stream == stream && ids.iter().all(|id| told.ids.contains(id))) {
         return Ok(());
     }
     tracing::info!(%key, results = ids.len(), "presenting what a starter put aside");

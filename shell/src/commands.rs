@@ -61,6 +61,8 @@ commands! {
     ["hold", "condor_hold"], "JOB…", alter::Hold => alter::hold;
     ["release", "condor_release"], "JOB…", alter::Release => alter::release;
     ["edit"], "JOB… NAME=VALUE…", alter::Edit => alter::edit;
+    ["condor_qedit"], "JOB… NAME VALUE…", alter::QEdit => alter::qedit;
+    ["condor_prio"], "-p N JOB…", alter::Prio => alter::prio;
     ["retry"], "JOB…", alter::Retry => alter::retry;
     ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
     ["log"], "JOB", log::Log => log::run;

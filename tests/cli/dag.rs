@@ -43,7 +43,7 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
          SCRIPT DEBUG said ALL POST C post.sh $JOB $RETURN $RETRY $FAILED_COUNT\nNODE_STATUS_FILE status\nJOBSTATE_LOG states\nDOT x.dot\n",
     );
     let run = home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).code(7);
-    assert_eq!(run.stdout, "DAG 1: 5 node(s) of x.dag submitted.\n");
+    assert_eq!(run.stdout, "DAG 1: 5 node(s) of x.dag submitted.\n1 job(s) submitted to cluster 1.\n");
     let lines = ledger(&home);
     assert_eq!(place(&lines, "A 0"), 0, "{lines:?}");
     assert!(place(&lines, "pre B 0 0") < place(&lines, "B 0"));
@@ -67,12 +67,12 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
 
     // What was done is not done again; mended, the rest succeeds.
     home.write("mended", "");
-    home.vo(["-s", "t", "-c", "submit x.dag; dag wait 2"]).ok().says(["x.dag.rescue001 says what is done"]);
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).ok().says(["x.dag.rescue001 says what is done"]);
     let lines = ledger(&home);
     assert_eq!(lines.iter().filter(|line| line.starts_with("A ")).count(), 1, "{lines:?}");
     assert_eq!(lines.last().unwrap(), "D 0", "{lines:?}");
     // All of it, with -f.
-    home.vo(["-s", "t", "-c", "condor_submit_dag -f x.dag; dag wait 3"]).ok();
+    home.vo(["-s", "t", "-c", "condor_submit_dag -f x.dag; dag wait x.dag"]).ok();
     assert_eq!(ledger(&home).iter().filter(|line| *line == "A 0").count(), 2);
     assert!(home.work("x.dag.rescue001.old").exists());
     end(&home);
@@ -144,11 +144,57 @@ fn a_dag_is_held_halted_locked_and_removed() {
     // A halt file: what runs ends, and then the DAG.
     home.write("y.dag", "JOB A job.sub\nJOB B job.sub\nPARENT A CHILD B\nVARS ALL_NODES code=\"0\" pause=\"3\"\n");
     home.vo(["-s", "t", "-c", "submit y.dag"]).ok();
-    queued("running", "2");
+    queued("running", "3");
     home.write("y.dag.halt", "");
-    home.vo(["-s", "t", "-c", "dag wait --timeout 60s 2"]).code(7).says(["halted"]);
+    home.vo(["-s", "t", "-c", "dag wait --timeout 60s y.dag"]).code(7).says(["halted"]);
     assert!(home.read("y.dag.rescue001").contains("DONE A"));
     assert!(!ledger(&home).contains(&"B 0".to_owned()));
+    end(&home);
+}
+
+/// The numbers of the events in a log.
+fn events(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains(" (00")).filter_map(|line| line.get(..3)).collect()
+}
+
+#[test]
+fn a_dag_is_a_job_with_a_number_of_the_clusters() {
+    let home = home();
+    let ask = |line: &str| home.vo(["-s", "t", "-c", line]);
+    home.write("x.dag", "JOB A job.sub\nJOB B job.sub\nPARENT A CHILD B\nVARS ALL_NODES code=\"0\" pause=\"600\"\n");
+    ask("condor_submit job.sub; wait").ok();
+    let said = ask("condor_submit_dag x.dag").ok().stdout;
+    assert!(said.ends_with("\n1 job(s) submitted to cluster 2.\n"), "{said}");
+    wait_until("the first node", seconds(30), || {
+        (ask("q -const 'DAGManJobId == 2' -af ClusterId DAGNodeName JobStatus").ok().stdout == "3 A 2\n").then_some(())
+    });
+    let shown = ask("condor_q -nobatch").ok().stdout;
+    let line = shown.lines().find(|line| line.starts_with("   2.0 ")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line.contains(" R ") && line.ends_with("condor_dagman x.dag"), "{line}");
+    let ad = |line: &str| ask(&format!("q 2 -af {line}")).ok().stdout;
+    assert_eq!(ad("JobUniverse JobStatus DAG_NodesTotal DAG_NodesQueued JobBatchName"), "7 2 2 1 x.dag+2\n");
+    assert_eq!(ask("q 2 -af:r OtherJobRemoveRequirements").ok().stdout, "DAGManJobId =?= 2\n");
+    assert_eq!(ask("condor_hold 2").ok().stdout, "All jobs in cluster 2 have been held\n");
+    assert_eq!(ask("condor_hold 2.0").code(1).stderr, "Job 2.0 already held\n");
+    assert_eq!(ask("q -hold -af:j HoldReasonCode").ok().stdout, "2.0 1\n");
+    assert_eq!(ask("condor_release 2.0").ok().stdout, "Job 2.0 released\n");
+    // The number stays taken when the master is killed, and so does the DAG.
+    let sessions = home.vo(["-l", "--json"]).ok().json();
+    let pid = i32::try_from(sessions[0]["pid"].as_i64().unwrap()).unwrap();
+    home.write("y.dag", "JOB A job.sub NOOP\n");
+    ask("submit y.dag; wait 4").ok().says(["DAG 4"]);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_until("its end", seconds(10), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    assert_eq!(ask("condor_submit -terse job.sub").ok().stdout, "5.0 - 5.0\n");
+    assert_eq!(ask("condor_rm 2").ok().stdout, "All jobs in cluster 2 have been marked for removal\n");
+    ask("condor_wait x.dag.dagman.log 2; wait").code(7);
+    assert_eq!(events(&home.read("x.dag.dagman.log")), ["000", "001", "012", "013", "009"]);
+    assert_eq!(events(&home.read("y.dag.dagman.log")), ["000", "001", "005"]);
+    assert!(home.read("x.dag.rescue001").contains("# Nodes premarked DONE: 0"));
+    assert_eq!(ask("q -nobatch -af ClusterId").ok().stdout, "");
+    let ended = ask("history -af ClusterId JobStatus ExitCode -const 'JobUniverse == 7'").ok().stdout;
+    assert_eq!(ended, "2 3 undefined\n4 4 0\n");
     end(&home);
 }
 
@@ -220,7 +266,7 @@ fn a_master_killed_again_and_again_submits_each_node_once() {
     }
     assert_eq!(lines.len(), 66);
     let jobs = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
-    assert_eq!(jobs.as_array().unwrap().len(), 66, "each node's jobs are in the queue once");
+    assert_eq!(jobs.as_array().unwrap().len(), 66 + 7, "each node's jobs are in the queue once, and seven DAGs");
     end(&home);
 }
 

@@ -22,10 +22,12 @@ fn small_disks(home: &Home, script: &str) -> Option<String> {
 fn a_full_state_directory_refuses_submissions_and_forgets_nothing() {
     let home = Home::new();
     home.write("t.sub", "executable = /bin/sleep\ntransfer_executable = false\narguments = 3\nqueue 4\n");
+    home.write("x.dag", "JOB A t.sub\n");
     let script = "
         vo-login -s t -n 1:2 --keep -c 'submit t.sub'
         dd if=/dev/zero of=$XDG_STATE_HOME/filler bs=64k count=280 2>/dev/null
         if vo-login -s t -c 'submit t.sub'; then echo taken; else echo refused $?; fi
+        if vo-login -s t -c 'submit x.dag'; then echo taken; else echo the DAG is refused $?; fi
         dd if=/dev/zero of=$XDG_STATE_HOME/filler2 bs=4k 2>/dev/null || true
         sleep 5
         vo-login -s t -c 'q'
@@ -34,7 +36,14 @@ fn a_full_state_directory_refuses_submissions_and_forgets_nothing() {
         vo-login -s t -c 'submit t.sub; wait --timeout 60s'
         vo-login -s t -c 'exit --force'";
     let Some(text) = small_disks(&home, script) else { return };
-    for said in ["the disk of ", " is full: ", "refused 1", "4 of 4 job(s) succeeded", "submitted to cluster 2"] {
+    for said in [
+        "the disk of ",
+        " is full: ",
+        "\nrefused 1",
+        "the DAG is refused 1",
+        "4 of 4 job(s) succeeded",
+        "submitted to cluster 2",
+    ] {
         assert!(text.contains(said), "{said}: {text}");
     }
     assert!(!text.contains("taken"), "{text}");

@@ -190,7 +190,7 @@ fn a_dag_or_a_named_batch_is_one_line_of_the_batch_view() {
         let nodes = ask(&home, "q -const 'DAGManJobId == 1' -af DAGNodeName").ok().stdout;
         (nodes.lines().count() == 4).then_some(())
     });
-    ask(&home, "submit never.sub; submit --batch-name sim never.sub; submit --batch-name sim never.sub; rm 5.1").ok();
+    ask(&home, "submit never.sub; submit --batch-name sim never.sub; submit --batch-name sim never.sub; rm 6.1").ok();
     let rows = |line: &str| -> Vec<String> {
         let shown = ask(&home, line).ok().stdout;
         let rows = shown.lines().skip(4).take_while(|line| !line.is_empty());
@@ -201,14 +201,14 @@ fn a_dag_or_a_named_batch_is_one_line_of_the_batch_view() {
             })
             .collect()
     };
-    let expected = ["x.dag+1 _ _ 4 _ 4 1.0 ... 2.1", "never.sub _ _ 2 _ 2 3.0-1", "sim _ _ 3 _ 4 4.0 ... 5.1"];
+    let expected = ["x.dag+1 _ _ 4 _ 4 2.0 ... 3.1", "never.sub _ _ 2 _ 2 4.0-1", "sim _ _ 3 _ 4 5.0 ... 6.1"];
     assert_eq!(rows("q"), expected);
     assert_eq!(
         rows("q -const 'ProcId == 1'"),
-        ["x.dag+1 _ _ 2 _ 2 1.1 ... 2.1", "never.sub _ _ 1 _ 1 3.1", "sim _ _ 1 _ 2 4.1 ... 5.1"]
+        ["x.dag+1 _ _ 2 _ 2 2.1 ... 3.1", "never.sub _ _ 1 _ 1 4.1", "sim _ _ 1 _ 2 5.1 ... 6.1"]
     );
     ask(&home, "hold --batch-name sim").ok();
-    assert_eq!(rows("q 4-5"), ["sim _ _ _ 3 4 4.0 ... 5.1"]);
+    assert_eq!(rows("q 5-6"), ["sim _ _ _ 3 4 5.0 ... 6.1"]);
     leave(&home);
 }
 
@@ -264,12 +264,35 @@ fn jobs_are_changed_by_constraint() {
     assert_eq!(ask(&home, "q -const 'JobPrio == 9' -af:j JobPrio").ok().stdout, "4.0 9\n4.1 9\n");
     check("rm 4 -constraint 'JobPrio == 9'", "2 job(s) removed.\n");
     check("rm -constraint 'JobStatus == 7'", "0 job(s) removed.\n");
-    assert_eq!(ask(&home, "condor_rm -const 'JobStatus == 7'").code(1).stdout, "0 job(s) removed.\n");
+    let none = "Couldn't find/remove all jobs matching constraint (JobStatus == 7)\n";
+    assert_eq!(ask(&home, "condor_rm -const 'JobStatus == 7'").code(1).stderr, none);
     ask(&home, "condor_hold -const 'Jobs ='").code(2);
     ask(&home, "condor_rm").code(2);
     assert_eq!(ask(&home, "q -af:j JobStatus").ok().stdout, "2.0 2\n3.0 1\n4.2 5\n4.3 5\n");
-    check("condor_rm -all", "4 job(s) removed.\n");
-    ask(&home, "condor_rm -all").code(1);
+    // Words and codes of HTCondor's tools.
+    let fails = |line: &str, code, expected: &str| assert_eq!(ask(&home, line).code(code).stderr, expected, "{line}");
+    check("condor_hold 3 -reason because -subcode 7", "All jobs in cluster 3 have been held\n");
+    fails("condor_hold 3", 1, "Couldn't find/hold all jobs in cluster 3\n");
+    fails("condor_hold 3.0 99.1", 1, "Job 3.0 already held\nJob 99.1 not found\n");
+    check("condor_release 3.0 99.1", "Job 3.0 released\n");
+    fails("condor_release 3.0", 1, "Job 3.0 not held to be released\n");
+    fails("condor_rm 99", 1, "Couldn't find/remove all jobs in cluster 99\n");
+    check("condor_prio -p 5 3", "");
+    check(
+        "condor_qedit 3.0 JobPrio 6 RequestMemory=64",
+        "Set attribute \"JobPrio\" for 1 matching jobs.\nSet attribute \"RequestMemory\" for 1 matching jobs.\n",
+    );
+    assert_eq!(ask(&home, "q 3 -af JobPrio RequestMemory").ok().stdout, "6 64\n");
+    ask(&home, "condor_qedit 99 JobPrio 6").code(1);
+    check(
+        "condor_rm 4.2 99.0 3 99",
+        "Job 4.2 marked for removal\nAll jobs matching constraint (ClusterId == 3 || ClusterId == 99) have been marked for removal\n",
+    );
+    check(
+        "condor_rm -forcex $(id -un)",
+        &format!("All jobs of user \"{}\" have been marked for removal\n", home.sh("id -un").ok().stdout.trim()),
+    );
+    fails("condor_rm -all", 0, "There are no jobs in the queue\n");
     assert_eq!(ask(&home, "q -totals").ok().stdout.matches("0 jobs;").count(), 2);
     leave(&home);
 }

@@ -9,7 +9,9 @@ use vo_lang::parse_bytes;
 use vo_wire::control::{self, Alter, Alteration, Altered, Pick, Retried, RetriedRow};
 
 use super::ads::Constraint;
+use super::jobs::{own, owner};
 use super::{Asking, json_list, pick};
+use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 
 /// Above so many jobs, a person is asked first.
@@ -34,9 +36,9 @@ pub(crate) struct Meant {
     /// Called by HTCondor's name, which fails where nothing is changed
     #[arg(long, hide = true)]
     htcondor: bool,
-    /// Clusters (12, 12-15) or jobs (12.3, 12.3-9)
-    #[arg(value_name = "JOB", value_parser = pick, required_unless_present_any = ["all", "batch_name", "constraint"])]
-    picks: Vec<Pick>,
+    /// Clusters (12, 12-15), jobs (12.3, 12.3-9) or your own name, which means all
+    #[arg(value_name = "JOB", value_parser = own, required_unless_present_any = ["all", "batch_name", "constraint"])]
+    picks: Vec<Option<Pick>>,
 }
 
 /// Holds jobs: they don't run until they are released; those that run are killed
@@ -44,9 +46,12 @@ pub(crate) struct Meant {
 pub(crate) struct Hold {
     #[command(flatten)]
     meant: Meant,
-    /// Why, for `q --hold` and `why`
-    #[arg(long, value_name = "WHY", default_value = "by the user")]
-    reason: String,
+    /// Why, for `q --hold` and `why` [default: by the user]
+    #[arg(long, value_name = "WHY")]
+    reason: Option<String>,
+    /// Taken for HTCondor's sake
+    #[arg(long, value_name = "N", hide = true)]
+    subcode: Option<i32>,
 }
 
 /// Releases held jobs: they may run again
@@ -54,6 +59,9 @@ pub(crate) struct Hold {
 pub(crate) struct Release {
     #[command(flatten)]
     meant: Meant,
+    /// Taken for HTCondor's sake
+    #[arg(long, value_name = "WHY", hide = true)]
+    reason: Option<String>,
 }
 
 /// Changes what unfinished jobs ask for; those that run go on as they are
@@ -76,6 +84,28 @@ pub(crate) struct Edit {
     /// request_cpus=N, request_memory=SIZE or request_gpus=N
     #[arg(value_name = "JOB|NAME=VALUE", required = true)]
     words: Vec<String>,
+}
+
+/// Sets attributes of jobs' ads, as condor_qedit does: those that `edit` changes
+#[derive(Parser, Debug)]
+pub(crate) struct QEdit {
+    #[command(flatten)]
+    asking: Asking,
+    #[command(flatten)]
+    constraint: Constraint,
+    /// Clusters (12), jobs (12.3) or your own name, then attributes and their values: JobPrio 5, or JobPrio=5
+    #[arg(value_name = "JOB|NAME VALUE", required = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// Sets jobs' priority, as condor_prio does
+#[derive(Parser, Debug)]
+pub(crate) struct Prio {
+    #[command(flatten)]
+    meant: Meant,
+    /// The priority: jobs with a higher one run first
+    #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
+    prio: i32,
 }
 
 /// Submits jobs that failed once more: those with a nonzero exit code, ended by a signal, or removed by a policy of theirs
@@ -135,18 +165,29 @@ pub(super) fn retry(arguments: Retry) -> Result<ExitCode> {
 }
 
 pub(super) fn hold(arguments: Hold) -> Result<ExitCode> {
-    alter(&arguments.meant, Alteration::Hold(arguments.reason), ("hold", "held"))
+    let Hold { meant, reason, subcode: _ } = arguments;
+    let reason = reason.unwrap_or_else(|| if meant.htcondor { "via condor_hold" } else { "by the user" }.to_owned());
+    alter(
+        &meant,
+        Alteration::Hold(reason),
+        &Words { verb: "hold", done: "held", theirs: "held", already: "already held" },
+    )
 }
 
 pub(super) fn release(arguments: Release) -> Result<ExitCode> {
-    alter(&arguments.meant, Alteration::Release, ("release", "released"))
+    let already = "not held to be released";
+    alter(
+        &arguments.meant,
+        Alteration::Release,
+        &Words { verb: "release", done: "released", theirs: "released", already },
+    )
 }
 
 pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
     let Edit { asking, all, constraint, batch_name, yes, words } = arguments;
     let (changes, jobs): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| word.contains('='));
     let read = |word: &String| pick(word).map_err(|e| Error::usage(format!("{word:?} is no job: {e}")));
-    let picks = jobs.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let picks = jobs.iter().map(|word| read(word).map(Some)).collect::<Result<Vec<_>>>()?;
     if picks.is_empty() && !all && batch_name.is_empty() && constraint.is_empty() {
         return Err(Error::usage("no job is named").hint("`edit 12 priority=5` edits cluster 12; --all means all"));
     }
@@ -162,8 +203,59 @@ pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
     alter(
         &Meant { asking, all, constraint, batch_name, yes, picks, htcondor: false },
         Alteration::Edit(edit),
-        ("edit", "edited"),
+        &Words { verb: "edit", done: "edited", theirs: "edited", already: "not edited" },
     )
+}
+
+pub(super) fn qedit(arguments: QEdit) -> Result<ExitCode> {
+    let QEdit { asking, constraint, words } = arguments;
+    let names = words.iter().take_while(|word| own(word).is_ok()).count();
+    let (jobs, words) = words.split_at(names);
+    let picks: Vec<_> = jobs.iter().filter_map(|word| own(word).ok()).collect();
+    if picks.is_empty() && constraint.is_empty() {
+        return Err(Error::usage("no job is named").hint("`condor_qedit 12 JobPrio 5` edits cluster 12"));
+    }
+    let mut changes = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, value),
+            None => (word.as_str(), words.next().ok_or_else(|| Error::usage(format!("{word} has no value")))?.as_str()),
+        };
+        // A string of an ad is in double quotes.
+        let value = value.trim();
+        let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        changes.push((name.trim(), bare));
+    }
+    if changes.is_empty() {
+        return Err(Error::usage("nothing is to be changed").hint("`condor_qedit 12 JobPrio 5` edits cluster 12"));
+    }
+    let mut edit = pool::Edit::default();
+    changes.iter().try_for_each(|(name, value)| set(&mut edit, &format!("{name}={value}")))?;
+    let jobs = change(&mut asking.connect()?, picks, constraint.text(), edit)?;
+    if jobs == 0 {
+        return Err(Error::new(ExitCode::Failure, "no such job is unfinished"));
+    }
+    changes.iter().for_each(|(name, _)| println!("Set attribute \"{name}\" for {jobs} matching jobs."));
+    Ok(ExitCode::Success)
+}
+
+pub(super) fn prio(arguments: Prio) -> Result<ExitCode> {
+    let Prio { meant, prio } = arguments;
+    let edit = pool::Edit { priority: Some(prio), ..pool::Edit::default() };
+    let jobs = change(&mut meant.asking.connect()?, meant.picks.clone(), meant.constraint.text(), edit)?;
+    if jobs == 0 {
+        return Err(Error::new(ExitCode::Failure, "no such job is unfinished"));
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Edits jobs; how many.
+fn change(master: &mut Master, picks: Vec<Option<Pick>>, constraint: Option<String>, edit: pool::Edit) -> Result<u32> {
+    let picks = if picks.contains(&None) { Vec::new() } else { picks.into_iter().flatten().collect() };
+    let alteration = Alteration::Edit(edit);
+    let Altered { jobs } = master.ask(&Alter { picks, alteration, only_count: false, constraint, lenient: true })?;
+    Ok(jobs)
 }
 
 /// Takes `NAME=VALUE` in.
@@ -177,7 +269,7 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
         "priority" | "jobprio" => edit.priority = Some(value.parse().map_err(|_| wrong("a whole number"))?),
         "requirements" => edit.requirements = Some(value.to_owned()),
         "rank" => edit.rank = Some(value.to_owned()),
-        "accounting_group" => edit.accounting_group = Some(value.to_owned()),
+        "accounting_group" | "acctgroup" => edit.accounting_group = Some(value.to_owned()),
         "request_cpus" | "requestcpus" => {
             let cpus = value.parse().ok().filter(|cpus| *cpus > 0);
             edit.cpus = Some(cpus.ok_or_else(|| wrong("a whole number from 1 on"))?);
@@ -199,8 +291,12 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
 }
 
 impl Meant {
+    /// What is named; nothing, if all is meant.
     fn picks(&self) -> Vec<Pick> {
-        self.picks.iter().cloned().chain(self.batch_name.iter().cloned().map(Pick::Name)).collect()
+        if self.picks.iter().any(Option::is_none) {
+            return Vec::new();
+        }
+        self.picks.iter().flatten().cloned().chain(self.batch_name.iter().cloned().map(Pick::Name)).collect()
     }
 
     /// Is there a person to ask?
@@ -209,15 +305,25 @@ impl Meant {
     }
 }
 
-/// Changes jobs; `(verb, done)` tells how that is called. A person is asked when they are many.
-pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, &str)) -> Result<ExitCode> {
+/// How a change is called: `hold`, `held`, and as HTCondor calls it when it is done.
+pub(super) struct Words {
+    pub(super) verb: &'static str,
+    pub(super) done: &'static str,
+    pub(super) theirs: &'static str,
+    /// What HTCondor says of a job that is there, and that the change doesn't concern.
+    pub(super) already: &'static str,
+}
+
+/// Changes jobs. A person is asked when they are many.
+pub(super) fn alter(meant: &Meant, alteration: Alteration, words: &Words) -> Result<ExitCode> {
     let mut master = meant.asking.connect()?;
-    let picks = meant.picks();
+    let (picks, Words { verb, done, .. }) = (meant.picks(), words);
     let ask = |only_count| Alter {
         picks: picks.clone(),
         alteration: alteration.clone(),
         only_count,
         constraint: meant.constraint.text(),
+        lenient: meant.htcondor,
     };
     if meant.asks() {
         let Altered { jobs } = master.ask(&ask(true))?;
@@ -226,9 +332,80 @@ pub(super) fn alter(meant: &Meant, alteration: Alteration, (verb, done): (&str, 
             return Ok(ExitCode::Failure);
         }
     }
+    if meant.htcondor && meant.batch_name.is_empty() {
+        return as_htcondor(&mut master, meant, &alteration, words);
+    }
     let Altered { jobs } = master.ask(&ask(false))?;
     println!("{jobs} job(s) {done}.");
     Ok(if jobs == 0 && meant.htcondor { ExitCode::Failure } else { ExitCode::Success })
+}
+
+/// Changes jobs, and says so as HTCondor's tools do: jobs that are named one by one get a line each, all others one together.
+fn as_htcondor(master: &mut Master, meant: &Meant, alteration: &Alteration, words: &Words) -> Result<ExitCode> {
+    let Words { verb, theirs, already, .. } = words;
+    let mut ask = |picks: Vec<Pick>, alteration: &Alteration, only_count, constraint| -> Result<u32> {
+        let alteration = alteration.clone();
+        let Altered { jobs } = master.ask(&Alter { picks, alteration, only_count, constraint, lenient: true })?;
+        Ok(jobs)
+    };
+    let (single, others): (Vec<_>, Vec<_>) =
+        meant.picks.iter().cloned().partition(|pick| matches!(pick, Some(Pick::Job(_))));
+    let mut failed = false;
+    let mut changed = 0;
+    for pick in single.iter().flatten() {
+        let Pick::Job(job) = pick else { continue };
+        if ask(vec![pick.clone()], alteration, false, None)? > 0 {
+            println!("Job {job} {theirs}");
+            changed += 1;
+        } else if ask(vec![pick.clone()], &Alteration::Remove, true, None)? > 0 {
+            eprintln!("Job {job} {already}");
+        } else {
+            eprintln!("Job {job} not found");
+        }
+    }
+    failed |= !single.is_empty() && changed == 0;
+    let constraint = meant.constraint.text();
+    if !others.is_empty() || single.is_empty() {
+        let picks =
+            if others.iter().any(Option::is_none) { Vec::new() } else { others.iter().flatten().cloned().collect() };
+        let which = which(&others, constraint.as_deref());
+        if ask(picks, alteration, false, constraint)? > 0 {
+            println!("All jobs{which} have been {theirs}");
+        } else if ask(Vec::new(), &Alteration::Remove, true, None)? == 0 {
+            eprintln!("There are no jobs in the queue");
+        } else {
+            eprintln!("Couldn't find/{verb} all jobs{which}");
+            failed = true;
+        }
+    }
+    Ok(if failed { ExitCode::Failure } else { ExitCode::Success })
+}
+
+/// The end of a sentence: which jobs HTCondor's tools say that they changed.
+fn which(picks: &[Option<Pick>], constraint: Option<&str>) -> String {
+    let term = |pick: &Option<Pick>| match pick {
+        None => format!("Owner == \"{}\"", owner()),
+        Some(Pick::Cluster(cluster)) => format!("ClusterId == {cluster}"),
+        Some(Pick::Clusters(first, last)) => format!("ClusterId >= {first} && ClusterId <= {last}"),
+        Some(Pick::Job(first)) => format!("ClusterId == {} && ProcId == {}", first.cluster, first.proc),
+        Some(Pick::Jobs(first, last)) => {
+            format!("ClusterId == {} && ProcId >= {} && ProcId <= {last}", first.cluster, first.proc)
+        }
+        Some(Pick::Name(name)) => format!("JobBatchName == {name:?}"),
+    };
+    match (picks, constraint) {
+        ([], None) => String::new(),
+        ([], Some(constraint)) => format!(" matching constraint ({constraint})"),
+        ([None], None) => format!(" of user \"{}\"", owner()),
+        ([Some(Pick::Cluster(cluster))], None) => format!(" in cluster {cluster}"),
+        (picks, constraint) => {
+            let terms = picks.iter().map(term).collect::<Vec<_>>().join(" || ");
+            match constraint {
+                Some(constraint) => format!(" matching constraint (({constraint}) && ({terms}))"),
+                None => format!(" matching constraint ({terms})"),
+            }
+        }
+    }
 }
 
 fn agreed(verb: &str, jobs: u32) -> Result<bool> {

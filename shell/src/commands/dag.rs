@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use vo_core::JobId;
 use vo_core::dag::State;
 use vo_lang::dag::{self as lang, Context, Env, Input};
-use vo_wire::control::Done;
+use vo_wire::control::{Done, Pick};
 use vo_wire::dag::{
     Bundle, Bytes, DagNode, DagNodes, DagRow, DagRows, DagSubmitted, File, ListDags, Options, Order, OrderDag, ShowDag,
     SubmitDag as Request, WatchDag,
@@ -262,7 +263,7 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
     if arguments.json {
         return super::json_list([SubmittedJson { dag, nodes }].iter());
     }
-    println!("DAG {dag}: {nodes} node(s) of {shown} submitted.");
+    println!("DAG {dag}: {nodes} node(s) of {shown} submitted.\n1 job(s) submitted to cluster {dag}.");
     Ok(ExitCode::Success)
 }
 
@@ -769,8 +770,24 @@ pub(super) fn wait_for_all(master: &mut Master, deadline: Option<Instant>) -> Re
 fn wait(arguments: &Dag, words: &[OsString]) -> Result<ExitCode> {
     let mut master = arguments.asking.connect()?;
     let deadline = arguments.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let rows = chosen(&mut master, words)?;
+    wait_for(&mut master, rows, deadline)
+}
+
+/// The DAGs among jobs, which have their numbers; they are taken out.
+pub(super) fn among(master: &mut Master, picks: &mut Vec<Pick>) -> Result<Vec<DagRow>> {
+    let mut rows = rows(master)?;
+    let is =
+        |pick: &Pick, dag: u32| matches!(pick, Pick::Cluster(n) | Pick::Job(JobId { cluster: n, .. }) if *n == dag);
+    rows.retain(|row| picks.iter().any(|pick| is(pick, row.dag)));
+    picks.retain(|pick| !rows.iter().any(|row| is(pick, row.dag)));
+    Ok(rows)
+}
+
+/// Waits until DAGs have ended; whether all succeeded.
+pub(super) fn wait_for(master: &mut Master, rows: Vec<DagRow>, deadline: Option<Instant>) -> Result<ExitCode> {
     let mut verdict = ExitCode::Success;
-    for row in chosen(&mut master, words)? {
+    for row in rows {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} {msg}") {

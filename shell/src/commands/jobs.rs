@@ -76,7 +76,7 @@ const RUNNING: [JobState; 3] = [JobState::Running, JobState::Unknown, JobState::
 const FINISHED: [JobState; 2] = [JobState::Completed, JobState::Removed];
 
 /// Jobs, or the name of the user whose jobs are all there are.
-fn own(word: &str) -> std::result::Result<Option<Pick>, String> {
+pub(super) fn own(word: &str) -> std::result::Result<Option<Pick>, String> {
     if word == owner() { Ok(None) } else { pick(word).map(Some) }
 }
 
@@ -215,7 +215,7 @@ pub(super) fn history(arguments: History) -> Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-fn owner() -> String {
+pub(super) fn owner() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Parser;
 use vo_wire::control::Alteration;
 
-use super::alter::{Meant, alter};
+use super::alter::{Meant, Words, alter};
 use super::pick;
 use crate::error::{ExitCode, Result};
 
@@ -15,10 +15,17 @@ use crate::error::{ExitCode, Result};
 pub(crate) struct Remove {
     #[command(flatten)]
     meant: Meant,
+    /// Taken for HTCondor's sake
+    #[arg(long, value_name = "WHY", hide = true)]
+    reason: Option<String>,
+    /// Taken for HTCondor's sake: a job is removed at once anyway
+    #[arg(long, hide = true)]
+    forcex: bool,
 }
 
 pub(super) fn run(arguments: Remove) -> Result<ExitCode> {
-    alter(&arguments.meant, Alteration::Remove, ("remove", "removed"))
+    let (theirs, already) = ("marked for removal", "already marked for removal");
+    alter(&arguments.meant, Alteration::Remove, &Words { verb: "remove", done: "removed", theirs, already })
 }
 
 /// Does `rm` with these arguments mean jobs? Only if each one, up to an option that only jobs have, reads as a job or cluster and none is a file that is

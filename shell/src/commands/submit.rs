@@ -51,6 +51,9 @@ pub(crate) struct Submit {
     dry_run: Option<PathBuf>,
     #[command(flatten)]
     by_arguments: ByArguments,
+    /// Called by HTCondor's name, which says more
+    #[arg(long, hide = true)]
+    htcondor: bool,
     /// A line before the description
     #[arg(long, value_name = "COMMAND", hide = true)]
     before: Vec<OsString>,
@@ -89,6 +92,9 @@ struct ByArguments {
 mod dry;
 mod world;
 
+/// Dots of condor_submit's first line, one a job, at most.
+const DOTS: u32 = 50;
+
 /// Bytes of a submission in one frame.
 const PIECE: usize = 1 << 20;
 
@@ -103,7 +109,8 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, before, dag_node, words } = arguments;
+    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, htcondor, before, dag_node, words } =
+        arguments;
     let described = by_arguments.describe(&words)?;
     let words = if described.is_some() { Vec::new() } else { words };
     let (overrides, mut files): (Vec<_>, Vec<_>) =
@@ -153,6 +160,10 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
             None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
+            None if htcondor => {
+                let dots = ".".repeat(jobs.min(DOTS) as usize);
+                println!("Submitting job(s){dots}\n{jobs} job(s) submitted to cluster {cluster}.");
+            }
             None => println!("{jobs} job(s) submitted to cluster {cluster}."),
         }
         Ok(())

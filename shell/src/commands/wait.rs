@@ -78,9 +78,16 @@ pub(super) fn run(arguments: Wait) -> Result<ExitCode> {
         return Err(error.hint("name one: `wait FILE.log --num 2`; a log whose name is a number is ./12"));
     }
     let mut master = asking.connect()?;
+    let mut picks = picks;
     if picks.is_empty() {
         // They submit jobs as long as they run.
         dag::wait_for_all(&mut master, deadline)?;
+    } else {
+        let dags = dag::among(&mut master, &mut picks)?;
+        let ended = dag::wait_for(&mut master, dags, deadline)?;
+        if picks.is_empty() || !matches!(ended, ExitCode::Success) {
+            return Ok(ended);
+        }
     }
     let bar = (!quiet && std::io::stderr().is_terminal()).then(bar);
     master.send(&Watch { picks })?;

@@ -22,6 +22,10 @@ impl World for Here {
         output.map(|output| output.stdout).map_err(|e| e.to_string())
     }
 
+    fn keep(&self, file: &[u8], text: &[u8]) -> Result<(), String> {
+        std::fs::write(String::from_utf8_lossy(file).as_ref(), text).map_err(|e| e.to_string())
+    }
+
     fn matching(&self, pattern: &[u8], _: Kind) -> Result<Vec<Vec<u8>>, String> {
         let text = self.output(&[b"ls -d ", pattern].concat())?;
         Ok(text.split(|b| *b == b'\n').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())

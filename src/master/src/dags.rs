@@ -1,13 +1,15 @@
 //! Drives the DAGs of a session: `vo_core::dag` with real scripts, submissions and files.
 //!
 //! Each DAG has a directory `dags/N` in the session's: `bundle`, all that it was submitted with, from which its plan is worked out
-//! anew whenever the master starts; `log`, the records of its run; and in their place, once it has ended, `ended`, its row.
+//! anew whenever the master starts; `log`, the records of its run; and in their place, once it has ended, `ended`, its row. The number N is
+//! taken from those of clusters: to listings and to who holds, releases and removes jobs, the DAG is a job `N.0`, as DAGMan is.
 //!
 //! A node's jobs are submitted by a `submit` of their own, in the node's directory and the DAG's environment: reading descriptions and
 //! what they name takes time and may fail in many ways, none of which is the master's affair. The submission carries the node and the
 //! try as its tag, by which the master knows one that came before.
 
 mod files;
+mod job;
 mod log;
 mod node;
 
@@ -22,11 +24,16 @@ use std::time::{Duration, Instant};
 
 use vo_core::Time;
 use vo_core::dag::{self as core, Action, Event, Jobs, Record, Run, Script, State};
+use vo_core::ids::JobId;
 use vo_core::pool::{self, End, Pool, Select};
 use vo_lang::dag::{self as lang, Dag, Description, Kind, ScriptKind};
+use vo_lang::eventlog::{self, Body, Resources, Spent};
 use vo_store::{Log, Options, Replay};
 use vo_wire::dag::{Bundle, DagNode, DagRow, Order};
 
+pub(crate) use job::{Job, concerns};
+
+use crate::jobad::Facts;
 use files::{JobStates, Out};
 use log::Logs;
 
@@ -156,7 +163,7 @@ impl Dags {
         session_name: &str,
         program: &Path,
         now: Time,
-        pool: &Pool,
+        pool: &mut Pool,
         tell: Arc<dyn Fn(Told) + Send + Sync>,
     ) -> Result<Dags, String> {
         let dir = session.join("dags");
@@ -193,6 +200,7 @@ impl Dags {
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         numbers.sort_unstable();
         dags.last = numbers.last().copied().unwrap_or(0);
+        pool.pass_over(dags.last);
         for number in numbers {
             let dir = dags.dir.join(number.to_string());
             if let Ok(row) = fs::read(dir.join("ended"))
@@ -245,6 +253,20 @@ impl Dags {
         if base == 0 {
             out.say(now.0, &format!("DAG {number}, {written} nodes, begins in session {}", self.session_name));
             states.internal(now.0, &format!("DAGMAN_STARTED {number}.0"));
+            job::note(
+                &path,
+                number,
+                now.0,
+                Body::Submitted {
+                    host: job::HOST.to_owned(),
+                    batch_name: None,
+                    dag_node: None,
+                    notes: None,
+                    user_notes: None,
+                },
+            );
+            let has = Resources { cpus: 1, ..Resources::default() };
+            job::note(&path, number, now.0, Body::Executing { host: job::HOST.to_owned(), slot: String::new(), has });
         } else {
             out.say(
                 now.0,
@@ -312,7 +334,13 @@ impl Dags {
     }
 
     /// Takes a bundle in that was read; its number and nodes, or that of the DAG that has its tag already.
-    pub(crate) fn submit(&mut self, path: &Path, loaded: Loaded, now: Time, pool: &Pool) -> Result<(u32, u32), String> {
+    pub(crate) fn submit(
+        &mut self,
+        path: &Path,
+        loaded: Loaded,
+        now: Time,
+        pool: &mut Pool,
+    ) -> Result<(u32, u32), String> {
         let nodes = u32::try_from(loaded.dag.written().count()).unwrap_or(u32::MAX);
         if let Some(tag) = &loaded.bundle.tag {
             let rows = self.active.values().map(|active| &active.row).chain(self.ended.values());
@@ -326,7 +354,8 @@ impl Dags {
         if let Some((number, _)) = self.active.iter().find(|(_, active)| active.path == whole) {
             return Err(format!("{first} runs already, as DAG {number}"));
         }
-        self.last += 1;
+        self.last = self.last.max(pool.last_cluster()) + 1;
+        pool.pass_over(self.last);
         let (number, dir) = (self.last, self.path(self.last));
         let failed = |e: io::Error| format!("{}: {e}", dir.display());
         crate::session::private_dir(&dir).map_err(|e| failed(io::Error::other(e.to_string())))?;
@@ -348,7 +377,16 @@ impl Dags {
         };
         if let Some(active) = self.active.get_mut(&dag) {
             active.out.say(now.0, &format!("asked: {order:?}"));
+            let paused = active.run.is_paused();
             active.run.handle(now, event);
+            let reason = job::BY_USER.to_owned();
+            match (paused, active.run.is_paused()) {
+                (false, true) => job::note(&active.path, dag, now.0, Body::Held { reason, code: 1, subcode: 0 }),
+                (true, false) if order == Order::Release => {
+                    job::note(&active.path, dag, now.0, Body::Released { reason })
+                }
+                _ => {}
+            }
             self.stirred.insert(dag);
         }
     }
@@ -365,9 +403,26 @@ impl Dags {
         self.active.get(&dag).map(Active::row).or_else(|| self.ended.get(&dag).cloned())
     }
 
+    /// Those that a selection means, as jobs are named.
+    pub(crate) fn chosen(&self, select: &Select) -> Vec<DagRow> {
+        let all = *select == Select::default();
+        let job = |dag| select.jobs.contains(&JobId { cluster: dag, proc: 0 });
+        let mut rows = self.rows();
+        rows.retain(|row| all || select.clusters.contains(&row.dag) || job(row.dag));
+        rows
+    }
+
+    /// The job that a DAG is to listings.
+    pub(crate) fn job(&self, row: &DagRow, facts: &Facts) -> Job {
+        Job::new(row, self.batch_of(row.dag), facts)
+    }
+
     /// What listings call the batch of a submission with this tag: the DAG around all others, as condor_q has it.
     pub(crate) fn batch(&self, tag: &str) -> Option<String> {
-        let (mut number, ..) = node::read_tag(tag)?;
+        self.batch_of(node::read_tag(tag)?.0)
+    }
+
+    fn batch_of(&self, mut number: u32) -> Option<String> {
         let mut row = self.row(number)?;
         while let Some((parent, found)) =
             row.parent.as_ref().and_then(|(parent, _)| Some((*parent, self.row(*parent)?)))
@@ -661,6 +716,15 @@ impl Dags {
         let row = DagRow { code: Some(code), ended_ms: Some(now.0), ..active.row() };
         active.states.internal(now.0, &format!("DAGMAN_FINISHED {code}"));
         active.out.say(now.0, &format!("DAG {number} EXITING WITH STATUS {code}"));
+        job::note(
+            &active.path,
+            number,
+            now.0,
+            match row.status {
+                job::REMOVED => Body::Aborted { reason: job::BY_USER.to_owned() },
+                _ => Body::Terminated { end: eventlog::End::Exited(i64::from(code)), spent: Spent::default() },
+            },
+        );
         let dir = self.path(number);
         let mut bytes = Vec::new();
         let _: Result<(), minicbor::encode::Error<::core::convert::Infallible>> = minicbor::encode(&row, &mut bytes);

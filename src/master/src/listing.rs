@@ -9,6 +9,7 @@ use vo_core::pool::{End, JobState, JobView, Pool, Select};
 use vo_core::template::Template;
 use vo_wire::control as ctl;
 
+use crate::dags::Job;
 use crate::jobad::{Columns, Condition, Facts};
 
 /// Rows of a page.
@@ -52,6 +53,8 @@ pub(crate) struct Listing {
     /// In the order of time: the ids, the last first, and how many are wanted yet.
     last: Option<(std::vec::IntoIter<JobId>, usize)>,
     counted: bool,
+    /// DAGs that are not yet listed, by number.
+    dags: BTreeMap<u32, Job>,
 }
 
 impl Listing {
@@ -73,7 +76,18 @@ impl Listing {
             }
             (ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter(), limit as usize)
         });
-        Listing { select, states, stays: None, condition, show, facts, next: None, last, counted: false }
+        Listing {
+            select,
+            states,
+            stays: None,
+            condition,
+            show,
+            facts,
+            next: None,
+            last,
+            counted: false,
+            dags: BTreeMap::new(),
+        }
     }
 
     /// Lists also jobs that have ended of which this holds, if their description may keep them in the queue.
@@ -81,24 +95,59 @@ impl Listing {
         Listing { stays, ..self }
     }
 
+    /// The same, with those of the DAGs that are asked for.
+    pub(crate) fn with(mut self, pool: &Pool, dags: Vec<Job>) -> Self {
+        let wanted = |dag: &Job| {
+            let state = self.states.is_empty() || self.states.contains(&dag.row.state);
+            // In sessions of earlier versions DAGs had numbers of their own.
+            let alone = pool.jobs_of(dag.row.id.cluster) == 0;
+            state && alone && self.condition.as_ref().is_none_or(|condition| condition.holds_of(&dag.ad))
+        };
+        self.dags = dags.into_iter().filter(wanted).map(|dag| (dag.row.id.cluster, dag)).collect();
+        if let Some((ids, _)) = self.last.as_mut().filter(|_| !self.dags.is_empty()) {
+            let jobs = ids.filter_map(|id| Some((pool.view(id)?.at, id)));
+            let dags = self.dags.values().map(|dag| (Time(dag.row.entered_ms), dag.row.id));
+            let mut all: Vec<(Time, JobId)> = jobs.chain(dags).collect();
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            *ids = all.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter();
+        }
+        self
+    }
+
     /// The next page, and whether there are more.
     pub(crate) fn page(&mut self, pool: &Pool) -> (Page, bool) {
-        let Listing { select, states, stays, condition, show, facts, next, last, counted } = self;
+        let Listing { select, states, stays, condition, show, facts, next, last, counted, dags } = self;
         let site = |site: u16| facts.sites.get(usize::from(site)).cloned();
         let (mut rows, mut ads, mut bytes, mut looked) = (Vec::new(), Vec::new(), 0, 0);
         let mut more = !*counted;
-        let mut walk = pool.ids(select, *next);
+        let mut walk = pool.ids(select, *next).peekable();
         while more && rows.len().max(ads.len()) < PAGE && bytes < PAGE_BYTES && looked < LOOKED_AT {
             let id = match last {
                 Some((_, 0)) => None,
                 Some((ids, _)) => ids.next(),
-                None => walk.next(),
+                None => match dags.first_key_value() {
+                    Some((dag, _)) if walk.peek().is_none_or(|job| *dag < job.cluster) => {
+                        Some(JobId { cluster: *dag, proc: 0 })
+                    }
+                    _ => walk.next(),
+                },
             };
             let Some(id) = id else {
                 more = false;
                 break;
             };
             looked += 1;
+            if let Some(dag) = dags.remove(&id.cluster) {
+                if let Some((_, left)) = last {
+                    *left -= 1;
+                }
+                match show {
+                    Show::Rows => rows.push(dag.row),
+                    Show::Ads(columns) => ads.push(ctl::AdRow { job: Some(id), ..columns.of(&dag.ad) }),
+                    Show::Clusters(_) => {}
+                }
+                continue;
+            }
             *next = Some(JobId { proc: id.proc.saturating_add(1), ..id });
             let out = |condition: &Condition| {
                 pool.place_of(id).and_then(|place| condition.of_group((id.cluster, place))) == Some(false)

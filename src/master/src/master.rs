@@ -469,7 +469,7 @@ impl Master {
             Err(mpsc::error::TrySendError::Closed(_)) => {}
         };
         let tags = pool.tags().map(|(cluster, tag)| (tag.to_owned(), cluster)).collect();
-        let dags = Dags::open(dir, &session.name, &session.program, now, &pool, Arc::new(tell))?;
+        let dags = Dags::open(dir, &session.name, &session.program, now, &mut pool, Arc::new(tell))?;
         tracing::info!(session = session.name, id = session.id, epoch, "master started");
         Ok(Master {
             dir: dir.to_owned(),

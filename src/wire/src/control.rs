@@ -810,6 +810,9 @@ pub struct Alter {
     /// Only those of which this ClassAd expression holds.
     #[n(3)]
     pub constraint: Option<String>,
+    /// Jobs that aren't there are passed over.
+    #[cbor(n(4), default)]
+    pub lenient: bool,
 }
 
 /// What is done to jobs.

@@ -27,6 +27,10 @@ impl World for Here {
         read.map_err(|e| e.to_string())
     }
 
+    fn keep(&self, file: &[u8], text: &[u8]) -> Result<(), String> {
+        std::fs::write(OsStr::from_bytes(file), text).map_err(|e| e.to_string())
+    }
+
     fn output(&self, command: &[u8]) -> Result<Vec<u8>, String> {
         let shell = || Command::new("/bin/sh");
         let mut child = shell()

@@ -511,6 +511,16 @@ impl Pool {
         self.limits.set(limits.into_iter());
     }
 
+    /// The number of the last cluster, or the last one passed over.
+    pub fn last_cluster(&self) -> u32 {
+        self.last_cluster
+    }
+
+    /// Clusters have higher numbers from now on: this one is taken by something else, which its owner says again after a crash.
+    pub fn pass_over(&mut self, cluster: u32) {
+        self.last_cluster = self.last_cluster.max(cluster);
+    }
+
     /// Takes a submission in; the cluster's number. It is acknowledged to the user once its record, number [`Pool::sequence`] right
     /// after this, is durable. The groups hold fewer than 2^32 jobs together; what is beyond is cut off.
     pub fn submit(&mut self, now: Time, name: String, mut groups: Vec<GroupRecord>) -> u32 {

@@ -307,3 +307,29 @@ pub(super) fn find(name: &str) -> Option<&'static Command> {
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().flat_map(|command| command.names.iter().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_tells_of_every_command() {
+        let page = include_str!("../../../../man/vo-htcondor.7");
+        let table = page.split(".Sh ").find(|section| section.starts_with("SUBMIT DESCRIPTIONS")).unwrap_or_default();
+        let told: Vec<&str> =
+            table.lines().filter(|line| line.starts_with(".It Ic ")).flat_map(str::split_whitespace).collect();
+        let plain = |name: &str| name.replace('_', "");
+        let is_told = |name: &str| {
+            told.iter().any(|word| match word.strip_suffix('*') {
+                Some(start) => !start.is_empty() && name.starts_with(start),
+                None => plain(word) == plain(name),
+            })
+        };
+        // Of those that are treated alike each name is a command of its own.
+        let own = |c: &Command| if c.treatment == Acted || c.names.len() < 3 { 1 } else { c.names.len() };
+        let all = COMMANDS.iter().flat_map(|c| c.names.iter().take(own(c)));
+        let missing: Vec<_> = all.filter(|name| !is_told(name)).collect();
+        assert!(missing.is_empty(), "vo-htcondor(7) says nothing of {missing:?}");
+        assert!(!is_told("grid_resources"));
+    }
+}

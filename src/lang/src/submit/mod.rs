@@ -326,6 +326,12 @@ pub trait World {
     /// Why it failed, in one line.
     fn output(&self, command: &[u8]) -> Result<Vec<u8>, String>;
 
+    /// Writes a file that isn't there, for `include command into FILE`.
+    ///
+    /// # Errors
+    /// Why it can't be written, in one line.
+    fn keep(&self, file: &[u8], text: &[u8]) -> Result<(), String>;
+
     /// The names that a pattern matches, in order, for `queue … matching`.
     ///
     /// # Errors

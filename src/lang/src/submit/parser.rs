@@ -302,21 +302,30 @@ impl<'a> Parser<'_, 'a> {
         self.definition(written, at, &whole, fixed);
     }
 
-    /// `include [ifexist] [command|output] : NAME`.
+    /// `include [ifexist] [command|output [into FILE]] : NAME`.
     fn include(&mut self, at: u32, rest: &[Spot], depth: usize) {
         let report = self.report;
         let Some(colon) = rest.iter().position(|(b, _)| *b == b':') else {
             return report.add(at, report.make_error(at, "`include` names nothing").expected("`include : FILE`"));
         };
         let (options, name) = rest.split_at(colon);
-        let (mut if_there, mut command) = (false, false);
-        for option in bytes(options).split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let (mut if_there, mut command, mut into) = (false, false, None);
+        let options = bytes(options);
+        let mut options = options.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        while let Some(option) = options.next() {
             match option {
+                b"into" if command => {
+                    into = options.next();
+                    if into.is_none() {
+                        let d = report.make_error(at, "`include command into` names no file");
+                        return report.add(at, d.expected("`include command into FILE : COMMAND`"));
+                    }
+                }
                 b"ifexist" | b"ifexists" => if_there = true,
                 b"command" | b"output" => command = true,
                 other => {
                     let d = report.make_error(at, format!("`include` knows no `{}`", show(other)));
-                    return report.add(at, d.expected("`ifexist` or `command`"));
+                    return report.add(at, d.expected("`ifexist`, `command` or `command into FILE`"));
                 }
             }
         }
@@ -335,7 +344,19 @@ impl<'a> Parser<'_, 'a> {
             return report.error(at, format!("includes are nested more than {MAX_INCLUDES} deep"));
         }
         let world = self.macros.context.world;
-        let text = match if command { world.output(name) } else { world.file(name) } {
+        let made = |file: &[u8]| {
+            // What was made once stays.
+            world.file(file).or_else(|_| {
+                let text = world.output(name)?;
+                world.keep(file, &text).map(|()| text)
+            })
+        };
+        let read = match into {
+            Some(file) => made(file),
+            None if command => world.output(name),
+            None => world.file(name),
+        };
+        let text = match read {
             Ok(text) => text,
             Err(_) if if_there => return,
             Err(why) => return report.error(place, format!("`{}` can't be included: {why}", show(name))),
@@ -353,7 +374,8 @@ impl<'a> Parser<'_, 'a> {
     fn stray(&self, name: &str, at: u32, rest: &[Spot]) {
         let report = self.report;
         if name == "use" {
-            return report.error(at, "`use` is not supported yet");
+            let d = report.make_error(at, "`use` names a template of a pool's configuration, and there is none here");
+            return report.add(at, d.hint("write what the template stands for, or include it from a file"));
         }
         let expected = "`command = value` or `queue`";
         let d = match rest.first() {

@@ -31,6 +31,10 @@ impl World for Small {
         }
     }
 
+    fn keep(&self, file: &[u8], _: &[u8]) -> Result<(), String> {
+        if file == b"full" { Err("no space".to_owned()) } else { Ok(()) }
+    }
+
     fn matching(&self, pattern: &[u8], kind: Kind) -> Result<Vec<Vec<u8>>, String> {
         let names: &[&[u8]] = match (pattern, kind) {
             (b"*.dat", Kind::Any) => &[b"a.dat", b"b.dat", b"d.dat/"],
@@ -447,7 +451,19 @@ fn branches_and_includes() {
     );
     check("x @=e\n1", Err("E 2:1 this value of several lines never ends, expected a line `@e`"));
     check("x = now\nerror : stop $(x)", Err("E 3:1 stop now"));
-    check("use FEATURE : x", Err("E 2:1 `use` is not supported yet"));
+    check("include command into there : echo y = made", Ok("made"));
+    check("include command into more.sub : no such command", Ok("included"));
+    check("include command into full : echo y = made", Err("E 2:29 `echo y = made` can't be included: no space"));
+    check(
+        "include command into : echo",
+        Err("E 2:1 `include command into` names no file, expected `include command into FILE : COMMAND`"),
+    );
+    check(
+        "use FEATURE : x",
+        Err(
+            "E 2:1 `use` names a template of a pool's configuration, and there is none here; write what the template stands for, or include it from a file",
+        ),
+    );
     let found = run(b"executable = x\ninclude : bad.sub\nqueue").unwrap_err();
     assert_eq!((found[0].file.as_str(), found[0].line), ("bad.sub", 2));
 }

@@ -12,7 +12,7 @@ use vo_lang::dag::{Dag, Kind, Progress};
 /// Size at which the log of a DAG is put aside, once.
 const LOG_BYTES: u64 = 16 << 20;
 
-fn zoned(ms: u64) -> Zoned {
+pub(super) fn zoned(ms: u64) -> Zoned {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     at.to_zoned(TimeZone::system())
 }

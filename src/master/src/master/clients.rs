@@ -3,6 +3,7 @@
 use vo_core::pool::{self, Change, End};
 use vo_lang::classad::Ad;
 use vo_wire::WireError;
+use vo_wire::dag::Order;
 use vo_wire::link::ProxyInfo;
 
 use super::*;
@@ -151,8 +152,9 @@ impl Master {
         };
         let Some(show) = show else { return };
         let stays = stays.then(|| self.staying()).flatten();
+        let dags = self.dags.chosen(&select).iter().map(|dag| self.dags.job(dag, &self.facts)).collect();
         let listing = Listing::new(&self.pool, select, states, last, condition, show, self.facts.clone());
-        let listing = listing.staying(stays);
+        let listing = listing.staying(stays).with(&self.pool, dags);
         if let Some(client) = self.clients.get_mut(&id) {
             client.request = Some(Request::Listing(listing));
         }
@@ -268,8 +270,13 @@ impl Master {
         self.understood(client, text.map(|text| Condition::read(&text, now)).transpose())
     }
 
-    /// The jobs that a client names, or its error.
+    /// The jobs that a client names, DAGs among them, or its error.
     fn select(&mut self, client: u64, picks: &[ctl::Pick]) -> Option<Select> {
+        self.select_known(client, picks, false)
+    }
+
+    /// The same; those that aren't there may be left out.
+    fn select_known(&mut self, client: u64, picks: &[ctl::Pick], lenient: bool) -> Option<Select> {
         let (mut select, every) = (Select::default(), Select::default());
         for pick in picks {
             match pick {
@@ -285,6 +292,8 @@ impl Master {
                 ctl::Pick::Clusters(first, last) => {
                     let all = self.pool.clusters(&every).map(|c| c.cluster).filter(|c| (first..=last).contains(&c));
                     select.clusters.extend(all);
+                    let dags = self.dags.rows().into_iter().map(|row| row.dag);
+                    select.clusters.extend(dags.filter(|dag| (first..=last).contains(&dag)));
                     select.clusters.insert(*first);
                 }
                 ctl::Pick::Name(name) => {
@@ -301,7 +310,15 @@ impl Master {
                 }
             }
         }
-        let Some(missing) = self.pool.missing(&select) else {
+        if lenient {
+            return Some(select);
+        }
+        let mut jobs = select.clone();
+        for dag in self.dags.chosen(&select) {
+            jobs.clusters.remove(&dag.dag);
+            jobs.jobs.remove(&JobId { cluster: dag.dag, proc: 0 });
+        }
+        let Some(missing) = self.pool.missing(&jobs) else {
             return Some(select);
         };
         if let Some(client) = self.clients.get_mut(&client) {
@@ -312,7 +329,7 @@ impl Master {
     }
 
     fn alter(&mut self, id: u64, asked: ctl::Alter) {
-        let Some(mut select) = self.select(id, &asked.picks) else { return };
+        let Some(mut select) = self.select_known(id, &asked.picks, asked.lenient) else { return };
         let Some(mut condition) = self.condition(id, asked.constraint) else { return };
         // What has ended can only be taken out of the queue, if it is there still.
         let mut ended: Vec<JobId> = Vec::new();
@@ -325,8 +342,18 @@ impl Master {
             ended = views.filter(meant).map(|view| view.id).collect();
         }
         let left = ended.len() as u32;
+        let change = match asked.alteration {
+            ctl::Alteration::Remove => Change::Remove,
+            ctl::Alteration::Hold(_) => Change::Hold,
+            ctl::Alteration::Release => Change::Release,
+            ctl::Alteration::Edit(_) => Change::Edit,
+        };
+        let mut dags = self.dags.chosen(&select);
+        dags.retain(|dag| dags::concerns(dag, change));
         if let Some(mut condition) = condition {
-            let jobs = listing::sift(&self.pool, &select, &mut condition, &self.facts);
+            dags.retain(|dag| condition.holds_of(&self.dags.job(dag, &self.facts).ad));
+            let mut jobs = listing::sift(&self.pool, &select, &mut condition, &self.facts);
+            jobs.extend(dags.iter().map(|dag| JobId { cluster: dag.dag, proc: 0 }));
             // An empty selection would mean all.
             if jobs.is_empty() {
                 if !ended.is_empty() && !asked.only_count {
@@ -341,13 +368,7 @@ impl Master {
             }
             select = Select { clusters: BTreeSet::new(), jobs };
         }
-        let change = match asked.alteration {
-            ctl::Alteration::Remove => Change::Remove,
-            ctl::Alteration::Hold(_) => Change::Hold,
-            ctl::Alteration::Release => Change::Release,
-            ctl::Alteration::Edit(_) => Change::Edit,
-        };
-        let answer = ctl::Altered { jobs: self.pool.concerned(&select, change) + left };
+        let answer = ctl::Altered { jobs: self.pool.concerned(&select, change) + left + dags.len() as u32 };
         if asked.only_count {
             if let Some(client) = self.clients.get_mut(&id) {
                 client.send(&answer);
@@ -362,6 +383,14 @@ impl Master {
             ctl::Alteration::Edit(edit) => Event::EditAsked { select, edit },
         };
         let now = self.now();
+        for dag in dags {
+            let order = match change {
+                Change::Remove => Order::Remove,
+                Change::Hold => Order::Hold,
+                Change::Release | Change::Edit => Order::Release,
+            };
+            self.dags.order(now, dag.dag, order);
+        }
         self.pool.handle(now, Event::DismissalAsked { jobs: ended });
         self.pool.handle(now, event);
         self.answer_once_durable(id, &answer);
@@ -416,7 +445,7 @@ impl Master {
     }
 
     /// Why nothing can be submitted now.
-    fn refusal(&self) -> Option<(Fault, String)> {
+    pub(super) fn refusal(&self) -> Option<(Fault, String)> {
         if self.ending.is_some() {
             return Some((Fault::Ending, "the session is ending".to_owned()));
         }
@@ -661,7 +690,7 @@ impl Master {
         client.request = Some(Request::Ending);
         let now = self.now();
         for row in self.dags.rows().into_iter().filter(|row| row.code.is_none()) {
-            self.dags.order(now, row.dag, vo_wire::dag::Order::Remove);
+            self.dags.order(now, row.dag, Order::Remove);
         }
         if unfinished > 0 {
             let now = self.now();

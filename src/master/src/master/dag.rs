@@ -60,14 +60,12 @@ impl Master {
     }
 
     fn submit_dag(&mut self, id: u64, bundle: &str) {
-        let refusal = if self.ending.is_some() {
-            Some((Fault::Ending, "the session is ending".to_owned()))
-        } else if bundle.contains('/') || !bundle.starts_with("dag-") {
-            Some((Fault::Usage, format!("{bundle:?} is no bundle")))
-        } else {
-            None
-        };
+        let refusal = self.refusal().or_else(|| {
+            let is_bundle = !bundle.contains('/') && bundle.starts_with("dag-");
+            (!is_bundle).then(|| (Fault::Usage, format!("{bundle:?} is no bundle")))
+        });
         if let Some(refusal) = refusal {
+            let _ = std::fs::remove_file(self.dir.join(bundle.rsplit('/').next().unwrap_or_default()));
             return self.refuse(id, refusal);
         }
         let (path, inputs) = (self.dir.join(bundle), self.inputs.clone());
@@ -83,7 +81,7 @@ impl Master {
             return self.dags.told(now, told);
         };
         self.busy_at = Instant::now();
-        let submitted = loaded.and_then(|loaded| self.dags.submit(&bundle, *loaded, now, &self.pool));
+        let submitted = loaded.and_then(|loaded| self.dags.submit(&bundle, *loaded, now, &mut self.pool));
         // A client that has gone has its DAG all the same.
         let Some(client) = self.clients.get_mut(&client) else { return };
         match submitted {

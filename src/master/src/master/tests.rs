@@ -293,7 +293,13 @@ fn what_is_answered_is_durable() {
     bench.settle();
     assert_eq!(kinds(&mut sent), [ctl::Submitted::KIND, ctl::Done::KIND]);
     let picks = vec![ctl::Pick::Cluster(1)];
-    bench.ask(&ctl::Alter { picks, alteration: ctl::Alteration::Remove, only_count: false, constraint: None });
+    bench.ask(&ctl::Alter {
+        picks,
+        alteration: ctl::Alteration::Remove,
+        only_count: false,
+        constraint: None,
+        lenient: false,
+    });
     bench.master.turn();
     assert_eq!(kinds(&mut sent), [0_u16; 0]);
     bench.settle();

@@ -154,8 +154,11 @@ impl Pool {
             if !starter.known {
                 why = Return::Unsent;
             }
-            starter.recalled = None;
-            if starter.recalls > 0 {
+            // What was killed before it began comes back, too: that answers no recall.
+            if live {
+                starter.recalled = None;
+            }
+            if live && starter.recalls > 0 {
                 starter.recalls -= 1;
             } else if live {
                 starter.closing = true;

@@ -923,6 +923,20 @@ fn over_a_slow_link_a_starter_may_answer_two_recalls() {
 }
 
 #[test]
+fn what_was_killed_unstarted_and_comes_back_is_no_answer_to_a_recall() {
+    let mut bench = Bench::with_jobs(vec![group(6, program(1))]);
+    bench.join(3);
+    assert_eq!(told(&bench.join_as(StarterKey(8), offer(1))), "7: give back 1");
+    let select = Select { jobs: [attempt(4, 1).job].into(), ..Select::default() };
+    assert_eq!(told(&bench.tell(Event::HoldAsked { select, why: String::new() })), "7: kill 1.4#1");
+    let back = |proc| Event::AttemptsReturned { key: KEY, ids: vec![attempt(proc, 1)] };
+    bench.tell(back(4));
+    assert_eq!(told(&bench.tell(back(5))), "8: run 1.5#2");
+    bench.pool.submit(bench.now, "more".into(), vec![group(9, program(1))]);
+    assert!(told(&bench.drain()).contains("7: run 2."), "it gets work");
+}
+
+#[test]
 fn a_starter_that_gives_back_unasked_is_left_alone() {
     let mut bench = Bench::with_jobs(vec![group(2, program(1))]);
     bench.join(1);

@@ -771,6 +771,12 @@ impl Builder<'_, '_> {
             );
         }
         if when == WhenToTransfer::OnExitOrEvict {
+            if !self.macros.context.only_show {
+                let hint = "its output and error up to then are kept: look at them with `log JOB`";
+                let d =
+                    self.report.make_warning(at, "what an interrupted job leaves does not go to its next attempt yet");
+                self.report.add(at, d.hint(hint));
+            }
             // As HTCondor has it: in its own directory there is nothing to bring back.
             should = ShouldTransfer::Yes;
         }
@@ -832,6 +838,13 @@ impl Builder<'_, '_> {
         let mut attributes = Vec::new();
         for (name, definition) in self.macros.table.range("my.".to_owned()..).take_while(|(n, _)| n.starts_with("my."))
         {
+            if name == "my.successcheckpointexitcode" && !self.macros.context.only_show {
+                let d = self
+                    .report
+                    .make_error(definition.name_at, "jobs that end to be checkpointed are not supported yet");
+                self.report.add(definition.name_at, d.hint("they would count as done at their first checkpoint"));
+                return Err(Refused);
+            }
             let Some(value) = self.expand(&definition.value)? else {
                 attributes.push((definition.written.clone(), Template::constant("undefined")));
                 continue;

@@ -529,8 +529,15 @@ impl World<'_> {
 
     /// Nothing of the session is left there: it removes its files, says so, and ends.
     fn shut_down(&mut self, site: usize, life: u64) {
+        let here = &self.sites[site];
+        // Where the script has ended, the batch system sees it some time after.
+        let over = |id: &String, job: &BatchJob| {
+            let mut nodes =
+                here.starters.values().filter(|n| n.batch_id == *id && n.restarts == job.restarts).peekable();
+            nodes.peek().is_some() && nodes.all(|n| !n.alive && n.running.is_empty())
+        };
         let left: Vec<_> =
-            self.sites[site].batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended).collect();
+            here.batch.jobs.iter().filter(|(id, job)| job.state != BatchState::Ended && !over(id, job)).collect();
         let left = format!("{:?}", left.iter().map(|(id, job)| (id, &job.name)).collect::<Vec<_>>());
         let late = self.sites[site].batch.late;
         // One that missed its master may have been lied to.

@@ -158,3 +158,46 @@ fn a_result_put_aside_after_its_starter_was_given_up_counts() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+/// Starts cron with one table, in a mount namespace where it finds no other, as the leader of a process group.
+const CRON: &str =
+    "mount -t tmpfs none /run && mount -t tmpfs none /etc/cron.d && mount -t tmpfs none /var/spool/cron/crontabs &&
+	mount --bind /dev/null /etc/crontab && install -m 600 \"$1\" /var/spool/cron/crontabs/root && exec cron -f";
+
+#[test]
+fn cron_brings_back_an_agent_that_was_killed_without_a_master() {
+    if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/usr/sbin/cron").exists() {
+        return vo_tests::skip("needs root, to run a cron of its own");
+    }
+    let home = Home::new();
+    talker(&home);
+    home.write("vo.conf", "[session]\nlease = \"10m\"\n[[site]]\ngateway = \"local\"\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub"]).ok();
+    written(&home, "1.0");
+    let session = home.vo(["-l", "--json"]).ok().json();
+    end(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap());
+    end(process(&home, &["vo-agent event"]).unwrap());
+    let starter = process(&home, &["starter", "--child"]).unwrap();
+    // The line of the manual, each minute.
+    let table = std::fs::read_to_string(vo_tests::project().join("contrib/revive/crontab")).unwrap();
+    let table = format!("HOME={}\n{}", home.path().display(), table.replace("*/10 * * * *", "* * * * *"));
+    let table = home.write("crontab", &table);
+    let mut command = home.command("unshare");
+    command.args(["--mount", "sh", "-c", CRON, "sh"]).arg(table);
+    let mut cron = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().unwrap();
+    let back = || process(&home, &["vo-agent event"]);
+    wait_until("the agent", seconds(150), || {
+        assert_eq!(cron.try_wait().unwrap(), None, "cron runs");
+        back()
+    });
+    cron.kill().unwrap();
+    cron.wait().unwrap();
+    // It goes on without cron, the starter has come to it, and what it runs counts.
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    home.write("go", "");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(home.read("out.0"), "attempt 1\n");
+    assert_eq!(process(&home, &["starter", "--child"]), Some(starter), "the same one");
+    home.end("t");
+    home.assert_nothing_left();
+}

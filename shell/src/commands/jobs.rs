@@ -667,7 +667,7 @@ ann   x.dag+1    11/21 21:13      2      _      3      _      5 15.0 ... 17.2
 ann   two        11/21 21:13      _      _      1      _      1 16.0
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        let expected = "1009 jobs; 996 completed (1 failed), 0 removed, 10 idle, 2 running, 1 held, 0 suspended";
+        let expected = "1009 jobs; 996 completed (1 failed), 0 removed, 10 idle (3 wait for their time), 2 running, 1 held, 0 suspended";
         assert_eq!(in_words(&total(&rows)), expected);
     }
 

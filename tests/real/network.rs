@@ -452,6 +452,43 @@ fn what_slurm_requeues_after_its_last_word_is_a_stray() {
 }
 
 #[test]
+fn a_proxy_whose_node_is_lost_goes_on_where_slurm_puts_it_back() {
+    let home = home_with(HASTY, &known());
+    home.write("vo.conf", "[[site]]\ngateway = \"tundra-key\"\ndirectives = [\"--requeue\"]\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
+    submit(&home, "t", 30, "1");
+    let done = || site(&home, "t", "tundra-key")["completed"].as_u64().unwrap();
+    wait_until("results", seconds(60), || (done() > 3).then_some(()));
+    let id = proxies(&home, "t")[&1].1.clone();
+    let slurm = |what: &str| TUNDRA.sh(&format!("squeue -h -j {id} -o {what}")).trim().to_owned();
+    let node = slurm("%N");
+    // All at once, as when it loses its power: nobody there can say a last word.
+    root(&node, "pkill -KILL -x slurmd; pkill -KILL -x slurmstepd; pkill -KILL -u alice");
+    let _back = Undo(|| {
+        root(&node, "/usr/sbin/slurmd");
+        root("tundra-mgr", &format!("scontrol update nodename={node} state=resume"));
+    });
+    root("tundra-mgr", &format!("scontrol update nodename={node} state=down reason=lost"));
+    wait_until("Slurm puts it back", seconds(60), || {
+        let restarts = TUNDRA.sh(&format!("scontrol show job {id} | grep -o 'Restarts=[0-9]*'"));
+        (restarts.trim() == "Restarts=1").then_some(())
+    });
+    // It would wait for a minute or two, as Slurm has it, unless someone says otherwise.
+    root("tundra-mgr", &format!("scontrol update jobid={id} starttime=now"));
+    home.vo(["-s", "t", "-c", "wait --timeout 115s"]).ok();
+    all_done(&home, "t", 30);
+    let rows = proxies(&home, "t");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((rows[&1].0.as_str(), &rows[&1].1), ("RUN", &id), "{rows:?}");
+    assert_ne!(slurm("%N"), node);
+    let history = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
+    let again = history.as_array().unwrap().iter().filter(|job| job["attempts"].as_u64() > Some(1)).count();
+    assert!((1..=4).contains(&again), "what ran there, or was about to, ran again: {history:#}");
+    home.end("t");
+    nothing_left(&home, &[&TUNDRA]);
+}
+
+#[test]
 fn a_link_that_is_cut_for_a_minute_disturbs_nobody_and_loses_nothing() {
     let home = home_with(HASTY, &known());
     conf(&home, &["tundra-key", "mesa-key"]);

@@ -137,9 +137,7 @@ impl Proxies {
         if proxy.batch_id.is_none() || proxy.queued >= began || proxy.connected() > 0 {
             return;
         }
-        // What was accepted just before it was cancelled may not be shown yet.
-        let shown = began >= proxy.queued + gap;
-        if shown && proxy.removing && proxy.cancel.accepted.is_some_and(|at| at <= began) {
+        if proxy.removing && proxy.cancel.accepted.is_some_and(|at| at <= began) {
             self.end(now, id, "cancelled; the batch system doesn't list it any more".to_owned());
             return;
         }

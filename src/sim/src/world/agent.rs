@@ -536,8 +536,10 @@ impl World<'_> {
                 here.starters.values().filter(|n| n.batch_id == *id && n.restarts == job.restarts).peekable();
             nodes.peek().is_some() && nodes.all(|n| !n.alive && n.running.is_empty())
         };
-        let left: Vec<_> =
-            here.batch.jobs.iter().filter(|(id, job)| job.state != BatchState::Ended && !over(id, job)).collect();
+        // One that missed its master can't know of what no listing has shown.
+        let unseen = |job: &BatchJob| !self.ending && job.shows > self.clock.now;
+        let left = here.batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended && !unseen(job));
+        let left: Vec<_> = left.filter(|(id, job)| !over(id, job)).collect();
         let left = format!("{:?}", left.iter().map(|(id, job)| (id, &job.name)).collect::<Vec<_>>());
         let late = self.sites[site].batch.late;
         // One that missed its master may have been lied to.

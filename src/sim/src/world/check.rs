@@ -235,6 +235,9 @@ impl Checker {
         {
             self.told.apply(record);
             self.settled += 1;
+            if matches!(record, Record::Released { .. }) {
+                self.stopped.retain(|job, _| self.told.held.contains(job) || self.told.removed.contains(job));
+            }
         }
     }
 
@@ -445,7 +448,10 @@ impl World<'_> {
 
     /// An agent takes a proxy for ended.
     pub(super) fn check_ended(&mut self, site: usize, id: ProxyId, batch_id: &str, why: &str) {
-        let waits = |job: &BatchJob| job.state == BatchState::Pending && job.restarts == 0 && !job.cancelled;
+        // A cancel was accepted of which nothing came, of what no listing shows yet: once one does, it is a stray, which has its own rule.
+        let unseen = |job: &BatchJob| why.starts_with("cancelled;") && job.shows > self.clock.now;
+        let waits =
+            |job: &BatchJob| job.state == BatchState::Pending && job.restarts == 0 && !job.cancelled && !unseen(job);
         let waits = self.sites[site].batch.jobs.get(batch_id).is_some_and(waits);
         // Rule: what nothing shows for long enough is lost.
         let lied = self.has("batch lies") || why.starts_with("lost:");

@@ -163,7 +163,9 @@ async fn send(agent: &Agent, key: StarterKey, spool: Spool, asked: FetchOutput) 
 }
 
 async fn forget(agent: &Rc<Agent>, key: StarterKey, spool: Spool, ids: Vec<AttemptId>) {
+    // What could not be removed is presented once more at the next look, and acknowledged again.
     if agent.may_act().await.is_err() {
+        agent.spools.0.borrow_mut().remove(&key);
         return;
     }
     match blocking(move || spool.forget(&ids)).await {
@@ -175,7 +177,10 @@ async fn forget(agent: &Rc<Agent>, key: StarterKey, spool: Spool, ids: Vec<Attem
             let why = "it ended, and what it put aside is delivered".to_owned();
             say(agent, 0, &StarterDown { key, gone: true, why }).await;
         }
-        Err(e) => tracing::warn!(%key, "spool: {}", explain(&e)),
+        Err(e) => {
+            agent.spools.0.borrow_mut().remove(&key);
+            tracing::warn!(%key, "spool: {}", explain(&e));
+        }
     }
 }
 

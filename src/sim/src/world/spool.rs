@@ -111,6 +111,9 @@ impl World<'_> {
 
     pub(super) fn forget_spooled(&mut self, site: usize, life: u64, key: StarterKey, ids: &[AttemptId]) {
         if self.may_act(site, life).is_err() {
+            if let Some(agent) = self.sites[site].agents.get_mut(&life) {
+                agent.stands_for.remove(&key);
+            }
             return;
         }
         self.check_forgotten(key, ids);

@@ -454,7 +454,10 @@ fn what_slurm_requeues_after_its_last_word_is_a_stray() {
 #[test]
 fn a_proxy_whose_node_is_lost_goes_on_where_slurm_puts_it_back() {
     let home = home_with(HASTY, &known());
-    home.write("vo.conf", "[[site]]\ngateway = \"tundra-key\"\ndirectives = [\"--requeue\"]\n");
+    home.write(
+        "vo.conf",
+        "[session]\nlease = \"20s\"\n[[site]]\ngateway = \"tundra-key\"\ndirectives = [\"--requeue\"]\n",
+    );
     home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-n", "1:2", "-c", "true"]).ok();
     submit(&home, "t", 30, "1");
     let done = || site(&home, "t", "tundra-key")["completed"].as_u64().unwrap();
@@ -475,7 +478,8 @@ fn a_proxy_whose_node_is_lost_goes_on_where_slurm_puts_it_back() {
     });
     // It would wait for a minute or two, as Slurm has it, unless someone says otherwise.
     root("tundra-mgr", &format!("scontrol update jobid={id} starttime=now"));
-    home.vo(["-s", "t", "-c", "wait --timeout 115s"]).ok();
+    // A node that can't be reached may still work, for all that anyone knows: what it had is tried again when its lease is over.
+    home.vo(["-s", "t", "-c", "wait --timeout 110s"]).ok();
     all_done(&home, "t", 30);
     let rows = proxies(&home, "t");
     assert_eq!(rows.len(), 1, "{rows:?}");
@@ -483,7 +487,7 @@ fn a_proxy_whose_node_is_lost_goes_on_where_slurm_puts_it_back() {
     assert_ne!(slurm("%N"), node);
     let history = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
     let again = history.as_array().unwrap().iter().filter(|job| job["attempts"].as_u64() > Some(1)).count();
-    assert!((1..=4).contains(&again), "what ran there, or was about to, ran again: {history:#}");
+    assert!((1..=10).contains(&again), "what ran there, or was about to, ran again: {history:#}");
     home.end("t");
     nothing_left(&home, &[&TUNDRA]);
 }

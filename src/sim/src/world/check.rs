@@ -15,6 +15,9 @@ const DEAD: Duration = Duration::from_secs(5);
 /// How long an agent may take to find a batch job that is nobody's: twice its rarest question, and some that come to nothing.
 const OWNED: Duration = Duration::from_secs(2400);
 
+/// A listing's answer takes no longer.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// What the records of the journal say of the jobs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -449,7 +452,8 @@ impl World<'_> {
     /// An agent takes a proxy for ended.
     pub(super) fn check_ended(&mut self, site: usize, id: ProxyId, batch_id: &str, why: &str) {
         // A cancel was accepted of which nothing came, of what no listing shows yet: once one does, it is a stray, which has its own rule.
-        let unseen = |job: &BatchJob| why.starts_with("cancelled;") && job.shows > self.clock.now;
+        // A listing may have begun a minute ago.
+        let unseen = |job: &BatchJob| why.starts_with("cancelled;") && self.clock.now.since(job.shows) < ANSWER;
         let waits =
             |job: &BatchJob| job.state == BatchState::Pending && job.restarts == 0 && !job.cancelled && !unseen(job);
         let waits = self.sites[site].batch.jobs.get(batch_id).is_some_and(waits);

@@ -15,6 +15,7 @@ use crate::launch::Launch;
 /// Looks at the node. `time_left_ms` and `scratch_bytes` change; the rest is said once.
 pub(super) fn collect(settings: &Settings) -> StarterFacts {
     let uname = uname();
+    let gpus = gpus();
     StarterFacts {
         proxy: settings.launch.proxy,
         node_index: settings.node_index,
@@ -23,14 +24,14 @@ pub(super) fn collect(settings: &Settings) -> StarterFacts {
         host: uname.nodename,
         cpus: settings.cpus.unwrap_or(settings.launch.cpus).max(1),
         memory_mb: memory_mb(&settings.launch),
-        gpus: u32::try_from(gpus().len()).unwrap_or(u32::MAX),
+        gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
         scratch_bytes: free_bytes(&settings.scratch.0),
         time_left_ms: None,
         shares: shares(&settings.launch.marker),
         arch: uname.machine,
         system: system().unwrap_or(uname.system),
         pid: std::process::id(),
-        gpu: gpu(&gpus()),
+        gpu: gpu(&gpus),
     }
 }
 

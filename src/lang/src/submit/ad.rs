@@ -1061,7 +1061,7 @@ impl Builder<'_, '_> {
         let asks = |name: &str| {
             asked.iter().flat_map(|asked| &asked.plain).any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
         };
-        let mut clauses: Vec<String> = required.iter().map(|text| text.to_owned()).collect();
+        let mut clauses: Vec<String> = required.iter().cloned().collect();
         let mut demand = |attribute: &'static str, text: Option<String>, of: &str, clause: &str| {
             let Some(text) = text else { return };
             settings.push((attribute, Setting::Expression(text)));

@@ -529,6 +529,10 @@ impl World<'_> {
 
     /// Nothing of the session is left there: it removes its files, says so, and ends.
     fn shut_down(&mut self, site: usize, life: u64) {
+        if self.may_act(site, life).is_err() {
+            // It can't remove its files, and ends. What is there now is a newer one's.
+            return self.of(site, life, 0, 20, OfAgent::Quit);
+        }
         let here = &self.sites[site];
         // Where the script has ended, the batch system sees it some time after.
         let over = |id: &String, job: &BatchJob| {
@@ -545,10 +549,6 @@ impl World<'_> {
         // One that missed its master may have been lied to.
         let lied = !self.ending && self.has("batch lies");
         self.require(lied || (left == "[]" && late == 0), || format!("batch jobs left behind at site {site}: {left}"));
-        if self.may_act(site, life).is_err() {
-            // It can't remove its files, and ends.
-            return self.of(site, life, 0, 20, OfAgent::Quit);
-        }
         let now = self.clock.now;
         let here = &mut self.sites[site];
         let node = here.agents.get(&life).map_or(0, |agent| agent.node);

@@ -159,15 +159,19 @@ fn a_result_put_aside_after_its_starter_was_given_up_counts() {
     home.assert_nothing_left();
 }
 
-/// Starts cron with one table, in a mount namespace where it finds no other, as the leader of a process group.
+/// Starts cron with one table, in a mount namespace where it finds no other.
 const CRON: &str =
     "mount -t tmpfs none /run && mount -t tmpfs none /etc/cron.d && mount -t tmpfs none /var/spool/cron/crontabs &&
-	mount --bind /dev/null /etc/crontab && install -m 600 \"$1\" /var/spool/cron/crontabs/root && exec cron -f";
+	mount --bind /dev/null /etc/crontab && install -m 600 crontab /var/spool/cron/crontabs/root && exec cron -f";
 
-#[test]
-fn cron_brings_back_an_agent_that_was_killed_without_a_master() {
-    if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/usr/sbin/cron").exists() {
-        return vo_tests::skip("needs root, to run a cron of its own");
+/// Starts a user's systemd, in a mount namespace where it believes that the machine was booted with it.
+const SYSTEMD: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && mkdir -m 700 /run/user && export XDG_RUNTIME_DIR=/run/user &&
+	SYSTEMD_OFFLINE=1 systemctl --quiet --user enable vo-agent-revive.timer && exec /lib/systemd/systemd --user --log-target=console --unit=timers.target";
+
+/// The master and the event agent are killed, and `service` brings the agent back, without a master.
+fn comes_back_by(service: &str, program: &str, prepare: impl FnOnce(&Home)) {
+    if !nix::unistd::geteuid().is_root() || !std::path::Path::new(program).exists() {
+        return vo_tests::skip(&format!("needs {program}, and root to run one of its own"));
     }
     let home = Home::new();
     talker(&home);
@@ -178,21 +182,18 @@ fn cron_brings_back_an_agent_that_was_killed_without_a_master() {
     end(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap());
     end(process(&home, &["vo-agent event"]).unwrap());
     let starter = process(&home, &["starter", "--child"]).unwrap();
-    // The line of the manual, each minute.
-    let table = std::fs::read_to_string(vo_tests::project().join("contrib/revive/crontab")).unwrap();
-    let table = format!("HOME={}\n{}", home.path().display(), table.replace("*/10 * * * *", "* * * * *"));
-    let table = home.write("crontab", &table);
+    prepare(&home);
     let mut command = home.command("unshare");
-    command.args(["--mount", "sh", "-c", CRON, "sh"]).arg(table);
-    let mut cron = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().unwrap();
+    command.args(["--mount", "sh", "-c", service]).current_dir(home.work(""));
+    let mut running = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().unwrap();
     let back = || process(&home, &["vo-agent event"]);
     wait_until("the agent", seconds(150), || {
-        assert_eq!(cron.try_wait().unwrap(), None, "cron runs");
+        assert_eq!(running.try_wait().unwrap(), None, "{program} runs");
         back()
     });
-    cron.kill().unwrap();
-    cron.wait().unwrap();
-    // It goes on without cron, the starter has come to it, and what it runs counts.
+    running.kill().unwrap();
+    running.wait().unwrap();
+    // It goes on without that, the starter has come to it, and what it runs counts.
     home.terminal(["-r", "t"]).within(seconds(60)).prompt();
     home.write("go", "");
     home.vo(["-s", "t", "-c", "wait --timeout 60s"]).ok().says(["1 of 1 job(s) succeeded"]);
@@ -200,4 +201,29 @@ fn cron_brings_back_an_agent_that_was_killed_without_a_master() {
     assert_eq!(process(&home, &["starter", "--child"]), Some(starter), "the same one");
     home.end("t");
     home.assert_nothing_left();
+}
+
+#[test]
+fn cron_brings_back_an_agent_that_was_killed_without_a_master() {
+    comes_back_by(CRON, "/usr/sbin/cron", |home| {
+        // The line of the manual, each minute.
+        let table = std::fs::read_to_string(vo_tests::project().join("contrib/revive/crontab")).unwrap();
+        let table = table.replace("*/10 * * * *", "* * * * *");
+        home.write("crontab", format!("HOME={}\n{table}", home.path().display()));
+    });
+}
+
+#[test]
+fn systemd_brings_back_an_agent_that_was_killed_without_a_master() {
+    comes_back_by(SYSTEMD, "/lib/systemd/systemd", |home| {
+        let units = home.path().join("config/systemd/user");
+        std::fs::create_dir_all(&units).unwrap();
+        for name in ["vo-agent-revive.service", "vo-agent-revive.timer"] {
+            std::fs::copy(vo_tests::project().join("contrib/revive").join(name), units.join(name)).unwrap();
+        }
+        // As the manual has it, sooner.
+        std::fs::create_dir(units.join("vo-agent-revive.timer.d")).unwrap();
+        let sooner = "[Timer]\nOnStartupSec=\nOnStartupSec=1s\nAccuracySec=1s\nRandomizedDelaySec=0\n";
+        std::fs::write(units.join("vo-agent-revive.timer.d/sooner.conf"), sooner).unwrap();
+    });
 }

@@ -162,6 +162,8 @@ struct Site {
     limits: Limits,
     cpus: u32,
     proxies: BTreeMap<ProxyId, (ProxyInfo, Time)>,
+    /// Those that run, says the batch system, though a starter of theirs left or was given up.
+    left: BTreeSet<ProxyId>,
     problem: Option<(String, Option<String>)>,
     stats: link::AgentStats,
     sending: HashMap<Hash, Sending>,

@@ -103,6 +103,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         limits,
         cpus: cpus.max(1).saturating_mul(conf.nodes.max(1)),
         proxies: BTreeMap::new(),
+        left: BTreeSet::new(),
         problem: None,
         stats: link::AgentStats::default(),
         sending: HashMap::new(),
@@ -475,12 +476,16 @@ impl Master {
                     resources: site.conf.resources.clone(),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);
+                self.sites[usize::from(id.0)].left.remove(&facts.proxy);
                 self.pool.handle(now, Event::StarterJoined { key, offer, time_left });
             }
             link::StarterDown::KIND => {
                 let link::StarterDown { key, gone, why } = heard(frame)?;
-                if self.belongs(id, key) {
+                if let Some((_, proxy)) = self.pool.proxy_of(key).filter(|(site, _)| *site == id) {
                     self.drop_collections(key);
+                    if gone {
+                        self.sites[usize::from(id.0)].left.insert(proxy);
+                    }
                     let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key, why } };
                     self.pool.handle(now, event);
                 }
@@ -572,6 +577,7 @@ impl Master {
         let first = !std::mem::replace(&mut site.reported, true);
         if first {
             site.proxies.clear();
+            site.left.clear();
         }
         let mut ended = Vec::new();
         for info in report.proxies {
@@ -581,6 +587,9 @@ impl Master {
             }
             if info.state == ProxyState::Exit {
                 ended.push((info.id, info.why.clone()));
+            }
+            if info.state != ProxyState::Run {
+                site.left.remove(&info.id);
             }
             site.proxies.insert(info.id, (info, now));
         }
@@ -638,10 +647,12 @@ impl Master {
     }
 
     /// At the start, and for a while after the last job ended, all that the user asked for; while there is work, as much of that as the
-    /// work can fill.
+    /// work can fill. A proxy that nothing can run in any more is one of them, but fills nothing.
     fn set_target(&mut self, id: SiteId) {
         let (demand, quiet, now) = (self.pool.demand_cpus(), self.busy_at.elapsed(), self.now());
         let wanted = self.wanted(id);
+        let spent = self.sites.get(usize::from(id.0)).into_iter().flat_map(|site| &site.left);
+        let spent = spent.filter(|proxy| self.pool.starters_of(id, Some(**proxy)).is_empty()).count();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
@@ -649,7 +660,8 @@ impl Master {
             return;
         }
         let proxies = if demand > 0 {
-            u32::try_from(demand.div_ceil(u64::from(site.cpus))).unwrap_or(u32::MAX).min(wanted)
+            let filled = demand.div_ceil(u64::from(site.cpus)).saturating_add(spent as u64);
+            u32::try_from(filled).unwrap_or(u32::MAX).min(wanted)
         } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
             wanted
         } else {

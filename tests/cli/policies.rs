@@ -23,6 +23,13 @@ fn session() -> Home {
     home
 }
 
+fn kill_master(home: &Home) {
+    let sessions = home.vo(["-l", "--json"]).ok().json();
+    let pid = i32::try_from(sessions[0]["pid"].as_i64().unwrap()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_until("its end", seconds(10), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+}
+
 fn end(home: &Home) {
     home.end("t");
     home.assert_nothing_left();
@@ -183,10 +190,7 @@ fn a_master_that_was_killed_knows_how_often_a_job_was_tried() {
     home.write("wait", "");
     submit(&home, "executable = slow.sh\nmax_retries = 2\nlog = log\nqueue\n");
     wait_until("the second run", seconds(60), || (home.work("runs").exists() && runs(&home) == 2).then_some(()));
-    let sessions = home.vo(["-l", "--json"]).ok().json();
-    let pid = i32::try_from(sessions[0]["pid"].as_i64().unwrap()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_until("its end", seconds(10), || (!std::fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
+    kill_master(&home);
     std::fs::remove_file(home.work("wait")).unwrap();
     home.terminal(["-r", "t"]).within(seconds(60)).prompt();
     home.vo(["-s", "t", "-c", "wait --timeout 60s 1"]).code(7);
@@ -293,5 +297,73 @@ fn the_nodes_of_a_dag_succeed_as_their_jobs_do() {
         codes.iter().all(Option::is_some).then_some(codes)
     });
     assert_eq!(codes, [Some(0), Some(1)]);
+    end(&home);
+}
+
+/// A program that takes 150 MB of memory and 4 MB of its directory, and keeps them.
+const GROWS: &str = "#!/bin/sh
+head -c 4000000 /dev/zero > made
+{ head -c 150000000 /dev/zero; sleep 600; } | tail
+";
+
+/// What `q -af` says of a job.
+fn told(home: &Home, cluster: u32, attributes: &str) -> Vec<String> {
+    let line = home.vo(["-s", "t", "-c", &format!("q --all {cluster} -af {attributes}")]).ok().stdout;
+    line.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn once_grown(home: &Home, cluster: u32) {
+    wait_until("memory", seconds(60), || {
+        told(home, cluster, "MemoryUsage").first()?.parse::<u64>().ok().filter(|mb| (140..250).contains(mb))
+    });
+}
+
+#[test]
+fn what_a_job_uses_is_known_while_it_runs() {
+    let home = session();
+    home.script("grows.sh", GROWS);
+    submit(&home, "executable = grows.sh\nshould_transfer_files = yes\nlog = log\nqueue\n");
+    once_grown(&home, 1);
+    let all = told(&home, 1, "JobStatus ResidentSetSize ImageSize DiskUsage RemoteUserCpu RemoteSysCpu");
+    let numbers: Vec<f64> = all.iter().map(|word| word.parse().unwrap_or(-1.0)).collect();
+    let [status, resident, image, disk, user, system] = numbers[..] else { panic!("{all:?}") };
+    assert_eq!((status, resident), (2.0, image), "{all:?}");
+    assert!(resident > 140_000.0 && (3900.0..20_000.0).contains(&disk), "{all:?}");
+    assert!(user >= 0.0 && system > 0.0 && user + system < 60.0, "{all:?}");
+    let sizes = wait_until("event 006", seconds(30), || {
+        let log = home.read("log");
+        let sizes = log.split("...\n").filter(|event| event.starts_with("006 (001.000.000)"));
+        let sizes: Vec<u64> =
+            sizes.filter_map(|event| event.lines().next()?.rsplit(' ').next()?.parse().ok()).collect();
+        sizes.last().is_some_and(|size| *size > 140_000).then_some(sizes)
+    });
+    assert!(sizes.is_sorted_by(|a, b| a < b), "{sizes:?}");
+    // After a crash it comes again.
+    kill_master(&home);
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    wait_until("the job runs on", seconds(60), || Some(job(&home, 1)).filter(|job| job["state"] == "running"));
+    once_grown(&home, 1);
+    assert_eq!(job(&home, 1)["attempts"], 1);
+    end(&home);
+}
+
+#[test]
+fn a_job_that_takes_more_than_it_asked_for_is_held() {
+    let home = session();
+    home.script("grows.sh", GROWS);
+    submit(&home, "executable = grows.sh\nrequest_memory = 100\nperiodic_hold = MemoryUsage > RequestMemory\nqueue\n");
+    let held = once(&home, 1, "held");
+    let reason = held["reason"].as_str().unwrap();
+    assert!(reason.contains("PeriodicHold expression 'MemoryUsage > RequestMemory' evaluated to TRUE"), "{reason}");
+    submit(
+        &home,
+        "executable = grows.sh\nperiodic_remove = ResidentSetSize > 100000 && Site == \"local\" && RemoteHost isnt undefined\nqueue\n",
+    );
+    once(&home, 2, "removed");
+    // What a job used is known while it waits, even after a crash.
+    kill_master(&home);
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    once_grown(&home, 1);
+    assert_eq!(told(&home, 1, "JobStatus HoldReasonCode"), ["5", "3"]);
     end(&home);
 }

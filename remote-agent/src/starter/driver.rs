@@ -26,8 +26,8 @@ use vo_wire::frame::{Frame, Message, WireError};
 use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
-    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, Drain, FetchOutput, FileRef, Inventory, Kill, OutputChunk,
-    OutputLost, Recall, Report, WINDOW, Wait,
+    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, Drain, FetchOutput, FileRef, Inventory, Kill, Measured,
+    OutputChunk, OutputLost, Recall, Report, WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -37,6 +37,7 @@ use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Given, Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
 use super::scratch::{self, Place, Scratch};
+use super::usage::{self, Meter};
 use super::{ENDING_SIGNALS, Settings, facts, random, tree};
 
 type Happened = Event<Arc<Prepared>, Assignment>;
@@ -70,6 +71,7 @@ enum Job {
         since: Instant,
         /// The signal with which it is to be killed first; 0 is that of its program.
         signal: u8,
+        meter: Box<Meter>,
     },
     /// Its outputs are being read.
     Collecting,
@@ -81,6 +83,8 @@ enum Done {
     Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>, Vec<Output>),
     /// What of the results is durable at the site; and is the session over?
     Spooled(Vec<AttemptId>, bool),
+    /// What running jobs use.
+    Measured(Vec<(AttemptId, Usage)>),
 }
 
 struct Driver {
@@ -106,6 +110,8 @@ struct Driver {
     left: Option<String>,
     /// Has the agent that we are connected to a master?
     master: bool,
+    /// Are jobs being measured?
+    measuring: bool,
 }
 
 type Call = Pin<Box<dyn Future<Output = Result<(Connection, Welcome), Refused>>>>;
@@ -193,6 +199,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         happened: Vec::new(),
         left: None,
         master: false,
+        measuring: false,
     };
     let mut link = Link::Calling(call(facts.clone()));
     let mut children = signal(SignalKind::child())?;
@@ -238,7 +245,10 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
                 }
             },
             _ = children.recv() => driver.reap(),
-            Some(done) = finished.recv() => driver.done(done),
+            Some(done) = finished.recv() => {
+                driver.done(done);
+                driver.tell_usage(&mut link);
+            }
             _ = measure.tick(), if !driver.pids.is_empty() => driver.measure(),
             _ = look.tick(), if matches!(link, Link::Up(_)) && !driver.master => {
                 // An agent that hangs with its node, or can't reach its files, may not know that there is another.
@@ -343,6 +353,10 @@ impl Driver {
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
             Action::SendInventory { number, queued, running, finished } => {
                 link.put(route, &Inventory { queued, running, finished, number });
+                let used: Vec<_> = self.meters().filter_map(|(id, meter)| Some((id, meter.last()?))).collect();
+                if !used.is_empty() {
+                    link.put(route, &Measured { used });
+                }
             }
             Action::SendReport { started, results, returned } => {
                 let (cut_off, whole): (Vec<_>, Vec<_>) =
@@ -475,7 +489,9 @@ impl Driver {
     fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
         match started {
             Ok(pid) => {
-                self.jobs.insert(id, Job::Running { program, place, pid, since: Instant::now(), signal: 0 });
+                let since = Instant::now();
+                let meter = Box::new(Meter::new(since));
+                self.jobs.insert(id, Job::Running { program, place, pid, since, signal: 0, meter });
                 self.pids.insert(pid, id);
                 self.happened.push(Event::JobStarted { id });
             }
@@ -558,6 +574,14 @@ impl Driver {
                 // Standard input is opened by now.
                 self.blobs.release(&hashes);
             }
+            Done::Measured(used) => {
+                self.measuring = false;
+                for (id, used) in used {
+                    if let Some(Job::Running { meter, .. }) = self.jobs.get_mut(&id) {
+                        meter.read(used);
+                    }
+                }
+            }
             Done::Spooled(kept, over) => self.happened.push(Event::Spooled { kept, over }),
             Done::Collected(result, paths, partial) => {
                 self.jobs.remove(&result.id);
@@ -628,13 +652,49 @@ impl Driver {
         }
     }
 
-    /// Keeps the captured output of running jobs within its limit.
-    fn measure(&self) {
-        for (id, job) in &self.jobs {
-            if let Job::Running { place, program, .. } = job {
+    /// Keeps the captured output of running jobs within its limit, and measures those whose turn it is.
+    fn measure(&mut self) {
+        let (now, mut due) = (Instant::now(), Vec::new());
+        for (id, job) in &mut self.jobs {
+            if let Job::Running { place, program, pid, meter, .. } = job {
                 let captures = place.as_ref().map_or_else(|| program.captures_in_place(*id), Place::captures);
                 scratch::trim(&captures, self.limits.0);
+                if !self.measuring && meter.is_due(now) {
+                    due.push((*id, *pid, place.as_ref().map(Place::work)));
+                }
             }
+        }
+        if due.is_empty() {
+            return;
+        }
+        self.measuring = true;
+        let own = |pid: &i32| !self.pids.contains_key(pid);
+        let strays: Vec<i32> = tree::own_children().into_iter().filter(own).collect();
+        let done = self.done.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = done.send(Done::Measured(usage::of(due, &strays)));
+        });
+    }
+
+    fn meters(&self) -> impl Iterator<Item = (AttemptId, &Meter)> {
+        self.jobs.iter().filter_map(|(id, job)| match job {
+            Job::Running { meter, .. } => Some((*id, &**meter)),
+            _ => None,
+        })
+    }
+
+    /// Tells the master what running jobs use, as far as that is news.
+    fn tell_usage(&mut self, link: &mut Link) {
+        if !self.master {
+            return;
+        }
+        let running = self.jobs.iter_mut().filter_map(|(id, job)| match job {
+            Job::Running { meter, .. } => Some((*id, meter.news(Instant::now())?)),
+            _ => None,
+        });
+        let used: Vec<_> = running.collect();
+        if !used.is_empty() {
+            link.put(self.key.0, &Measured { used });
         }
     }
 
@@ -671,7 +731,7 @@ impl Driver {
     }
 
     fn ended(&mut self, id: AttemptId, ended: &tree::Ended) {
-        let Some(Job::Running { program, place, since, .. }) = self.jobs.remove(&id) else {
+        let Some(Job::Running { program, place, since, meter, .. }) = self.jobs.remove(&id) else {
             return;
         };
         let code = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -687,8 +747,9 @@ impl Driver {
             cpu_ms: millis(ended.user + ended.system),
             peak_kib: ended.peak_kib,
             system_ms: millis(ended.system),
-            sent_bytes: 0,
+            ..Usage::default()
         };
+        let usage = meter.whole(usage);
         // The signal may turn out to be the batch system's, and the attempt to be cut off.
         let doomed = self.machine.is_doomed(id);
         let cut_off = doomed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);

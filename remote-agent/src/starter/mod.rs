@@ -12,6 +12,7 @@ mod jobs;
 mod link;
 mod scratch;
 mod tree;
+mod usage;
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -280,7 +280,7 @@ pub struct Usage {
     /// User and system time of the whole tree that was waited for, in milliseconds.
     #[n(1)]
     pub cpu_ms: u64,
-    /// Largest resident set of a process of the tree, in KiB.
+    /// Largest resident set in KiB: of the whole tree when it was measured, or of a process of it.
     #[n(2)]
     pub peak_kib: u64,
     /// System time of that, in milliseconds.
@@ -289,6 +289,9 @@ pub struct Usage {
     /// Of outputs that came home.
     #[cbor(n(4), default)]
     pub sent_bytes: u64,
+    /// Largest space that its scratch directory took, in KiB, as far as it was measured.
+    #[cbor(n(5), default)]
+    pub disk_kib: u64,
 }
 
 /// The end of a try, as a starter reports it until it is acknowledged.

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let jobs = jobs / groups * groups;
     println!("{jobs} jobs in {groups} groups, {slots} slots of {kinds} kinds");
     for (what, requirements) in REQUIREMENTS {
-        let mut pool = Pool::with_judge(Arc::new(ClassAds));
+        let mut pool = Pool::with_judge(Arc::new(ClassAds::default()));
         let began = Instant::now();
         for n in 0..groups {
             let text = requirements.replace("{n}", &n.to_string()).replace("{k}", &kinds.to_string());

@@ -324,6 +324,7 @@ fn body(note: &Note, has: Resources) -> Option<Body> {
         Note::Evicted { why } => {
             Body::Evicted { reason: why.clone(), end: None, spent: Spent { asked: has, ..Spent::default() } }
         }
+        Note::Grown { peak_kib } => Body::ImageSize { resident_kib: *peak_kib },
         Note::Terminated { end, usage } => Body::Terminated { end: ended(*end), spent: spent(usage, has) },
         Note::Requeued { end, usage, why } => {
             Body::Evicted { reason: why.clone(), end: Some(ended(*end)), spent: spent(usage, has) }

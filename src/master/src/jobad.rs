@@ -260,8 +260,11 @@ const STATE: &[OfState] = &[
     ("JobCurrentStartExecutingDate", Asks::Fate, |v, _| started(v).map(seconds)),
     ("ShadowBday", Asks::Fate, |v, _| started(v).map(seconds)),
     ("RemoteWallClockTime", Asks::Fate, |v, _| Some((v.wall_ms() as f64 / 1000.0).into())),
-    ("RemoteUserCpu", Asks::Fate, |v, _| Some((v.usage.cpu_ms as f64 / 1000.0).into())),
-    ("RemoteSysCpu", Asks::State, |_, _| Some(0.0.into())),
+    ("RemoteUserCpu", Asks::Fate, |v, _| {
+        Some((v.usage.cpu_ms.saturating_sub(v.usage.system_ms) as f64 / 1000.0).into())
+    }),
+    ("RemoteSysCpu", Asks::Fate, |v, _| Some((v.usage.system_ms as f64 / 1000.0).into())),
+    ("DiskUsage", Asks::Fate, |v, _| Some(v.usage.disk_kib).filter(|kib| *kib > 0).map(number)),
     ("ResidentSetSize", Asks::Fate, |v, _| Some(v.usage.peak_kib).filter(|kib| *kib > 0).map(number)),
     ("ImageSize", Asks::Fate, |v, _| Some(number(v.usage.peak_kib))),
     ("MemoryUsage", Asks::Fate, |v, _| {

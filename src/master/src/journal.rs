@@ -7,10 +7,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vo_core::pool::{Action, Pool, Record, Snapshot};
+use vo_core::pool::{Action, Judge, Pool, Record, Snapshot};
 use vo_store::{Log, Options, Replay, StoreError};
-
-use crate::judge::ClassAds;
 
 /// Least time between two commits: what arrives meanwhile shares the next one. The first record after a pause waits for nobody.
 const PACE: Duration = Duration::from_millis(5);
@@ -85,10 +83,15 @@ impl JournalError {
 }
 
 impl Journal {
-    /// Opens the store in `dir`, folds what it holds into a pool, and starts the thread. Entries of the job event logs that follow from
+    /// Opens the store in `dir`, folds what it holds into a pool with this judge, and starts the thread. Entries of the job event logs that follow from
     /// records behind number `logged` are collected.
-    pub(crate) fn open(dir: &Path, logged: u64, tell: impl Fn(Told) + Send + 'static) -> Result<Opened, JournalError> {
-        let empty = || Pool::with_judge(Arc::new(ClassAds));
+    pub(crate) fn open(
+        dir: &Path,
+        logged: u64,
+        judge: Arc<dyn Judge>,
+        tell: impl Fn(Told) + Send + 'static,
+    ) -> Result<Opened, JournalError> {
+        let empty = || Pool::with_judge(judge.clone());
         let (mut pool, mut number, mut unlogged) = (empty(), 0, Vec::new());
         let opened = Log::open(dir, Options { keep: EVIDENCE_BYTES, ..Options::default() }, |replay| {
             match replay {
@@ -206,6 +209,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+    use crate::judge::ClassAds;
     use vo_core::Time;
     use vo_core::job::Program;
     use vo_core::pool::{GroupRecord, Select};
@@ -222,7 +226,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("vo-journal-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let (tell, told) = mpsc::channel();
-        let Opened { mut journal, mut pool, cut, .. } = Journal::open(&dir, 0, move |t| tell.send(t).unwrap()).unwrap();
+        let Opened { mut journal, mut pool, cut, .. } =
+            Journal::open(&dir, 0, Arc::new(ClassAds::default()), move |t| tell.send(t).unwrap()).unwrap();
         assert_eq!(cut, None);
         journal.snapshot_above = 1;
         submit(&mut pool);

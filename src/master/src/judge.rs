@@ -8,7 +8,8 @@ use vo_core::pool::{Judge, Match, Offer, Policy, Terms, Timing, Verdict};
 use vo_lang::classad::{Ad, Context, Expr, Text, Value};
 use vo_lang::submit;
 
-use crate::{jobad, policy, timing};
+use crate::jobad::{self, Facts};
+use crate::{policy, timing};
 
 /// Most steps of one evaluation: far more than requirements take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
@@ -20,8 +21,18 @@ const MOST_GPUS: u32 = 64;
 const TIME_LEFT: &str = "TimeToLive";
 
 /// Judges by ClassAd expressions.
-#[derive(Debug)]
-pub struct ClassAds;
+#[derive(Debug, Default)]
+pub struct ClassAds {
+    /// What expressions about jobs may ask of the session.
+    facts: Arc<Facts>,
+}
+
+impl ClassAds {
+    /// For a session.
+    pub(crate) fn new(facts: Arc<Facts>) -> ClassAds {
+        ClassAds { facts }
+    }
+}
 
 /// The expressions of a class of jobs.
 #[derive(Debug)]
@@ -72,11 +83,11 @@ impl Judge for ClassAds {
     }
 
     fn policy(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Policy>> {
-        policy::of(terms, program)
+        policy::of(terms, program, &self.facts)
     }
 
     fn timing(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
-        timing::of(terms, program)
+        timing::of(terms, program, &self.facts)
     }
 }
 
@@ -222,10 +233,8 @@ pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
         }
     }
     if offer.gpus > 0 {
-        let gpus: Vec<String> = (0..offer.gpus.min(MOST_GPUS)).map(|_| gpu.to_string()).collect();
-        if let Ok(gpus) = Expr::parse(format!("{{{}}}", gpus.join(","))) {
-            ad.insert("AvailableGPUs", gpus);
-        }
+        let gpu = Expr::from(Value::Ad(gpu));
+        ad.insert("AvailableGPUs", Value::List((0..offer.gpus.min(MOST_GPUS)).map(|_| gpu.clone()).collect()));
     }
     ad
 }
@@ -272,7 +281,7 @@ mod tests {
             ..Terms::default()
         };
         let program = Program { cpus: 1, memory_mb: Some(1000), ..Program::default() };
-        ClassAds.terms(&terms, &program).unwrap()
+        ClassAds::default().terms(&terms, &program).unwrap()
     }
 
     #[test]
@@ -304,11 +313,11 @@ mod tests {
             attributes: attributes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
             ..Terms::default()
         };
-        let text = |terms: &Terms| ClassAds.terms(terms, &Program::default()).unwrap().0;
+        let text = |terms: &Terms| ClassAds::default().terms(terms, &Program::default()).unwrap().0;
         let one = text(&terms("Cpus>=MY.Wanted", &[("Wanted", "2"), ("Other", "1")]));
         assert_eq!(one, text(&terms("Cpus >= MY.Wanted", &[("Wanted", "2"), ("Other", "7")])));
         assert_ne!(one, text(&terms("Cpus >= MY.Wanted", &[("Wanted", "3")])));
-        assert!(ClassAds.terms(&Terms::default(), &Program::default()).is_none());
+        assert!(ClassAds::default().terms(&Terms::default(), &Program::default()).is_none());
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::inputs::{Blob, Files, Hash};
 use crate::jobad::{self, Facts};
 use crate::journal::{self, Journal, chain};
 use crate::judge;
+use crate::judge::ClassAds;
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
 use crate::partials;
@@ -394,14 +395,19 @@ impl Master {
         let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what} in {}: {e}", dir.display());
         session::private_dir(dir).map_err(|e| e.to_string())?;
         let session = SessionFile::read(dir).map_err(|e| failed("read session.toml", &e))?;
+        let conf =
+            session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let facts = Arc::new(Facts::new(&session.name, conf.sites.iter().map(|site| site.name.clone()).collect()));
         let told = inputs.clone();
         // The thread may wait: the queue is ours alone to drain.
         let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
         // Whoever started us takes the second line for the hint.
-        let opened = Journal::open(&dir.join("store"), eventlog::marked(dir), tell).map_err(|e| match e.hint() {
-            Some(hint) => format!("{}\n{hint}", chain(&e)),
-            None => chain(&e),
-        })?;
+        let judge = Arc::new(ClassAds::new(facts.clone()));
+        let opened =
+            Journal::open(&dir.join("store"), eventlog::marked(dir), judge, tell).map_err(|e| match e.hint() {
+                Some(hint) => format!("{}\n{hint}", chain(&e)),
+                None => chain(&e),
+            })?;
         let journal::Opened { journal, mut pool, cut, unlogged } = opened;
         let mut events = VecDeque::new();
         if let Some(cut) = cut {
@@ -429,8 +435,6 @@ impl Master {
         pool.handle(now, Event::Recovered);
         let mut sites = Vec::new();
         let mut routes = Vec::new();
-        let conf =
-            session.read_conf().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         pool.set_weights(conf.session.shares.clone());
         pool.set_limits(conf.session.limits.clone());
         pool.set_policy_interval(conf.session.policy_interval);
@@ -476,7 +480,7 @@ impl Master {
         Ok(Master {
             dir: dir.to_owned(),
             session_id: session.id.as_str().into(),
-            facts: Arc::new(Facts::new(&session.name, conf.sites.iter().map(|site| site.name.clone()).collect())),
+            facts,
             session,
             inputs,
             pool,

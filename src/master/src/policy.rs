@@ -1,6 +1,6 @@
 //! What becomes of jobs by their policies: `on_exit_*`, `periodic_*` and `allowed_*_duration`, in HTCondor's order and words.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use vo_core::Time;
 use vo_core::job::Program;
@@ -39,6 +39,7 @@ struct Rules {
     rules: Vec<Rule>,
     /// The attributes that one of them, or its reason or subcode, may ask for.
     asked: jobad::Asked,
+    facts: Arc<Facts>,
 }
 
 const ON_EXIT: [&str; 2] = ["OnExitHold", "OnExitRemove"];
@@ -47,7 +48,7 @@ const DURATIONS: [&str; 2] = ["AllowedJobDuration", "AllowedExecuteDuration"];
 const PERIODIC: [&str; 4] = ["PeriodicVacate", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"];
 
 /// The policy of such jobs, if they have any.
-pub(crate) fn of(terms: &Terms, program: &Program) -> Option<Arc<dyn Policy>> {
+pub(crate) fn of(terms: &Terms, program: &Program, facts: &Arc<Facts>) -> Option<Arc<dyn Policy>> {
     let names = || DURATIONS.into_iter().chain(PERIODIC).chain(ON_EXIT);
     let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
     // Most jobs have none: they cost no more than this.
@@ -74,13 +75,7 @@ pub(crate) fn of(terms: &Terms, program: &Program) -> Option<Arc<dyn Policy>> {
     }
     let exprs = rules.iter().flat_map(|rule| [Some(&rule.expr), rule.reason.as_ref(), rule.subcode.as_ref()]);
     let asked = jobad::Asked::new(exprs.flatten(), &all);
-    Some(Arc::new(Rules { rules, asked }))
-}
-
-/// The facts of this machine; a policy knows of no sites.
-fn facts() -> &'static Facts {
-    static FACTS: OnceLock<Facts> = OnceLock::new();
-    FACTS.get_or_init(|| Facts::new("", Vec::new()))
+    Some(Arc::new(Rules { rules, asked, facts: facts.clone() }))
 }
 
 fn seconds(now: Time) -> i64 {
@@ -108,7 +103,7 @@ impl Rules {
     }
 
     fn on<T>(&self, job: &JobView<'_>, now: Time, judge: impl FnOnce(&Context<'_>) -> T) -> T {
-        let mut ad = self.asked.ad(job, facts());
+        let mut ad = self.asked.ad(job, &self.facts);
         if self.asked.names("RemoteWallClockTime") && job.state == JobState::Running && job.end.is_none() {
             let wall = job.wall_ms() + now.0.saturating_sub(job.at.0);
             ad.insert("RemoteWallClockTime", wall as f64 / 1000.0);
@@ -209,6 +204,8 @@ impl Policy for Rules {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use vo_core::JobId;
+    use vo_core::ids::{ProxyId, SiteId};
+    use vo_core::job::Usage;
     use vo_core::pool::{End, GroupRecord, Past, Pool};
     use vo_core::template::{Piece, Template};
 
@@ -219,7 +216,9 @@ mod tests {
         let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let own = vec![("Mine".to_owned(), Template(vec![Piece::Process]))];
         let terms = Terms { attributes, own, ..Terms::default() };
-        let Some(policy) = of(&terms, &Program::default()) else { return (None, None) };
+        let program = Program { memory_mb: Some(100), ..Program::default() };
+        let facts = Arc::new(Facts { sites: vec!["tundra".into(), "mesa".into()], ..Facts::default() });
+        let Some(policy) = of(&terms, &program, &facts) else { return (None, None) };
         let mut pool = Pool::new();
         pool.submit(Time(1_000_000), "t".into(), vec![GroupRecord { count: 3, terms, ..GroupRecord::default() }]);
         let mut view = pool.view(JobId { cluster: 1, proc: 2 }).unwrap();
@@ -314,6 +313,19 @@ mod tests {
         check(&[("PeriodicRemove", "JobStatus == 5")], by_user, state, "remove");
         check(&[("PeriodicVacate", "true"), ("PeriodicHold", "true")], running, state, "vacate");
         check(&[("PeriodicVacate", "true"), ("PeriodicHold", "true")], idle, state, "hold 3/0");
+        // Where a job runs, and what it uses there.
+        let there: Change = |view| {
+            (view.state, view.site, view.host, view.proxy) =
+                (JobState::Running, Some(SiteId(1)), Some("n7"), Some(ProxyId(3)));
+            view.usage = Usage { cpu_ms: 5000, system_ms: 2000, peak_kib: 102_401, disk_kib: 70, ..Usage::default() };
+        };
+        check(&[("PeriodicHold", "MemoryUsage > RequestMemory")], there, fate, "hold 3/0");
+        check(&[("PeriodicHold", "MemoryUsage > RequestMemory + 1")], there, fate, "-");
+        check(&[("PeriodicHold", "MemoryUsage > RequestMemory")], running, fate, "-");
+        check(&[("PeriodicRemove", "ResidentSetSize == 102401 && DiskUsage == 70")], there, fate, "remove");
+        check(&[("PeriodicRemove", "RemoteUserCpu == 3.0 && RemoteSysCpu == 2.0")], there, fate, "remove");
+        check(&[("PeriodicHold", "Site == \"mesa\" && RemoteHost == \"slot3@n7\"")], there, itself, "hold 3/0");
+        check(&[("PeriodicHold", "Site == \"tundra\"")], there, itself, "-");
         check(&[("AllowedExecuteDuration", "99")], running, fate, "hold 47/0");
         check(&[("AllowedExecuteDuration", "100")], running, fate, "-");
         check(&[("AllowedJobDuration", "100")], running, fate, "hold 46/0");

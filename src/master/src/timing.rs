@@ -1,6 +1,6 @@
 //! When jobs may start: `deferral_time`, the `cron_*` schedules that follow local time, and `noop_job`: never.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -36,10 +36,11 @@ struct Deferral {
     prep: Option<Expr>,
     references: Vec<References>,
     asked: jobad::Asked,
+    facts: Arc<Facts>,
 }
 
 /// What tells when such jobs may start, if not at any time.
-pub(crate) fn of(terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
+pub(crate) fn of(terms: &Terms, program: &Program, facts: &Arc<Facts>) -> Option<Arc<dyn Timing>> {
     let cron = FIELDS.map(|(_, attribute, ..)| attribute);
     let named = |name: &String, known: &str| name.eq_ignore_ascii_case(known);
     let names = || terms.attributes.iter().map(|(name, _)| name).chain(terms.own.iter().map(|(name, _)| name));
@@ -66,18 +67,24 @@ pub(crate) fn of(terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
     let asked = jobad::Asked::new(exprs(), &all);
     let references = exprs().map(|expr| expr.references_in(&all)).collect();
     let zone = TimeZone::system();
-    Some(Arc::new(Deferral { noop, code, signal, schedule, zone, time, window, prep, references, asked }))
+    Some(Arc::new(Deferral {
+        noop,
+        code,
+        signal,
+        schedule,
+        zone,
+        time,
+        window,
+        prep,
+        references,
+        asked,
+        facts: facts.clone(),
+    }))
 }
 
 /// An attribute that differs from job to job.
 fn own(name: &str) -> Expr {
     Expr::parse_old(name).unwrap_or_else(|_| Expr::from(Value::Undefined))
-}
-
-/// The facts of this machine; a time depends on no sites.
-fn facts() -> &'static Facts {
-    static FACTS: OnceLock<Facts> = OnceLock::new();
-    FACTS.get_or_init(|| Facts::new("", Vec::new()))
 }
 
 /// The first minute of a schedule that begins after a time, in seconds since 1970.
@@ -126,7 +133,7 @@ impl Timing for Deferral {
         // What is said of the present is said of the moment in which the job became idle: so it is the same whenever it is asked.
         let basis = i64::try_from(job.at.max(job.submitted).0 / 1000).unwrap_or(i64::MAX);
         // Its own time is none of the attributes that tell it.
-        let ad = self.asked.ad(&JobView { timing: None, ..job.clone() }, facts());
+        let ad = self.asked.ad(&JobView { timing: None, ..job.clone() }, &self.facts);
         let context = Context { fuel: FUEL, ..Context::new(Some(&ad), None, basis) };
         if self.noop.as_ref().and_then(|expr| context.holds(expr)) == Some(true) {
             let number = |expr: &Option<Expr>| Deferral::seconds(&context, expr.as_ref());
@@ -181,7 +188,7 @@ mod tests {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), Template(vec![Piece::Text(text.to_vec()), Piece::Process])));
         let terms = Terms { attributes, own: own.collect(), ..Terms::default() };
-        let timing = of(&terms, &Program::default()).unwrap();
+        let timing = of(&terms, &Program::default(), &Arc::default()).unwrap();
         let mut pool = Pool::new();
         pool.submit(Time(1_000_000), "t".into(), vec![GroupRecord { count: 2, terms, ..GroupRecord::default() }]);
         let view = pool.view(JobId { cluster: 1, proc: 1 }).unwrap();
@@ -223,8 +230,8 @@ mod tests {
         check(&[("IsNoopJob", "Nothing")], Asks::State, &any);
         check(&[("IsNoopJob", "false"), ("DeferralTime", "5000")], Asks::State, "5000 5000 5000.999");
         let no = Terms { attributes: vec![("IsNoopJob".into(), "false".into())], ..Terms::default() };
-        assert!(of(&no, &Program::default()).is_none());
-        assert!(of(&Terms::default(), &Program::default()).is_none());
+        assert!(of(&no, &Program::default(), &Arc::default()).is_none());
+        assert!(of(&Terms::default(), &Program::default(), &Arc::default()).is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use core::time::Duration;
 use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
 use vo_core::items::Row;
-use vo_core::job::{AttemptResult, OutputKind, Program};
+use vo_core::job::{AttemptResult, OutputKind, Program, Usage};
 
 use crate::frame::kinds;
 
@@ -247,9 +247,18 @@ pub struct Drain {
     pub why: String,
 }
 
+/// What running tries have used so far, of those of which that has changed by enough, and of all after an [`Inventory`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Measured {
+    /// Which, and what.
+    #[n(0)]
+    pub used: Vec<(AttemptId, Usage)>,
+}
+
 kinds! {
     0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
     0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost, 0x030b => Drain,
+    0x030c => Measured,
 }
 
 /// Does a frame of this kind pass between master and starter, so that the event agent only relays it?

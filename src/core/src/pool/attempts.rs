@@ -176,6 +176,7 @@ impl Pool {
         for id in ids {
             self.forget(key, *id);
         }
+        self.remember(now, &live.iter().map(|id| id.job).collect::<Vec<_>>());
         if !live.is_empty() {
             self.write(Record::Returned { key, ids: live, at: Some(now), why: Some(why) });
         }
@@ -233,6 +234,9 @@ impl Pool {
 
     fn conclude(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
         let id = result.id;
+        if !result.outcome.is_final() && result.usage != Usage::default() {
+            self.measured(now, key, &[(id, result.usage)]);
+        }
         match &result.outcome {
             Outcome::Killed if self.vacate_done(now, id) => {}
             Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => {
@@ -360,6 +364,7 @@ impl Pool {
             let why = format!("{SITE_FAILURES} sites or nodes failed it; the last: {why}");
             return self.hold(now, id.job, why, policy::SITES_FAILED);
         }
+        self.remember(now, &[id.job]);
         let ran = self.job(id.job).filter(|job| job.state == JobState::Running).map(|job| job.at);
         let key = self.live.get(&id.job).map(|(_, key)| *key).filter(|_| ran.is_some());
         let lost = key.filter(|key| self.starters.get(key).is_some_and(|starter| !starter.connected));
@@ -367,6 +372,7 @@ impl Pool {
     }
 
     fn hold(&mut self, now: Time, job: JobId, why: String, code: u16) {
+        self.remember(now, &[job]);
         self.write(Record::Held { at: now, job, why, code });
     }
 

@@ -152,6 +152,7 @@ impl Pool {
             return;
         }
         let kills = self.kills(jobs, how);
+        self.remember(self.now, jobs);
         self.write(record(ranges(jobs)));
         for ((key, grace, signal), ids) in kills {
             self.kill(key, ids, grace, signal);

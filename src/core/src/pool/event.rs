@@ -64,6 +64,13 @@ pub enum Event {
         /// Which.
         ids: Vec<AttemptId>,
     },
+    /// What running attempts have used so far.
+    AttemptsMeasured {
+        /// Where.
+        key: StarterKey,
+        /// Which, and what.
+        used: Vec<(AttemptId, Usage)>,
+    },
     /// An attempt ended.
     AttemptEnded {
         /// Where.
@@ -292,6 +299,11 @@ pub enum Note {
         host: String,
         /// Why.
         why: String,
+    },
+    /// Its memory has grown.
+    Grown {
+        /// The largest resident set so far, in KiB.
+        peak_kib: u64,
     },
     /// It ended by itself.
     Terminated {

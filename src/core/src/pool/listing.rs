@@ -235,7 +235,9 @@ impl Pool {
                 wall_ms: job.wall_ms.into(),
                 cpu_ms: job.cpu_ms.into(),
                 peak_kib: job.peak_kib.into(),
-                ..Usage::default()
+                system_ms: job.system_ms.into(),
+                disk_kib: job.disk_kib.into(),
+                sent_bytes: 0,
             },
             site: starter.map(|s| s.offer.site).or((ran && job.site != timing::NOWHERE).then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),

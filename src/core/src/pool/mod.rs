@@ -5,7 +5,7 @@
 //! with [`Pool::apply`]; starters that are still there then tell their inventories, and nothing else needs to be known.
 //!
 //! Jobs of one `queue` statement are equal to the matcher, so a cluster is one record, a cursor over its jobs that never started, and
-//! 32 bytes a job. Starters are filled cluster by cluster, in order of submission; each gets what its CPUs hold and a backlog that
+//! 48 bytes a job. Starters are filled cluster by cluster, in order of submission; each gets what its CPUs hold and a backlog that
 //! hides the round trip. Matching happens once for all events between two calls of [`Pool::take_records`].
 
 mod attempts;
@@ -21,6 +21,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod usage;
 mod why;
 
 use alloc::borrow::ToOwned;
@@ -161,6 +162,10 @@ struct Job {
     /// It succeeded with another exit code than 0, or failed with 0.
     #[cbor(n(13), default)]
     contrary: bool,
+    #[cbor(n(14), default)]
+    system_ms: u32,
+    #[cbor(n(15), default)]
+    disk_kib: u32,
 }
 
 /// What became of a job before its last attempt. Few jobs have any.
@@ -206,7 +211,7 @@ impl Job {
     }
 }
 
-const _: () = assert!(size_of::<Job>() <= 40, "a job's fixed state has grown");
+const _: () = assert!(size_of::<Job>() <= 48, "a job's fixed state has grown");
 
 /// The jobs of one `queue` statement.
 #[derive(Clone, Debug)]
@@ -468,6 +473,8 @@ pub struct Pool {
     /// Attempts that were killed as their jobs were held, or as another attempt had a result, and may still run: no other is started
     /// before their end is known.
     dying: BTreeMap<JobId, (u32, StarterKey)>,
+    /// Running jobs of whose usage more is known than recorded.
+    measured: BTreeSet<JobId>,
     /// Jobs that were submitted once more, and as which.
     retried: BTreeMap<JobId, JobId>,
     /// Jobs completed, by site.
@@ -552,6 +559,7 @@ impl Pool {
             Event::StarterGone { key, why } => self.gone(now, key, &why),
             Event::AttemptsStarted { key, ids } => self.started(now, key, &ids),
             Event::AttemptsReturned { key, ids } => self.returned(now, key, &ids),
+            Event::AttemptsMeasured { key, used } => self.measured(now, key, &used),
             Event::AttemptEnded { key, result } => self.ended(now, key, result),
             Event::OutputsStored { key, result } => self.stored(now, key, &result),
             Event::OutputsFailed { key, id, why, ours } => self.outputs_failed(now, key, id, why, ours),

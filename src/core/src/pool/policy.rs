@@ -182,6 +182,7 @@ impl Pool {
     pub(super) fn vacate_done(&mut self, now: Time, id: AttemptId) -> bool {
         let Some(why) = self.policing.vacating.remove(&id) else { return false };
         let ranges = change::ranges(&[id.job]);
+        self.remember(now, &[id.job]);
         self.write(Record::Judged { at: now, ranges, decision: Decision::Vacate(why) });
         true
     }
@@ -264,11 +265,11 @@ impl Pool {
 }
 
 /// What has become of a job: jobs with the same are judged alike.
-type Fate = (JobState, Option<(Time, [u32; 4], (u16, i32), Past)>);
+type Fate = (JobState, Option<(Time, [u32; 6], (u16, i32), Past)>);
 
 fn fate(asks: Asks, job: &Job, past: Option<&Past>) -> Fate {
     let fared = || {
-        let numbers = [job.attempt, job.wall_ms, job.cpu_ms, job.peak_kib];
+        let numbers = [job.attempt, job.wall_ms, job.cpu_ms, job.peak_kib, job.system_ms, job.disk_kib];
         (job.at, numbers, (job.code, job.subcode), past.copied().unwrap_or_default())
     };
     (job.state, (asks == Asks::Fate).then(fared))

@@ -422,6 +422,16 @@ pub enum Record {
         #[n(1)]
         ranges: Vec<(u32, u32, u32)>,
     },
+    /// What attempts had used that come to nothing.
+    #[n(19)]
+    Measured {
+        /// When.
+        #[n(0)]
+        at: Time,
+        /// Of which jobs, and what.
+        #[n(1)]
+        used: Vec<(JobId, Usage)>,
+    },
 }
 
 /// Why attempts came back unstarted.
@@ -487,6 +497,7 @@ impl Record {
             | Record::Judged { at, .. }
             | Record::Started { at, .. }
             | Record::Dismissed { at, .. }
+            | Record::Measured { at, .. }
             | Record::Answers { at, .. } => Some(*at),
             Record::StarterJoined { at, .. }
             | Record::StarterGone { at, .. }
@@ -576,6 +587,7 @@ impl Pool {
                     }
                 }
             }
+            Record::Measured { used, .. } => used.iter().for_each(|(id, usage)| self.apply_measured(*id, usage)),
             Record::Started { at, ids } => ids.iter().for_each(|id| self.apply_started(*at, *id)),
         }
     }
@@ -773,6 +785,7 @@ impl Pool {
             }
         }
         self.unqueue(job);
+        self.measured.remove(&job);
         let short = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let (state, hold) = match &ended.then {
             Some(Decision::Hold(hold)) => (JobState::Held, Some(hold)),
@@ -789,7 +802,7 @@ impl Pool {
             j.attempt = j.attempt.max(ended.id.attempt);
             j.site = ended.site;
             j.wall_ms = short(ended.usage.wall_ms);
-            j.cpu_ms = short(ended.usage.cpu_ms);
+            j.spend(&Usage { peak_kib: 0, ..ended.usage });
             j.peak_kib = short(ended.usage.peak_kib);
             j.at = at;
         });

@@ -205,6 +205,10 @@ fn durable(pool: &Pool) -> impl PartialEq + core::fmt::Debug + use<> {
             JobState::Running | JobState::Transferring => job.state = JobState::Matched,
             _ => {}
         }
+        if job.state == JobState::Matched {
+            // Its starter tells it again.
+            (job.cpu_ms, job.system_ms, job.peak_kib, job.disk_kib) = (0, 0, 0, 0);
+        }
         if job.state != JobState::Completed {
             job.site = 0;
         }
@@ -1163,4 +1167,5 @@ mod notes;
 mod policy;
 mod terms;
 mod timing;
+mod usage;
 mod why;

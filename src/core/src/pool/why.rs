@@ -260,6 +260,7 @@ impl Trail {
             | Record::Released { .. }
             | Record::Edited { .. }
             | Record::Dismissed { .. }
+            | Record::Measured { .. }
             | Record::NodeExcluded { .. } => {}
         }
     }

@@ -418,6 +418,10 @@ impl Master {
                 let work::Inventory { queued, running, finished, number } = frame.read()?;
                 self.pool.handle(now, Event::InventoryTold { key, number, queued, running, finished });
             }
+            work::Measured::KIND => {
+                let work::Measured { used } = frame.read()?;
+                self.pool.handle(now, Event::AttemptsMeasured { key, used });
+            }
             work::OutputChunk::KIND => {
                 let chunk = frame.read::<work::OutputChunk>()?;
                 if let Some((from, collection)) = self.collecting.get(&chunk.id)

@@ -129,6 +129,7 @@ impl Told {
                     self.removed.insert(job);
                 }
             }
+            Record::Measured { .. } => {}
             Record::Edited { ranges, edit, .. } => {
                 self.edited.extend(edit.cpus.into_iter().flat_map(|cpus| jobs_in(ranges).map(move |job| (job, cpus))));
             }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use vo_core::ids::{AttemptId, StarterKey};
-use vo_core::job::{AttemptResult, OutputKind};
+use vo_core::job::{AttemptResult, Output, OutputKind};
 use vo_wire::node::StarterFacts;
 
 use crate::launch::{self, SiteDir};
@@ -113,7 +113,7 @@ pub(crate) fn put_aside(
         make(&directory)?;
     }
     write(&spool.0.join("facts"), &*encoded(&who.facts)?)?;
-    let size = |result: &AttemptResult| result.outputs.iter().map(|output| output.size).sum::<u64>();
+    let size = |result: &AttemptResult| all(result).map(|output| output.size).sum::<u64>();
     results.sort_by_key(|(result, _)| size(result));
     let (mut kept, mut room) = (Vec::new(), SPOOL_BYTES);
     let mut failed = None;
@@ -132,9 +132,14 @@ pub(crate) fn put_aside(
     }
 }
 
+/// What comes with a result.
+fn all(result: &AttemptResult) -> impl Iterator<Item = &Output> + Clone {
+    result.outputs.iter().chain(result.kept.iter().flat_map(|kept| &kept.outputs))
+}
+
 impl Spool {
     fn keep(&self, result: &AttemptResult, paths: &BTreeMap<OutputKind, PathBuf>, room: u64) -> io::Result<u64> {
-        let apart = result.outputs.iter().filter(|output| output.inline.is_none());
+        let apart = all(result).filter(|output| output.inline.is_none());
         if apart.clone().map(|output| output.size).sum::<u64>() > room {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "its outputs are too large to be put aside"));
         }
@@ -214,10 +219,11 @@ impl Spool {
         launch::read(&path)
     }
 
-    /// A piece of an output, exactly as long as asked.
+    /// A piece of an output that is not within its result, exactly as long as asked.
     pub(crate) fn piece(&self, id: AttemptId, kind: &OutputKind, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let result = self.result(id)?;
-        let output = result.outputs.iter().find(|output| output.kind == *kind).ok_or(io::ErrorKind::NotFound)?;
+        let output = all(&result).find(|output| output.kind == *kind && output.inline.is_none());
+        let output = output.ok_or(io::ErrorKind::NotFound)?;
         let mut data = vec![0; length];
         File::open(self.output(&output.hash))?.read_exact_at(&mut data, offset)?;
         Ok(data)
@@ -257,7 +263,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use vo_core::ids::{JobId, ProxyId};
-    use vo_core::job::{Outcome, Output, Usage};
+    use vo_core::job::{Outcome, Usage};
     use vo_wire::node::Shares;
 
     use super::*;
@@ -285,7 +291,7 @@ mod tests {
 
     fn result(proc: u32, outputs: Vec<Output>) -> AttemptResult {
         let id = AttemptId { job: JobId { cluster: 12, proc }, attempt: 1 };
-        AttemptResult { id, outcome: Outcome::Exited(0), usage: Usage::default(), outputs }
+        AttemptResult { id, outcome: Outcome::Exited(0), usage: Usage::default(), outputs, kept: None }
     }
 
     fn output(kind: OutputKind, size: u64) -> Output {

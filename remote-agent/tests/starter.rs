@@ -308,7 +308,7 @@ exit $1";
         [(&OutputKind::Stdout, true), (&OutputKind::Stderr, true)],
         "what it said, for the user to see why"
     );
-    let gone = FetchOutput { id: id(3), kind: OutputKind::File(b"nowhere".to_vec()), offset: 0, length: 1 };
+    let gone = FetchOutput { id: id(3), kind: OutputKind::File(b"nowhere".to_vec()), offset: 0, length: 1, kept: 0 };
     peer.send(&gone).await;
     assert_eq!(peer.expect::<OutputLost>().await.kind, gone.kind);
 

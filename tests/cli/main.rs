@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod attach;
+mod checkpoints;
 mod conf;
 mod cut_off;
 mod dag;

@@ -148,15 +148,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 async fn send(agent: &Agent, key: StarterKey, spool: Spool, asked: FetchOutput) {
-    let FetchOutput { id, kind, offset, length } = asked;
+    let FetchOutput { id, kind, offset, length, kept } = asked;
     let end = offset.saturating_add(length.min(WINDOW));
     let mut at = offset;
     while at < end {
         let length = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
         let (read, of) = (spool.clone(), kind.clone());
         match blocking(move || read.piece(id, &of, at, length)).await {
-            Ok(data) => say(agent, key.0, &OutputChunk { id, kind: kind.clone(), offset: at, data }).await,
-            Err(e) => return say(agent, key.0, &OutputLost { id, kind, why: explain(&e) }).await,
+            Ok(data) => say(agent, key.0, &OutputChunk { id, kind: kind.clone(), offset: at, data, kept }).await,
+            Err(e) => return say(agent, key.0, &OutputLost { id, kind, why: explain(&e), kept }).await,
         }
         at += length as u64;
     }

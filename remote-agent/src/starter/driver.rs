@@ -26,8 +26,8 @@ use vo_wire::frame::{Frame, Message, WireError};
 use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
-    Acknowledge, Assign, Assignment, CHUNK, DefineProgram, Drain, FetchOutput, FileRef, Inventory, Kill, Measured,
-    OutputChunk, OutputLost, Recall, Report, WINDOW, Wait,
+    Acknowledge, Assign, Assignment, CHUNK, CheckpointKept, Checkpointed, DefineProgram, Drain, FetchOutput, FileRef,
+    Inventory, Kill, Measured, OutputChunk, OutputLost, Recall, Report, WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -36,7 +36,7 @@ use crate::spool::{self, Who};
 use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Given, Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
-use super::scratch::{self, Place, Scratch};
+use super::scratch::{self, Place, Scratch, Set};
 use super::usage::{self, Meter};
 use super::{ENDING_SIGNALS, Settings, facts, random, tree};
 
@@ -68,19 +68,61 @@ enum Job {
         program: Arc<Prepared>,
         place: Option<Place>,
         pid: i32,
-        since: Instant,
+        past: Past,
         /// The signal with which it is to be killed first; 0 is that of its program.
         signal: u8,
         meter: Box<Meter>,
     },
+    /// It has checkpointed itself, which is copied; then its program runs again.
+    Checkpointing { program: Arc<Prepared>, past: Past },
     /// Its outputs are being read.
     Collecting,
+}
+
+/// What there was of a try before its program ran this time.
+#[derive(Clone, Copy)]
+struct Past {
+    since: Instant,
+    used: Usage,
+    checkpoints: u32,
+    /// The job's own directory's inode, if it runs there.
+    directory: Option<u64>,
+}
+
+impl Past {
+    fn new(directory: Option<u64>) -> Past {
+        Past { since: Instant::now(), used: Usage::default(), checkpoints: 0, directory }
+    }
+
+    /// What was used, with what its program uses this time.
+    fn with(self, now: Usage) -> Usage {
+        Usage {
+            cpu_ms: self.used.cpu_ms + now.cpu_ms,
+            system_ms: self.used.system_ms + now.system_ms,
+            peak_kib: self.used.peak_kib.max(now.peak_kib),
+            disk_kib: self.used.disk_kib.max(now.disk_kib),
+            ..now
+        }
+    }
+
+    /// Once its program has ended.
+    fn and(self, ended: &tree::Ended, meter: &Meter) -> Past {
+        let used = self.with(Usage {
+            wall_ms: millis(self.since.elapsed()),
+            cpu_ms: millis(ended.user + ended.system),
+            peak_kib: ended.peak_kib,
+            system_ms: millis(ended.system),
+            ..Usage::default()
+        });
+        Past { used: meter.whole(used), ..self }
+    }
 }
 
 /// Work away from the event loop that is done.
 enum Done {
     Placed(AttemptId, Result<Place, Outcome>),
-    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>, Vec<Output>),
+    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>, Vec<Output>, Option<Set>),
+    Checkpointed(AttemptId, Place, Result<Option<Set>, Outcome>),
     /// What of the results is durable at the site; and is the session over?
     Spooled(Vec<AttemptId>, bool),
     /// What running jobs use.
@@ -105,6 +147,8 @@ struct Driver {
     kept: HashMap<AttemptId, BTreeMap<OutputKind, PathBuf>>,
     /// The ends of what cut-off attempts wrote, until they are acknowledged.
     partials: HashMap<AttemptId, Vec<Output>>,
+    /// What tries leave to their jobs' next ones, until it is with the master: what is told, and the newest.
+    sets: HashMap<AttemptId, Vec<Set>>,
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
@@ -195,6 +239,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         pids: HashMap::new(),
         kept: HashMap::new(),
         partials: HashMap::new(),
+        sets: HashMap::new(),
         done,
         happened: Vec::new(),
         left: None,
@@ -246,7 +291,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             },
             _ = children.recv() => driver.reap(),
             Some(done) = finished.recv() => {
-                driver.done(done);
+                driver.done(done, &mut link);
                 driver.tell_usage(&mut link);
             }
             _ = measure.tick(), if !driver.pids.is_empty() => driver.measure(),
@@ -357,10 +402,15 @@ impl Driver {
                 if !used.is_empty() {
                     link.put(route, &Measured { used });
                 }
+                for set in self.sets.values_mut() {
+                    drop_sets(set, |at, all, _| at + 1 < all);
+                }
+                let running = self.sets.keys().filter(|id| self.machine.result(**id).is_none());
+                running.for_each(|id| self.tell_checkpoint(*id, link));
             }
             Action::SendReport { started, results, returned } => {
-                let (cut_off, whole): (Vec<_>, Vec<_>) =
-                    results.into_iter().partition(|result| self.partials.contains_key(&result.id));
+                let alone = |id: &AttemptId| self.partials.contains_key(id) || self.sets.contains_key(id);
+                let (cut_off, whole): (Vec<_>, Vec<_>) = results.into_iter().partition(|result| alone(&result.id));
                 link.put(route, &Report { started, results: whole, returned });
                 // Each with its own frame, which all of them together might not fit.
                 for result in cut_off {
@@ -444,6 +494,14 @@ impl Driver {
                 self.send_output(&frame.read()?, link);
                 return Ok(());
             }
+            CheckpointKept::KIND => {
+                let CheckpointKept { id, number } = frame.read()?;
+                if let Some(sets) = self.sets.get_mut(&id) {
+                    drop_sets(sets, |_, _, set| set.kept.number <= number);
+                }
+                self.tell_checkpoint(id, link);
+                return Ok(());
+            }
             BlobChunk::KIND => {
                 self.receive(&frame.read()?, link);
                 return Ok(());
@@ -466,8 +524,9 @@ impl Driver {
         let program = program.filled(&assignment.row);
         let Some(files) = &assignment.files else {
             let given = self.given(id, assignment.wait);
-            let started = given.and_then(|given| self.node.start_in_place(&program, given, assignment.directory));
-            return self.started(id, program, None, started);
+            let past = Past::new(assignment.directory);
+            let started = given.and_then(|given| self.node.start_in_place(&program, given, past.directory, false));
+            return self.started(id, program, None, past, started);
         };
         let missing = self.blobs.need(&hashes(files));
         if missing.is_empty() {
@@ -486,21 +545,29 @@ impl Driver {
         Ok(Given { id, delay, gpus: self.machine.gpus_of(id) })
     }
 
-    fn started(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, started: Result<i32, Outcome>) {
+    fn started(
+        &mut self,
+        id: AttemptId,
+        program: Arc<Prepared>,
+        place: Option<Place>,
+        past: Past,
+        started: Result<i32, Outcome>,
+    ) {
         match started {
             Ok(pid) => {
-                let since = Instant::now();
-                let meter = Box::new(Meter::new(since));
-                self.jobs.insert(id, Job::Running { program, place, pid, since, signal: 0, meter });
+                let meter = Box::new(Meter::new(past.since));
+                self.jobs.insert(id, Job::Running { program, place, pid, past, signal: 0, meter });
                 self.pids.insert(pid, id);
-                self.happened.push(Event::JobStarted { id });
+                if past.checkpoints == 0 {
+                    self.happened.push(Event::JobStarted { id });
+                }
             }
             Err(outcome) => self.not_started(id, outcome),
         }
     }
 
     fn not_started(&mut self, id: AttemptId, outcome: Outcome) {
-        let result = AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new() };
+        let result = AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new(), kept: None };
         self.happened.push(Event::JobEnded(result));
     }
 
@@ -555,7 +622,7 @@ impl Driver {
         });
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: Done, link: &mut Link) {
         match done {
             Done::Placed(id, placed) => {
                 let Some(Job::Placing { program, hashes, wait, killed }) = self.jobs.remove(&id) else {
@@ -567,7 +634,7 @@ impl Driver {
                     Ok(place) => {
                         let given = self.given(id, wait);
                         let started = given.and_then(|given| self.node.start_in_scratch(&program, given, &place));
-                        self.started(id, program, Some(place), started);
+                        self.started(id, program, Some(place), Past::new(None), started);
                     }
                     Err(outcome) => self.not_started(id, outcome),
                 }
@@ -577,14 +644,18 @@ impl Driver {
             Done::Measured(used) => {
                 self.measuring = false;
                 for (id, used) in used {
-                    if let Some(Job::Running { meter, .. }) = self.jobs.get_mut(&id) {
-                        meter.read(used);
+                    if let Some(Job::Running { meter, past, .. }) = self.jobs.get_mut(&id) {
+                        meter.read(past.with(used));
                     }
                 }
             }
             Done::Spooled(kept, over) => self.happened.push(Event::Spooled { kept, over }),
-            Done::Collected(result, paths, partial) => {
+            Done::Checkpointed(id, place, set) => self.checkpointed(id, place, set, link),
+            Done::Collected(result, paths, partial, set) => {
                 self.jobs.remove(&result.id);
+                if let Some(set) = set {
+                    self.sets.entry(result.id).or_default().push(set);
+                }
                 self.keep_partial(result.id, partial);
                 self.kept.insert(result.id, paths);
                 self.happened.push(Event::JobEnded(result));
@@ -596,7 +667,12 @@ impl Driver {
     fn spool(&self, ids: &[AttemptId]) {
         let results = ids.iter().filter_map(|id| {
             let result = self.with_partial(self.machine.result(*id)?.clone());
-            Some((result, self.kept.get(id).cloned().unwrap_or_default()))
+            let paths = match &result.kept {
+                Some(_) => self.sets.get(id).and_then(|sets| sets.last()).map(|set| &set.paths),
+                None => self.kept.get(id),
+            };
+            let paths = paths.cloned().unwrap_or_default();
+            Some((result, paths))
         });
         let results: Vec<_> = results.collect();
         let (site, who, done) = (self.site.clone(), self.who.clone(), self.done.clone());
@@ -619,6 +695,7 @@ impl Driver {
     fn forget(&mut self, ids: Vec<AttemptId>) {
         for id in &ids {
             self.partials.remove(id);
+            self.sets.remove(id);
         }
         let kept = ids.into_iter().filter(|id| self.kept.remove(id).is_some());
         let directories: Vec<PathBuf> = kept.map(|id| self.scratch.job(id)).collect();
@@ -636,8 +713,18 @@ impl Driver {
     /// Answers with the pieces asked for.
     fn send_output(&mut self, asked: &FetchOutput, link: &mut Link) {
         let (route, id) = (self.key.0, asked.id);
-        let lost = |why: String| OutputLost { id, kind: asked.kind.clone(), why };
-        let Some(path) = self.kept.get(&id).and_then(|kept| kept.get(&asked.kind)) else {
+        let number = asked.kept;
+        let lost = |why: String| OutputLost { id, kind: asked.kind.clone(), why, kept: number };
+        let paths = match number {
+            0 => self.kept.get(&id),
+            _ => {
+                let sets = self.sets.get(&id).into_iter().flatten();
+                sets.map(|set| (set.kept.number, &set.paths))
+                    .find(|(known, _)| *known == number)
+                    .map(|(_, paths)| paths)
+            }
+        };
+        let Some(path) = paths.and_then(|paths| paths.get(&asked.kind)) else {
             return link.put(route, &lost("the starter doesn't hold it".into()));
         };
         let end = asked.offset.saturating_add(asked.length.min(WINDOW));
@@ -645,7 +732,7 @@ impl Driver {
         while offset < end {
             let length = usize::try_from(end - offset).map_or(CHUNK, |left| left.min(CHUNK));
             match scratch::piece(path, offset, length) {
-                Ok(data) => link.put(route, &OutputChunk { id, kind: asked.kind.clone(), offset, data }),
+                Ok(data) => link.put(route, &OutputChunk { id, kind: asked.kind.clone(), offset, data, kept: number }),
                 Err(e) => return link.put(route, &lost(reason(&e))),
             }
             offset += length as u64;
@@ -700,8 +787,12 @@ impl Driver {
 
     /// A result whose attempt was cut off, with what it wrote.
     fn with_partial(&self, result: AttemptResult) -> AttemptResult {
-        let outputs = self.partials.get(&result.id).filter(|_| result.outcome.is_cut_off());
-        AttemptResult { outputs: outputs.cloned().unwrap_or_else(|| result.outputs.clone()), ..result }
+        if !result.outcome.is_cut_off() {
+            return result;
+        }
+        let outputs = self.partials.get(&result.id).cloned().unwrap_or_else(|| result.outputs.clone());
+        let kept = self.sets.get(&result.id).and_then(|sets| sets.last()).map(|set| set.kept.clone());
+        AttemptResult { outputs, kept, ..result }
     }
 
     fn keep_partial(&mut self, id: AttemptId, outputs: Vec<Output>) {
@@ -731,9 +822,10 @@ impl Driver {
     }
 
     fn ended(&mut self, id: AttemptId, ended: &tree::Ended) {
-        let Some(Job::Running { program, place, since, meter, .. }) = self.jobs.remove(&id) else {
+        let Some(Job::Running { program, place, past, meter, .. }) = self.jobs.remove(&id) else {
             return;
         };
+        let past = past.and(ended, &meter);
         let code = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
         let (outcome, how) = match (ended.status.code(), ended.status.signal()) {
             (Some(number), _) => (Outcome::Exited(code(number)), format!("it exited with {number}")),
@@ -742,18 +834,14 @@ impl Driver {
                 (Outcome::Signaled(code(number)), format!("signal {number} ended it"))
             }
         };
-        let usage = Usage {
-            wall_ms: millis(since.elapsed()),
-            cpu_ms: millis(ended.user + ended.system),
-            peak_kib: ended.peak_kib,
-            system_ms: millis(ended.system),
-            ..Usage::default()
-        };
-        let usage = meter.whole(usage);
+        let is_checkpoint = program.program.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.end.is(&outcome));
         // The signal may turn out to be the batch system's, and the attempt to be cut off.
         let doomed = self.machine.is_doomed(id);
+        if is_checkpoint && !doomed {
+            return self.checkpoint(id, program, place, Past { checkpoints: past.checkpoints + 1, ..past });
+        }
         let cut_off = doomed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);
-        let mut result = AttemptResult { id, outcome, usage, outputs: Vec::new() };
+        let mut result = AttemptResult { id, outcome, usage: past.used, outputs: Vec::new(), kept: None };
         let Some(place) = place else {
             let captures = program.captures_in_place(id);
             scratch::cut_all(&captures, self.limits.0);
@@ -765,12 +853,23 @@ impl Driver {
         self.jobs.insert(id, Job::Collecting);
         let (done, limits, scratch) = (self.done.clone(), self.limits, self.scratch.0.clone());
         tokio::task::spawn_blocking(move || {
+            let program = &program.program;
+            let set = if cut_off {
+                let checkpoint = program.checkpoint.as_ref().filter(|_| is_checkpoint);
+                place.keep(program, id, past.checkpoints + 1, checkpoint, false, limits.1)
+            } else {
+                Ok(None)
+            };
+            let set = set.unwrap_or_else(|why| {
+                tracing::warn!(%id, ?why, "nothing of it is kept for the next try");
+                None
+            });
             if doomed {
-                let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures())));
+                let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures()), set));
                 return;
             }
-            let well = result.outcome == Outcome::Exited(program.program.success);
-            let mut left = place.collect(&program.program, id, &how, limits, well);
+            let well = result.outcome == Outcome::Exited(program.success);
+            let mut left = place.collect(program, id, &how, limits, well);
             if !well && facts::free_bytes(&scratch) < FULL {
                 let text = format!("the node's scratch space is full, {} ({how})", scratch.display());
                 left.fault.get_or_insert(Outcome::SiteFailed(text));
@@ -779,8 +878,62 @@ impl Driver {
                 if cut_off || left.fault.is_some() { scratch::endings(&place.captures()) } else { Vec::new() };
             result.outcome = left.fault.unwrap_or(result.outcome);
             result.outputs = left.outputs;
-            let _ = done.send(Done::Collected(result, left.paths, partial));
+            let _ = done.send(Done::Collected(result, left.paths, partial, set));
         });
+    }
+
+    /// Copies a checkpoint, while nothing of the job runs.
+    fn checkpoint(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, past: Past) {
+        let Some(place) = place else {
+            // In its own directory, all is where it belongs.
+            let given = Given { id, delay: Duration::ZERO, gpus: self.machine.gpus_of(id) };
+            let started = self.node.start_in_place(&program, given, past.directory, true);
+            return self.started(id, program, None, past, started);
+        };
+        let (done, inline, prepared) = (self.done.clone(), self.limits.1, Arc::clone(&program));
+        self.jobs.insert(id, Job::Checkpointing { program, past });
+        tokio::task::spawn_blocking(move || {
+            let program = &prepared.program;
+            let set = place.keep(program, id, past.checkpoints, program.checkpoint.as_ref(), true, inline);
+            let _ = done.send(Done::Checkpointed(id, place, set));
+        });
+    }
+
+    /// Starts the program again, where it was.
+    fn checkpointed(&mut self, id: AttemptId, mut place: Place, set: Result<Option<Set>, Outcome>, link: &mut Link) {
+        let Some(Job::Checkpointing { program, past }) = self.jobs.remove(&id) else {
+            return;
+        };
+        let failed = match set {
+            Ok(set) => {
+                let sets = self.sets.entry(id).or_default();
+                sets.extend(set);
+                // What is told may be on its way; the one after it is overtaken.
+                drop_sets(sets, |at, all, _| at > 0 && at + 1 < all);
+                if sets.len() == 1 {
+                    self.tell_checkpoint(id, link);
+                }
+                None
+            }
+            Err(outcome) => Some(outcome),
+        };
+        if self.machine.is_doomed(id) || failed.is_some() {
+            self.keep_partial(id, scratch::endings(&place.captures()));
+            let outcome = failed.unwrap_or(Outcome::Killed);
+            let result = AttemptResult { id, outcome, usage: past.used, outputs: Vec::new(), kept: None };
+            return self.happened.push(Event::JobEnded(result));
+        }
+        place.append = true;
+        let given = Given { id, delay: Duration::ZERO, gpus: self.machine.gpus_of(id) };
+        let started = self.node.start_in_scratch(&program, given, &place);
+        self.started(id, program, Some(place), past, started);
+    }
+
+    /// Tells the master of a try's checkpoint that it hasn't got.
+    fn tell_checkpoint(&self, id: AttemptId, link: &mut Link) {
+        if let Some(set) = self.sets.get(&id).and_then(|sets| sets.first()) {
+            link.put(self.key.0, &Checkpointed { id, kept: set.kept.clone() });
+        }
     }
 
     /// Kills what jobs left behind outside of their groups: it has become our child.
@@ -826,7 +979,7 @@ impl Driver {
                 self.blobs.release(&hashes);
                 return self.not_started(id, Outcome::Killed);
             }
-            Some(Job::Collecting) | None => return,
+            Some(Job::Checkpointing { .. } | Job::Collecting) | None => return,
         };
         let own = |pid: &i32| !self.pids.contains_key(pid) && tree::attempt_of(*pid) == Some(id);
         let strays: Vec<i32> = tree::own_children().into_iter().filter(own).collect();
@@ -838,6 +991,22 @@ impl Driver {
             tree::signal(pid, signal);
         }
     }
+}
+
+/// Drops some of a try's sets, chosen by their place and how many there are, and their copies.
+fn drop_sets(sets: &mut Vec<Set>, which: impl Fn(usize, usize, &Set) -> bool) {
+    let all = sets.len();
+    let mut at = 0;
+    sets.retain(|set| {
+        let drops = which(at, all, set);
+        at += 1;
+        if let Some(aside) = set.aside.as_ref().filter(|_| drops)
+            && let Err(e) = scratch::remove_tree(aside)
+        {
+            tracing::warn!("cannot remove {}: {e}", aside.display());
+        }
+        !drops
+    });
 }
 
 fn hashes(files: &[FileRef]) -> HashSet<Hash> {

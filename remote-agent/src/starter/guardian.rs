@@ -67,7 +67,7 @@ pub(super) fn hand_in(scratch: &Scratch, site: &SiteDir, how: &str) {
     }
     let result = |(id, outputs)| {
         let outcome = Outcome::SiteFailed(format!("its starter was killed ({how})"));
-        (AttemptResult { id, outcome, usage: Usage::default(), outputs }, BTreeMap::new())
+        (AttemptResult { id, outcome, usage: Usage::default(), outputs, kept: None }, BTreeMap::new())
     };
     if let Err(e) = spool::put_aside(site, &who, partials.into_iter().map(result).collect()) {
         eprintln!("vo-agent starter: cannot put aside what jobs wrote: {e}");

@@ -137,19 +137,21 @@ impl Node {
     }
 
     /// Opens a job's standard files: what `open` gives for a name, `/dev/null` where there is none. One name for both outputs is
-    /// one open file, so that neither overwrites the other.
+    /// one open file, so that neither overwrites the other. Both begin empty, unless they are to be written on.
     fn standard<'a>(
         &self,
         input: Option<&'a Path>,
         output: Option<&'a Path>,
         error: Option<&'a Path>,
+        append: bool,
     ) -> Result<Standard, (io::Error, &'a Path)> {
         let null = || self.null().map_err(|e| (e, Path::new("/dev/null")));
-        let create =
-            |path: &'a Path| match OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path) {
-                Ok(file) => Ok(OwnedFd::from(file)),
-                Err(e) => Err((e, path)),
-            };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(!append).append(append).mode(0o644);
+        let create = |path: &'a Path| match options.open(path) {
+            Ok(file) => Ok(OwnedFd::from(file)),
+            Err(e) => Err((e, path)),
+        };
         let stdin = match input {
             Some(path) => File::open(path).map_err(|e| (e, path))?.into(),
             None => null()?,
@@ -168,6 +170,7 @@ impl Node {
         prepared: &Prepared,
         given: Given<'_>,
         directory: Option<u64>,
+        append: bool,
     ) -> Result<i32, Outcome> {
         let id = given.id;
         let program = &prepared.program;
@@ -177,7 +180,7 @@ impl Node {
         let (input, output, error) = (file(&program.input), file(&program.output), file(&program.error));
         let executable = home.join(path(&program.executable.expand(id.job)));
         let standard = self
-            .standard(input.as_deref(), output.as_deref(), error.as_deref())
+            .standard(input.as_deref(), output.as_deref(), error.as_deref(), append)
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
         self.spawn(prepared, given, &executable, &home, None, standard)
             .map_err(|e| self.verdict_in_place(&e, "execute", &executable, &home))
@@ -191,7 +194,8 @@ impl Node {
         place: &Place,
     ) -> Result<i32, Outcome> {
         let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
-        let standard = self.standard(input, output, error).map_err(|(e, path)| verdict(&e, "open", path))?;
+        let standard =
+            self.standard(input, output, error, place.append).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
         self.spawn(prepared, given, &place.executable, &work, Some(&work), standard)
             .map_err(|e| verdict(&e, "execute", &place.executable))
@@ -248,7 +252,10 @@ impl Node {
             }
             command = waiting(&command, delay)?;
         }
-        let fetched = own_scratch.map(|work| (work, urls(program, id))).filter(|(_, urls)| !urls.is_empty());
+        // What an earlier try left is not fetched anew.
+        let fetched =
+            |work: &Path| urls(program, id).into_iter().filter(|(_, name)| !work.join(name).exists()).collect();
+        let fetched = own_scratch.map(|work| (work, fetched(work))).filter(|(_, urls): &(_, Vec<_>)| !urls.is_empty());
         if let Some((work, urls)) = fetched {
             command = fetching(&command, &unfetched(work), &urls);
         }

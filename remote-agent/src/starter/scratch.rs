@@ -7,6 +7,7 @@
 //!   jobs/12.3-1/                  one try, until it is acknowledged
 //!     work/                       its scratch directory: working directory, TMPDIR
 //!     stdout, stderr              beside it, so that no file of the job meets them
+//!     kept-1/                     its first checkpoint, until it is with the master
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,7 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use ring::digest::{Context, SHA256};
 use vo_core::ids::AttemptId;
-use vo_core::job::{Outcome, Output, OutputKind, Program, is_url};
+use vo_core::job::{Checkpoint, Kept, Outcome, Output, OutputKind, Program, is_url};
 use vo_wire::work::{FileRef, FileRole};
 
 use super::jobs::{path, reason};
@@ -139,6 +140,8 @@ pub(super) struct Place {
     given: HashMap<OsString, Stamp>,
     /// Names of inputs that the job's own process fetched: none of them is an output.
     fetched: HashSet<OsString>,
+    /// Does it write on where standard output and error end?
+    pub(super) append: bool,
 }
 
 /// What a try left.
@@ -148,6 +151,24 @@ pub(super) struct Collected {
     pub(super) fault: Option<Outcome>,
     pub(super) outputs: Vec<Output>,
     pub(super) paths: BTreeMap<OutputKind, PathBuf>,
+}
+
+/// What a try leaves to the next one of its job.
+#[derive(Debug)]
+pub(super) struct Set {
+    pub(super) kept: Kept,
+    pub(super) paths: BTreeMap<OutputKind, PathBuf>,
+    /// The directory of its copies.
+    pub(super) aside: Option<PathBuf>,
+}
+
+/// Does the list of these take more than one message may?
+fn is_long(paths: &BTreeMap<OutputKind, PathBuf>) -> bool {
+    let listed = |kind: &OutputKind| match kind {
+        OutputKind::File(name) => 64 + name.len(),
+        OutputKind::Stdout | OutputKind::Stderr => 64,
+    };
+    paths.keys().map(listed).sum::<usize>() > MAX_LIST
 }
 
 impl Place {
@@ -172,8 +193,11 @@ impl Place {
             stderr: program.error.as_ref().map(|_| directory.join("stderr")),
             given: HashMap::new(),
             fetched: urls(program, id).into_iter().map(|(_, name)| name).collect(),
+            append: false,
             directory,
         };
+        // What an earlier try wrote is an output as if this one had.
+        let mut kept = HashSet::new();
         if program.output == program.error {
             place.stderr.clone_from(&place.stdout);
         }
@@ -194,6 +218,17 @@ impl Place {
                     (place.executable.clone(), 0o755)
                 }
                 FileRole::Input(name) => (work.join(within(path(name))?), file.mode & 0o777 | 0o600),
+                FileRole::Kept(OutputKind::File(name)) => {
+                    let name = within(path(name))?;
+                    kept.extend(name.iter().next().map(OsString::from));
+                    (work.join(name), file.mode & 0o777 | 0o600)
+                }
+                FileRole::Kept(stream) => {
+                    let target = if *stream == OutputKind::Stdout { &place.stdout } else { &place.stderr };
+                    let Some(target) = target.clone() else { continue };
+                    place.append = true;
+                    (target, 0o644)
+                }
             };
             let copied = target
                 .parent()
@@ -202,8 +237,11 @@ impl Place {
                 .and_then(|()| fs::set_permissions(&target, fs::Permissions::from_mode(mode)));
             copied.map_err(|e| failed(&target, &e))?;
         }
+        place.fetched.retain(|name| !kept.contains(name));
         for entry in fs::read_dir(&work).map_err(|e| failed(&work, &e))?.flatten() {
-            if let Ok(meta) = entry.metadata() {
+            if let Ok(meta) = entry.metadata()
+                && !kept.contains(&entry.file_name())
+            {
                 place.given.insert(entry.file_name(), Stamp::of(&meta));
             }
         }
@@ -244,11 +282,7 @@ impl Place {
                 }
             }
         }
-        let listed = |kind: &OutputKind| match kind {
-            OutputKind::File(name) => 64 + name.len(),
-            OutputKind::Stdout | OutputKind::Stderr => 64,
-        };
-        if left.paths.keys().map(listed).sum::<usize>() > MAX_LIST {
+        if is_long(&left.paths) {
             let text = format!(
                 "the job left {} files, too many to bring back one by one: let it pack them, or name some in \
                  transfer_output_files ({ended})",
@@ -271,6 +305,68 @@ impl Place {
             }
         }
         left
+    }
+
+    /// A checkpoint of the job, or, if it was interrupted otherwise, what that leaves to its next try; none if that gets nothing. Copied, if
+    /// the program goes on. Reads all of it, as [`Place::collect`] does.
+    pub(super) fn keep(
+        &self,
+        program: &Program,
+        id: AttemptId,
+        number: u32,
+        checkpoint: Option<&Checkpoint>,
+        goes_on: bool,
+        inline: u32,
+    ) -> Result<Option<Set>, Outcome> {
+        let mut paths = BTreeMap::new();
+        let mut files = program.transfer_output.as_deref();
+        let named = checkpoint.and_then(|checkpoint| checkpoint.files.as_deref());
+        if checkpoint.is_none() && (!program.keep_evicted || program.checkpoint.is_some()) {
+            return Ok(None);
+        }
+        if checkpoint.is_some() || program.append {
+            paths = self.captures();
+        }
+        files = named.or(files);
+        match files {
+            None => self.changed(&mut paths),
+            Some(names) => {
+                for name in names {
+                    let name = name.expand(id.job);
+                    // An output may not be there yet.
+                    if let Err(why) = self.named(path(&name), &mut paths)
+                        && named.is_some()
+                    {
+                        let text = format!("transfer_checkpoint_files: {}: {why}", path(&name).display());
+                        return Err(Outcome::Unrunnable(text));
+                    }
+                }
+            }
+        }
+        if is_long(&paths) {
+            let text = format!("the job's checkpoint has {} files, too many: let it pack them", paths.len());
+            return Err(Outcome::Unrunnable(text));
+        }
+        let failed = |path: &Path, e: &io::Error| {
+            Outcome::SiteFailed(format!("cannot keep {} for the next try: {}", path.display(), reason(e)))
+        };
+        let aside = goes_on.then(|| self.directory.join(format!("kept-{number}")));
+        if let Some(aside) = &aside {
+            fs::DirBuilder::new().mode(0o700).create(aside).map_err(|e| failed(aside, &e))?;
+            for (name, path) in paths.values_mut().enumerate() {
+                let copy = aside.join(name.to_string());
+                fs::copy(&path, &copy).map_err(|e| failed(path, &e))?;
+                *path = copy;
+            }
+        }
+        let mut room = INLINE_TOTAL;
+        let mut outputs = Vec::new();
+        for (kind, path) in &paths {
+            let output = describe(kind, path, room.min(inline as usize)).map_err(|e| failed(path, &e))?;
+            room -= output.inline.as_ref().map_or(0, Vec::len);
+            outputs.push(output);
+        }
+        Ok(Some(Set { kept: Kept { number, outputs }, paths, aside }))
     }
 
     /// Regular files at the top of the scratch directory that are new or were written to; hidden ones only if they are named.

@@ -323,7 +323,8 @@ impl Peer {
         while (content.len() as u64) < output.size {
             let left = output.size - content.len() as u64;
             let length = left.min(WINDOW);
-            self.send(&FetchOutput { id, kind: output.kind.clone(), offset: content.len() as u64, length }).await;
+            self.send(&FetchOutput { id, kind: output.kind.clone(), offset: content.len() as u64, length, kept: 0 })
+                .await;
             let end = content.len() as u64 + length;
             while (content.len() as u64) < end {
                 let chunk: OutputChunk = self.expect().await;

@@ -12,7 +12,7 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
-use vo_core::job::{Killing, Program, Transfer};
+use vo_core::job::{Checkpoint, CheckpointEnd, Killing, Program, Transfer};
 use vo_core::pool::{GroupRecord, LogTerms, Terms, at_once};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Context as ClassAd, Expr, Value};
@@ -427,6 +427,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         ad.transfer_input.iter().chain(image.filter(|_| !registry)).any(|name| begins(name, vo_core::job::is_url));
     let mut transfer_input = ad.transfer_input.clone();
     transfer_input.extend(image.filter(|_| !registry && ad.transfer != ShouldTransfer::No).cloned());
+    let checkpoint = checkpoint(ad)?;
     let program = Program {
         executable: ad.executable.clone(),
         arguments: ad.arguments.clone(),
@@ -441,8 +442,8 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
             _ if here_only.is_some() => Transfer::No,
             ShouldTransfer::Yes => Transfer::Yes,
             ShouldTransfer::No => Transfer::No,
-            // In its own directory, outputs would keep their names.
-            ShouldTransfer::IfNeeded if !ad.transfer_remaps.is_empty() || urls => Transfer::Yes,
+            // In its own directory, outputs would keep their names, and an earlier attempt's would not be put back.
+            ShouldTransfer::IfNeeded if !ad.transfer_remaps.is_empty() || urls || checkpoint.is_some() => Transfer::Yes,
             ShouldTransfer::IfNeeded => Transfer::IfNeeded,
         },
         transfer_executable: ad.transfer_executable,
@@ -456,6 +457,9 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         success: success(ad)?,
         killing: killing(ad)?,
         resources: resources(ad),
+        checkpoint,
+        keep_evicted: ad.when_to_transfer == WhenToTransfer::OnExitOrEvict,
+        append: is(ad, "EraseOutputAndErrorOnRestart", "false"),
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
     let attributes = same.into_iter().filter_map(|(name, value)| Some((name, constant(&value)?)));
@@ -578,6 +582,33 @@ fn success(ad: &JobAd) -> Result<u8> {
     })
 }
 
+/// How the jobs checkpoint themselves, if they do.
+fn checkpoint(ad: &JobAd) -> Result<Option<Checkpoint>> {
+    let set = ad.settings.iter().filter_map(|(name, setting)| match setting {
+        Setting::Expression(text) => Some((*name, text.clone())),
+        Setting::Text(_) | Setting::Path(_) => None,
+    });
+    let own = ad.attributes.iter().filter_map(|(name, value)| Some((name.as_str(), constant(value)?)));
+    let all: Vec<(&str, String)> = set.chain(own).collect();
+    let find = |wanted: &str| {
+        let name = format!("SuccessCheckpointExit{wanted}");
+        all.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(&name)).map(|(_, text)| text.trim())
+    };
+    let number = |text: &str, what: &str| {
+        text.parse::<u8>().map_err(|_| {
+            Error::new(ExitCode::Refused, format!("{text} is no {what} with which a program can end"))
+                .hint("an exit code is 0 to 255, a signal is given by its number")
+        })
+    };
+    let by_signal = find("BySignal").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    let end = match (find("Code"), find("Signal").filter(|_| by_signal)) {
+        (_, Some(signal)) => CheckpointEnd::Signal(number(signal, "signal")?),
+        (Some(code), None) => CheckpointEnd::Exit(number(code, "exit code")?),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Checkpoint { end, files: ad.transfer_checkpoint.clone() }))
+}
+
 /// What the jobs' event log is to hold.
 fn log_terms(ad: &JobAd) -> LogTerms {
     let text = |attribute: &str| match ad.settings.iter().find(|(name, _)| *name == attribute)?.1 {
@@ -602,8 +633,12 @@ fn of_registry(image: &[u8]) -> bool {
 }
 
 fn is_true(ad: &JobAd, attribute: &str) -> bool {
+    is(ad, attribute, "true")
+}
+
+fn is(ad: &JobAd, attribute: &str, wanted: &str) -> bool {
     let value = ad.settings.iter().find(|(name, _)| *name == attribute).map(|(_, setting)| setting);
-    matches!(value, Some(Setting::Expression(text)) if text == "true")
+    matches!(value, Some(Setting::Expression(text)) if text == wanted)
 }
 
 /// A template's text, if it is the same for all jobs.

@@ -91,6 +91,48 @@ pub struct Program {
     /// What it occupies of the site's own resources.
     #[cbor(n(20), default)]
     pub resources: Vec<(String, u32)>,
+    /// How it checkpoints itself, if it does.
+    #[n(21)]
+    pub checkpoint: Option<Checkpoint>,
+    /// Does its next try get what an interrupted one leaves? One that checkpoints itself gets its checkpoints alone.
+    #[cbor(n(22), default)]
+    pub keep_evicted: bool,
+    /// Does that go on with standard output and error, where the interrupted one ended?
+    #[cbor(n(23), default)]
+    pub append: bool,
+}
+
+/// How a program checkpoints itself: it ends in a certain way, and is started again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Checkpoint {
+    /// How it ends then: an exit code, or a signal.
+    #[n(0)]
+    pub end: CheckpointEnd,
+    /// The files that make a checkpoint; none means those that would come back if it had ended for good.
+    #[n(1)]
+    pub files: Option<Vec<Template>>,
+}
+
+/// See [`Checkpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum CheckpointEnd {
+    /// It exits with this code.
+    #[n(0)]
+    Exit(#[n(0)] u8),
+    /// This signal ends it.
+    #[n(1)]
+    Signal(#[n(0)] u8),
+}
+
+impl CheckpointEnd {
+    /// Did a program that ended so only end to be started again?
+    pub fn is(self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (CheckpointEnd::Exit(code), Outcome::Exited(ended)) => code == *ended,
+            (CheckpointEnd::Signal(signal), Outcome::Signaled(ended)) => signal == *ended,
+            _ => false,
+        }
+    }
 }
 
 /// How a try is killed. Signals are numbers; 0 is SIGTERM, which all of its processes get, while others go to the program alone.
@@ -143,6 +185,10 @@ impl Program {
             transfer_remaps: self.transfer_remaps.iter().map(|(from, to)| (from.fill(row), to.fill(row))).collect(),
             container: optional(&self.container),
             resources: self.resources.clone(),
+            checkpoint: self
+                .checkpoint
+                .as_ref()
+                .map(|checkpoint| Checkpoint { files: checkpoint.files.as_deref().map(all), ..*checkpoint }),
             ..**self
         })
     }
@@ -184,7 +230,8 @@ impl Program {
     /// Hands out every template, to change.
     pub fn each_template(&mut self, change: &mut dyn FnMut(&mut Template)) {
         self.arguments.iter_mut().chain(&mut self.transfer_input).for_each(&mut *change);
-        self.transfer_output.iter_mut().flatten().for_each(&mut *change);
+        let checkpoint = self.checkpoint.iter_mut().filter_map(|checkpoint| checkpoint.files.as_mut());
+        self.transfer_output.iter_mut().chain(checkpoint).flatten().for_each(&mut *change);
         [&mut self.executable, &mut self.initialdir].into_iter().for_each(&mut *change);
         let options = [&mut self.input, &mut self.output, &mut self.error, &mut self.container];
         options.into_iter().flatten().for_each(&mut *change);
@@ -309,5 +356,19 @@ pub struct AttemptResult {
     /// What comes back; empty where the job wrote in place. If the outcome [is cut off](Outcome::is_cut_off): the ends of standard output
     /// and error, within the result.
     #[n(3)]
+    pub outputs: Vec<Output>,
+    /// If the outcome is cut off: what the next try gets, unless it is with the master already.
+    #[n(4)]
+    pub kept: Option<Kept>,
+}
+
+/// Files that a try leaves to the next one of its job. Standard output and error among them are whole, and written on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Kept {
+    /// Counts what the try left, from 1: the highest of the last try that left anything counts.
+    #[n(0)]
+    pub number: u32,
+    /// The files.
+    #[n(1)]
     pub outputs: Vec<Output>,
 }

@@ -523,6 +523,7 @@ impl<P: Clone, B> Starter<P, B> {
             outcome: Outcome::SiteFailed(why),
             usage: Usage::default(),
             outputs: Vec::new(),
+            kept: None,
         });
     }
 

@@ -58,7 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for &(key, id) in of_one {
                     pool.handle(Time(now), Event::AttemptsStarted { key, ids: vec![id] });
                     let usage = Usage { wall_ms: 1000, ..Usage::default() };
-                    let result = AttemptResult { id, outcome: Outcome::Exited(0), usage, outputs: Vec::new() };
+                    let result =
+                        AttemptResult { id, outcome: Outcome::Exited(0), usage, outputs: Vec::new(), kept: None };
                     pool.handle(Time(now), Event::AttemptEnded { key, result });
                 }
                 drain(&mut pool, &mut out);

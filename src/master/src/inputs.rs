@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use ring::digest;
 use vo_core::ids::JobId;
-use vo_core::job::Program;
+use vo_core::job::{OutputKind, Program};
 use vo_wire::work::{FileRef, FileRole};
 
 /// A content's SHA-256.
@@ -87,6 +87,37 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    /// What an earlier attempt left, in the set's directory, over the other files: but never over the job's own program. Blocks.
+    ///
+    /// # Errors
+    /// One line that names the file.
+    pub(crate) fn kept(
+        &self,
+        program: &Program,
+        job: JobId,
+        set: &Path,
+        files: &mut Vec<FileRef>,
+    ) -> Result<(), String> {
+        let mut found = Vec::new();
+        self.add_tree(&set.join("files"), Path::new(""), &mut found)?;
+        let own = program.executable.expand(job);
+        let own = Path::new(OsStr::from_bytes(&own)).file_name().filter(|_| program.transfer_executable);
+        for file in found {
+            if let FileRole::Input(name) = file.role
+                && own.is_none_or(|own| own.as_bytes() != name)
+            {
+                files.push(FileRef { role: FileRole::Kept(OutputKind::File(name)), ..file });
+            }
+        }
+        for (name, kind) in [("stdout", OutputKind::Stdout), ("stderr", OutputKind::Stderr)] {
+            let path = set.join(name);
+            if path.exists() {
+                self.add(&path, FileRole::Kept(kind), files)?;
+            }
+        }
+        Ok(())
     }
 
     fn add_tree(&self, dir: &Path, name: &Path, files: &mut Vec<FileRef>) -> Result<(), String> {

@@ -210,6 +210,11 @@ const WRITTEN: &[OfTemplates] = &[
         |w| w.program.transfer_output.as_ref().map(|files| w.joined(files)),
     ),
     (
+        "TransferCheckpoint",
+        |v| v.program.checkpoint.iter().flat_map(|checkpoint| checkpoint.files.clone().unwrap_or_default()).collect(),
+        |w| w.program.checkpoint.as_ref().and_then(|checkpoint| Some(w.joined(checkpoint.files.as_ref()?))),
+    ),
+    (
         "TransferOutputRemaps",
         |v| v.program.transfer_remaps.iter().flat_map(|(from, to)| [from.clone(), to.clone()]).collect(),
         |w| {

@@ -11,6 +11,7 @@ mod inputs;
 mod jobad;
 mod journal;
 pub mod judge;
+mod kept;
 mod listing;
 mod master;
 mod outputs;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
-use vo_core::job::{AttemptResult, Program};
+use vo_core::job::{AttemptResult, Outcome, Program, Usage};
 use vo_core::pool::{Action, Assigned, Definition, Event, GroupRecord, Offer, Pool, Select, Shared, When};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
@@ -44,6 +44,7 @@ use crate::jobad::{self, Facts};
 use crate::journal::{self, Journal, chain};
 use crate::judge;
 use crate::judge::ClassAds;
+use crate::kept::Sets;
 use crate::listing::Listing;
 use crate::outputs::{self, Failure, Whole};
 use crate::partials;
@@ -120,7 +121,7 @@ enum Input {
     /// What an attempt wrote that came to nothing is kept, or can't be.
     PartialKept {
         key: StarterKey,
-        id: AttemptId,
+        result: AttemptResult,
     },
     /// Outputs of one result that were fetched.
     Collected {
@@ -189,6 +190,9 @@ struct Sending {
 /// Outputs of one result on their way.
 struct Collection {
     number: u64,
+    /// The number of the set of files that it is, instead of a result's outputs; else 0.
+    set: u32,
+    checkpoint: bool,
     pieces: mpsc::UnboundedSender<outputs::Piece>,
 }
 
@@ -283,6 +287,10 @@ pub(crate) struct Master {
     shell_ended: mpsc::Sender<i32>,
     files: Arc<Files>,
     partials: partials::Keeper,
+    /// What attempts leave to the next ones.
+    sets: Arc<Sets>,
+    /// Jobs that are over, whose sets go once this record is durable.
+    outlived: Option<(u64, Vec<JobId>)>,
     event_logs: EventLogs,
     /// Results whose outputs came with them, to be written by the next group.
     whole: Vec<(StarterKey, Whole)>,
@@ -456,7 +464,7 @@ impl Master {
             routes.push(Some(route));
         }
         let told = inputs.clone();
-        let kept = move |key, id| drop(told.blocking_send(Input::PartialKept { key, id }));
+        let kept = move |key, result| drop(told.blocking_send(Input::PartialKept { key, result }));
         let partials = partials::Keeper::start(dir, kept).map_err(|e| failed("start a thread", &e))?;
         let missed = unlogged.into_iter().filter_map(Entry::of).collect();
         let event_logs =
@@ -501,6 +509,8 @@ impl Master {
             shell_ended,
             files: Arc::new(Files::default()),
             partials,
+            sets: Arc::new(Sets::open(dir)),
+            outlived: None,
             event_logs,
             whole: Vec::new(),
             storing: false,
@@ -583,10 +593,7 @@ impl Master {
                     self.collected(key, whole, ended);
                 }
             }
-            Input::PartialKept { key, id } => {
-                let now = self.now();
-                self.pool.handle(now, Event::PartialKept { key, id });
-            }
+            Input::PartialKept { key, result } => self.partial_kept(key, result),
             Input::Evidence(evidence) => self.evidence(*evidence),
             Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
         }
@@ -690,6 +697,7 @@ impl Master {
             }
             self.ask_silent();
             self.set_targets();
+            self.outlive();
         }
         self.agents_overdue();
         self.check_ending();
@@ -732,7 +740,7 @@ impl Master {
             Action::Drain { key, why } => self.to_starter(key, &work::Drain { why }),
             Action::Acknowledge { key, ids } => self.to_starter(key, &work::Acknowledge { ids }),
             Action::Collect { key, result, program } => {
-                self.collect(key, Whole { session: self.session_id.clone(), result, program })
+                self.collect(key, Whole { session: self.session_id.clone(), result, program, set: None })
             }
             Action::KeepPartial { key, result } => self.partials.keep(key, result),
             note @ Action::Note { .. } => {
@@ -807,13 +815,14 @@ impl Master {
             return;
         }
         let (files, device, inputs) = (self.files.clone(), self.marker_device, self.inputs.clone());
+        let sets = self.sets.clone();
         let began = Instant::now();
         tokio::task::spawn_blocking(move || {
             let (mut ready, mut failed) = (Vec::new(), Vec::new());
             for Assigned { id, program, body, row, when } in attempts {
                 let body = body.filled(&row);
                 let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
-                let brought = directory.is_none().then(|| files.of(&body, id.job)).transpose();
+                let brought = directory.is_none().then(|| brought(&files, &sets, &body, id.job)).transpose();
                 match brought {
                     Ok(files) => {
                         let wait = when.map(|when| wait(when, now));
@@ -853,10 +862,76 @@ impl Master {
         }
     }
 
+    // ---- what attempts leave to the next ones ----
+
+    /// What a cut-off attempt printed is kept; what it leaves comes next, if the job will run again.
+    fn partial_kept(&mut self, key: StarterKey, mut result: AttemptResult) {
+        let id = result.id;
+        match result.kept.take() {
+            Some(set) if self.pool.may_leave(id, key) && !self.sets.has(id.job, (id.attempt, set.number)) => {
+                self.collect(key, Whole::of_set(self.session_id.clone(), result, set, false));
+            }
+            _ => {
+                let now = self.now();
+                self.pool.handle(now, Event::PartialKept { key, result });
+            }
+        }
+    }
+
+    /// An attempt that runs has checkpointed itself.
+    fn checkpointed(&mut self, key: StarterKey, work::Checkpointed { id, kept }: work::Checkpointed) {
+        if !self.pool.is_live(id, key) || !self.pool.may_leave(id, key) {
+            return;
+        }
+        if self.sets.has(id.job, (id.attempt, kept.number)) {
+            return self.to_starter(key, &work::CheckpointKept { id, number: kept.number });
+        }
+        let result =
+            AttemptResult { id, outcome: Outcome::Killed, usage: Usage::default(), outputs: Vec::new(), kept: None };
+        self.collect(key, Whole::of_set(self.session_id.clone(), result, kept, true));
+    }
+
+    fn set_collected(&mut self, key: StarterKey, whole: Whole, ended: Result<(), Failure>) {
+        let id = whole.result.id;
+        if let Err(failure) = ended {
+            // The one before it counts on. It would fail again.
+            tracing::warn!(attempt = %id, why = failure.why, "what it leaves to its next attempt is not kept");
+        }
+        if let Some(set) = whole.set.filter(|set| set.checkpoint) {
+            return self.to_starter(key, &work::CheckpointKept { id, number: set.number });
+        }
+        let now = self.now();
+        self.pool.handle(now, Event::PartialKept { key, result: whole.result });
+    }
+
+    /// Removes what was kept for jobs that are over, once that is durable.
+    fn outlive(&mut self) {
+        match &mut self.outlived {
+            Some((record, jobs)) if *record <= self.durable => {
+                let (sets, jobs) = (self.sets.clone(), std::mem::take(jobs));
+                self.outlived = None;
+                tokio::task::spawn_blocking(move || jobs.into_iter().for_each(|job| sets.remove(job)));
+            }
+            Some(_) => {}
+            None => {
+                let mut jobs = self.sets.jobs();
+                jobs.retain(|job| self.pool.is_over(*job));
+                self.outlived = (!jobs.is_empty()).then(|| (self.pool.sequence(), jobs));
+            }
+        }
+    }
+
     // ---- outputs ----
 
     fn collect(&mut self, key: StarterKey, whole: Whole) {
-        if whole.result.outputs.iter().all(|output| output.inline.is_some()) {
+        let id = whole.result.id;
+        // Of an attempt one thing comes at a time: what it ended with goes before its checkpoints.
+        self.large.retain(|(_, queued)| queued.result.id != id || !queued.is_checkpoint());
+        let comes = self.collecting.get(&id).is_some_and(|(_, collection)| !collection.checkpoint);
+        if whole.is_checkpoint() && (comes || self.large.iter().any(|(_, queued)| queued.result.id == id)) {
+            return;
+        }
+        if whole.set.is_none() && whole.result.outputs.iter().all(|output| output.inline.is_some()) {
             self.whole.push((key, whole));
         } else {
             self.large.push_back((key, whole));
@@ -883,20 +958,25 @@ impl Master {
             let (pieces, came) = mpsc::unbounded_channel();
             self.last_collection += 1;
             let number = self.last_collection;
-            self.collecting.insert(id, (key, Collection { number, pieces }));
-            let inputs = self.inputs.clone();
+            let set = whole.set.as_ref().map_or(0, |set| set.number);
+            let checkpoint = whole.is_checkpoint();
+            self.collecting.insert(id, (key, Collection { number, set, checkpoint, pieces }));
+            let (inputs, sets) = (self.inputs.clone(), self.sets.clone());
             tokio::spawn(async move {
                 let fetch = |kind: &_, offset, length| {
                     let mut bytes = Vec::new();
                     write_message(
                         key.0,
-                        &work::FetchOutput { id, kind: Clone::clone(kind), offset, length },
+                        &work::FetchOutput { id, kind: Clone::clone(kind), offset, length, kept: set },
                         &mut bytes,
                     );
                     let _ = link.as_ref().map(|link| link.send(bytes));
                 };
                 let again = whole.clone();
-                let ended = Box::pin(outputs::collect(whole, fetch, came)).await;
+                let ended = match whole.set {
+                    None => Box::pin(outputs::collect(whole, fetch, came)).await,
+                    Some(_) => Box::pin(outputs::collect_set(sets, whole, number, fetch, came)).await,
+                };
                 let _ = inputs.send(Input::Collected { key, number, whole: again, ended }).await;
             });
         }
@@ -905,6 +985,9 @@ impl Master {
     fn collected(&mut self, key: StarterKey, whole: Whole, ended: Result<(), Failure>) {
         let now = self.now();
         match ended {
+            ended if whole.set.is_some() && ended.as_ref().err().is_none_or(|failure| !failure.later) => {
+                self.set_collected(key, whole, ended);
+            }
             Ok(()) => self.pool.handle(now, Event::OutputsStored { key, result: whole.result }),
             Err(failure) if failure.later => {
                 tracing::warn!(attempt = %whole.result.id, why = failure.why, "outputs can't be written for now");
@@ -914,6 +997,21 @@ impl Master {
             Err(Failure { why, ours, .. }) => {
                 self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours });
             }
+        }
+    }
+}
+
+/// The files that a job brings to a node: its inputs, and what its last attempt left.
+fn brought(files: &Files, sets: &Sets, program: &Program, job: JobId) -> Result<Vec<work::FileRef>, String> {
+    let inputs = files.of(program, job)?;
+    loop {
+        let Some(set) = sets.newest(job) else { return Ok(inputs) };
+        let mut all = inputs.clone();
+        match files.kept(program, job, &set, &mut all) {
+            Ok(()) => return Ok(all),
+            // A newer one came meanwhile.
+            Err(_) if sets.newest(job).as_ref() != Some(&set) => {}
+            Err(why) => return Err(why),
         }
     }
 }

@@ -12,9 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use ring::digest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vo_core::ids::AttemptId;
-use vo_core::job::{AttemptResult, Output, OutputKind, Program};
+use vo_core::job::{AttemptResult, Kept, Output, OutputKind, Program};
 use vo_core::template::Template;
 use vo_wire::work::{OutputChunk, WINDOW};
+
+use crate::kept::{self, Sets};
 
 /// Outputs larger than this are begun only if the disk has room for them.
 const ROOMY: u64 = 1 << 20;
@@ -33,7 +35,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn ours(path: &Path, error: &io::Error) -> Self {
+    pub(crate) fn ours(path: &Path, error: &io::Error) -> Self {
         let later = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             || matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE));
         Failure { why: format!("{}: {error}", path.display()), ours: true, later }
@@ -144,7 +146,10 @@ struct Aside {
 impl Aside {
     fn create(whole: &Whole, place: usize, output: &Output) -> Result<Aside, Failure> {
         let id = whole.result.id;
-        let destination = destination(&whole.program, id, &output.kind)?;
+        let destination = match &whole.set {
+            Some(Set { dir: Some(dir), .. }) => Destination { path: kept::place(dir, &output.kind)?, named: true },
+            _ => destination(&whole.program, id, &output.kind)?,
+        };
         let named = destination.named;
         let target = follow(destination)?;
         let Some(parent) = target.parent() else {
@@ -173,7 +178,9 @@ impl Aside {
             if device { target.clone() } else { parent.join(format!(".vo-partial-{}-{id}.{place}", whole.session)) };
         let mut options = OpenOptions::new();
         // The user's umask holds, as for any program of theirs: what the node says is only what the file was there.
-        options.write(true).mode(output.mode & 0o777).custom_flags(libc::O_NOFOLLOW);
+        // What is for the next attempt must be readable in any case.
+        let least = if whole.set.is_some() { 0o600 } else { 0 };
+        options.write(true).mode(output.mode & 0o777 | least).custom_flags(libc::O_NOFOLLOW);
         if !device {
             // What stands there is a leftover of a try that was cut off.
             let _ = fs::remove_file(&path);
@@ -223,6 +230,36 @@ pub(crate) struct Whole {
     pub(crate) session: std::sync::Arc<str>,
     pub(crate) result: AttemptResult,
     pub(crate) program: std::sync::Arc<Program>,
+    /// If these are not its outputs, but what it leaves to the next attempt.
+    pub(crate) set: Option<Set>,
+}
+
+/// Which set it is of those that the attempt leaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Set {
+    pub(crate) number: u32,
+    /// Does the attempt go on?
+    pub(crate) checkpoint: bool,
+    /// Where it is written.
+    dir: Option<PathBuf>,
+}
+
+impl Whole {
+    /// The same for a set of its files.
+    pub(crate) fn of_set(
+        session: std::sync::Arc<str>,
+        mut result: AttemptResult,
+        set: Kept,
+        checkpoint: bool,
+    ) -> Whole {
+        result.outputs = set.outputs;
+        let set = Set { number: set.number, checkpoint, dir: None };
+        Whole { session, result, program: std::sync::Arc::default(), set: Some(set) }
+    }
+
+    pub(crate) fn is_checkpoint(&self) -> bool {
+        self.set.as_ref().is_some_and(|set| set.checkpoint)
+    }
 }
 
 /// Writes the outputs of several results, made durable together; for each result, how it went. Blocks.
@@ -286,6 +323,35 @@ fn sync(files: &[&Aside]) -> Result<(), Failure> {
 /// A piece that the starter sent, or why it can't; with it comes its part of the site's room, which is free again once the piece is written.
 pub(crate) type Piece = (Result<OutputChunk, String>, OwnedSemaphorePermit);
 
+/// Brings a set of files, as [`collect`] does outputs, and puts it in the place of the one before it.
+pub(crate) async fn collect_set(
+    sets: std::sync::Arc<Sets>,
+    mut whole: Whole,
+    collection: u64,
+    fetch: impl Fn(&OutputKind, u64, u64),
+    pieces: mpsc::UnboundedReceiver<Piece>,
+) -> Result<(), Failure> {
+    let id = whole.result.id;
+    let Some(set) = &mut whole.set else { return Ok(()) };
+    let (number, begun) = (set.number, sets.clone());
+    let begun = blocking(move || begun.begin(id, number, collection)).await?;
+    set.dir = Some(begun.clone());
+    let come = collect(whole, fetch, pieces).await;
+    blocking(move || {
+        let ended = come.and_then(|()| sets.finish(id, number, &begun));
+        if ended.is_err() {
+            sets.abandon(&begun);
+        }
+        ended
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
+}
+
 /// Brings the outputs of one result that are too large to come within it. `fetch` asks for bytes from an offset, `pieces` brings them
 /// in order; when `pieces` ends, the starter was lost.
 pub(crate) async fn collect(
@@ -304,14 +370,14 @@ pub(crate) async fn collect(
             }
         }
     }
-    let stored = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         if let Err(failure) = sync(&files.iter().collect::<Vec<_>>()) {
             discard(files);
             return Err(failure);
         }
         files.into_iter().try_for_each(Aside::finish)
-    });
-    stored.await.unwrap_or_else(|_| Err(Failure::site("writing was interrupted")))
+    })
+    .await
 }
 
 async fn bring(
@@ -384,8 +450,8 @@ mod tests {
             error: Some(Template::constant("missing/err")),
             ..Program::default()
         };
-        let result = AttemptResult { id, outcome: Outcome::Exited(0), usage: Usage::default(), outputs };
-        Whole { session: "s".into(), result, program: Arc::new(program) }
+        let result = AttemptResult { id, outcome: Outcome::Exited(0), usage: Usage::default(), outputs, kept: None };
+        Whole { session: "s".into(), result, program: Arc::new(program), set: None }
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -428,7 +494,7 @@ mod tests {
                 whole,
                 |kind, offset, length| {
                     let data = content[offset as usize..(offset + length) as usize].to_vec();
-                    let chunk = OutputChunk { id: ID, kind: kind.clone(), offset, data };
+                    let chunk = OutputChunk { id: ID, kind: kind.clone(), offset, data, kept: 0 };
                     let sender = if lost && offset > 0 { send.borrow_mut().take() } else { send.borrow().clone() };
                     let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
                     sender.map(|s| s.send((Ok(chunk), room)).is_ok());

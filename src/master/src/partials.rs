@@ -38,7 +38,7 @@ impl Keeper {
     /// counts for nothing.
     pub(crate) fn start(
         session_dir: &Path,
-        kept: impl Fn(StarterKey, AttemptId) + Send + 'static,
+        kept: impl Fn(StarterKey, AttemptResult) + Send + 'static,
     ) -> io::Result<Keeper> {
         let mut partials = Partials::open(session_dir);
         let (sender, inbox) = mpsc::channel::<(StarterKey, AttemptResult)>();
@@ -47,7 +47,7 @@ impl Keeper {
                 if let Err(error) = partials.keep(&result) {
                     tracing::warn!(attempt = %result.id, %error, "what it wrote can't be kept");
                 }
-                kept(key, result.id);
+                kept(key, result);
             }
         })?;
         Ok(Keeper(sender))
@@ -143,7 +143,7 @@ mod tests {
             inline: Some(content.to_vec()),
         };
         let outputs = [OutputKind::Stdout, OutputKind::Stderr, OutputKind::File(b"../x".to_vec())].map(output).to_vec();
-        AttemptResult { id, outcome: Outcome::Killed, usage: Usage::default(), outputs }
+        AttemptResult { id, outcome: Outcome::Killed, usage: Usage::default(), outputs, kept: None }
     }
 
     #[test]

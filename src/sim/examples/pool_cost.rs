@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             for (key, id) in std::mem::take(&mut out) {
                 pool.handle(Time(now), Event::AttemptsStarted { key, ids: vec![id] });
                 let usage = Usage { wall_ms: 10, ..Usage::default() };
-                let result = AttemptResult { id, outcome: Outcome::Exited(0), usage, outputs: Vec::new() };
+                let result = AttemptResult { id, outcome: Outcome::Exited(0), usage, outputs: Vec::new(), kept: None };
                 pool.handle(Time(now), Event::AttemptEnded { key, result });
             }
             log.extend(pool.take_records());

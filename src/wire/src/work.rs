@@ -9,7 +9,7 @@ use core::time::Duration;
 use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
 use vo_core::items::Row;
-use vo_core::job::{AttemptResult, OutputKind, Program, Usage};
+use vo_core::job::{AttemptResult, Kept, OutputKind, Program, Usage};
 
 use crate::frame::kinds;
 
@@ -108,6 +108,9 @@ pub enum FileRole {
     /// A file of the scratch directory, by its name there: relative, without `..`.
     #[n(2)]
     Input(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// A file that an earlier try left, over any input of that name; standard output and error are written on.
+    #[n(3)]
+    Kept(#[n(0)] OutputKind),
 }
 
 /// A file that travels to the node.
@@ -206,6 +209,9 @@ pub struct FetchOutput {
     /// Bytes; the starter sends them in pieces of at most [`CHUNK`], the master asks for at most [`WINDOW`] at once.
     #[n(3)]
     pub length: u64,
+    /// Of which [`Kept`]; 0 is the result's.
+    #[cbor(n(4), default)]
+    pub kept: u32,
 }
 
 /// A piece of an output.
@@ -223,6 +229,9 @@ pub struct OutputChunk {
     /// The bytes.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub data: Vec<u8>,
+    /// As asked.
+    #[cbor(n(4), default)]
+    pub kept: u32,
 }
 
 /// The output can't be read any more.
@@ -237,6 +246,32 @@ pub struct OutputLost {
     /// Why.
     #[n(2)]
     pub why: String,
+    /// As asked.
+    #[cbor(n(3), default)]
+    pub kept: u32,
+}
+
+/// A try's program has checkpointed itself, and runs on. Told again whenever the way to the master opens, until it is answered by
+/// [`CheckpointKept`]; the next one is told only then. A result whose attempt was cut off has what was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Checkpointed {
+    /// Which try.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Its files.
+    #[n(1)]
+    pub kept: Kept,
+}
+
+/// A checkpoint is durable with the master: the next try begins with it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CheckpointKept {
+    /// Whose.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Which.
+    #[n(1)]
+    pub number: u32,
 }
 
 /// End as soon as nothing runs, and take nothing new: the node is excluded.
@@ -258,7 +293,7 @@ pub struct Measured {
 kinds! {
     0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
     0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost, 0x030b => Drain,
-    0x030c => Measured,
+    0x030c => Measured, 0x030d => Checkpointed, 0x030e => CheckpointKept,
 }
 
 /// Does a frame of this kind pass between master and starter, so that the event agent only relays it?

@@ -197,7 +197,13 @@ impl Pool {
                 starter.mean_ms = u64::try_from(mean).ok();
             }
         }
-        if self.is_current(id, key) || (result.outcome.is_final() && self.claim(now, key, id)) {
+        if self.is_current(id, key) && result.kept.is_some() && result.outcome.is_cut_off() {
+            // The next attempt doesn't begin before it can have this.
+            let held = self.starters.get_mut(&key).and_then(|starter| starter.held.get_mut(&id));
+            if held.is_some_and(|held| !core::mem::replace(&mut held.collecting, true)) {
+                self.act(Action::KeepPartial { key, result });
+            }
+        } else if self.is_current(id, key) || (result.outcome.is_final() && self.claim(now, key, id)) {
             self.conclude(now, key, result);
         } else {
             self.settle(key, result);
@@ -259,10 +265,19 @@ impl Pool {
     fn settle(&mut self, key: StarterKey, result: AttemptResult) {
         let id = result.id;
         let ours = self.job(id.job).is_some_and(|job| (1..=job.attempt).contains(&id.attempt));
-        if ours && result.outcome.is_cut_off() && !result.outputs.is_empty() {
+        if ours && result.outcome.is_cut_off() && !(result.outputs.is_empty() && result.kept.is_none()) {
             self.act(Action::KeepPartial { key, result });
         } else {
             self.acknowledge(key, id);
+        }
+    }
+
+    /// What an attempt left is kept, or is nothing to keep.
+    pub(super) fn partial_kept(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
+        if self.is_current(result.id, key) {
+            self.conclude(now, key, AttemptResult { outputs: Vec::new(), kept: None, ..result });
+        } else {
+            self.acknowledge(key, result.id);
         }
     }
 

@@ -100,8 +100,8 @@ pub enum Event {
     PartialKept {
         /// Whose.
         key: StarterKey,
-        /// Which.
-        id: AttemptId,
+        /// Which result.
+        result: AttemptResult,
     },
     /// An attempt could not be sent: its input files can't be read.
     AssignmentFailed {
@@ -208,7 +208,8 @@ pub enum Action {
         /// The job's program, with its row in it.
         program: Arc<Program>,
     },
-    /// Keep what an attempt wrote that came to nothing, then tell [`Event::PartialKept`]; asked again when the starter repeats itself.
+    /// Keep what an attempt wrote that came to nothing, and what the next one gets, then tell [`Event::PartialKept`]; asked again when the
+    /// starter was silent meanwhile and repeats itself.
     KeepPartial {
         /// From where.
         key: StarterKey,

@@ -563,7 +563,7 @@ impl Pool {
             Event::AttemptEnded { key, result } => self.ended(now, key, result),
             Event::OutputsStored { key, result } => self.stored(now, key, &result),
             Event::OutputsFailed { key, id, why, ours } => self.outputs_failed(now, key, id, why, ours),
-            Event::PartialKept { key, id } => self.acknowledge(key, id),
+            Event::PartialKept { key, result } => self.partial_kept(now, key, result),
             Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
             Event::RemovalAsked { select } => self.remove(now, &select),
             Event::DismissalAsked { jobs } => self.dismiss(now, &jobs),
@@ -634,6 +634,19 @@ impl Pool {
     /// May this attempt still be sent to this starter? Not if it was removed, given up, or the starter is being asked what it holds.
     pub fn is_live(&self, id: AttemptId, key: StarterKey) -> bool {
         self.is_current(id, key) && self.starters.get(&key).is_some_and(|starter| starter.known)
+    }
+
+    /// May this starter's attempt leave anything to the job's next one? The job must not be over, nor the site one that was never given it.
+    pub fn may_leave(&self, id: AttemptId, key: StarterKey) -> bool {
+        let site = self.starters.get(&key).map(|starter| starter.offer.site);
+        self.job(id.job)
+            .zip(site)
+            .is_some_and(|(job, site)| !job.is_over() && (1..=job.attempt).contains(&id.attempt) && job.given_to(site))
+    }
+
+    /// Is a job over, or not known at all?
+    pub fn is_over(&self, id: JobId) -> bool {
+        self.job(id).is_none_or(Job::is_over)
     }
 
     /// Is this the attempt that counts, at this starter?

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
-use crate::job::{Output, OutputKind};
+use crate::job::{Kept, Output, OutputKind};
 
 const KEY: StarterKey = StarterKey(7);
 
@@ -38,7 +38,7 @@ fn attempt(proc: u32, attempt: u32) -> AttemptId {
 
 fn result(id: AttemptId, outcome: Outcome) -> AttemptResult {
     let usage = Usage { wall_ms: 1000, ..Usage::default() };
-    AttemptResult { id, outcome, usage, outputs: Vec::new() }
+    AttemptResult { id, outcome, usage, outputs: Vec::new(), kept: None }
 }
 
 fn with_output(mut result: AttemptResult) -> AttemptResult {
@@ -355,6 +355,35 @@ fn no_third_attempt_begins_while_one_that_a_late_result_superseded_may_run() {
 }
 
 #[test]
+fn the_next_attempt_waits_for_what_the_last_one_left() {
+    let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+    bench.join(1);
+    let kept = Some(Kept { number: 1, outputs: Vec::new() });
+    let left = |id, outcome| AttemptResult { kept: kept.clone(), ..result(id, outcome) };
+    let evicted = left(attempt(0, 1), Outcome::Evicted("preempted".into()));
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: evicted.clone() })), "keep 1.0#1");
+    // It is being fetched: told again meanwhile, once is enough; after the way to the node was cut, it is asked for anew.
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: evicted.clone() })), "");
+    bench.tell(Event::StarterSilent { key: KEY, why: "cut".into() });
+    bench.tell(Event::StarterJoined { key: KEY, offer: offer(1), time_left: None });
+    bench.inventory(KEY, &[], &[], &[attempt(0, 1)]);
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: evicted.clone() })), "keep 1.0#1");
+    assert!(bench.pool.may_leave(attempt(0, 1), KEY) && !bench.pool.may_leave(attempt(0, 2), KEY));
+    let actions = told(&bench.tell(Event::PartialKept { key: KEY, result: evicted }));
+    assert_eq!(actions, "7: forget 1.0#1; 7: run 1.0#2");
+    // Held and released, it waits as well; removed, it has no next one.
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: vec![attempt(0, 2)] });
+    bench.tell(Event::HoldAsked { select: Select::default(), why: "as asked".into() });
+    let killed = left(attempt(0, 2), Outcome::Killed);
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: killed.clone() })), "keep 1.0#2");
+    assert_eq!(told(&bench.tell(Event::ReleaseAsked { select: Select::default() })), "");
+    let actions = told(&bench.tell(Event::PartialKept { key: KEY, result: killed }));
+    assert_eq!(actions, "7: forget 1.0#2; 7: run 1.0#3");
+    bench.tell(Event::RemovalAsked { select: Select::default() });
+    assert!(!bench.pool.may_leave(attempt(0, 3), KEY) && bench.pool.is_over(attempt(0, 3).job));
+}
+
+#[test]
 fn what_a_killed_attempt_wrote_is_kept_before_it_is_forgotten() {
     let other = StarterKey(8);
     let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
@@ -365,7 +394,10 @@ fn what_a_killed_attempt_wrote_is_kept_before_it_is_forgotten() {
     assert_eq!(told(&actions), "keep 1.0#1; 7: run 1.0#2");
     // It repeats itself meanwhile, which does no harm.
     assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result: evicted(id) })), "keep 1.0#1");
-    assert_eq!(told(&bench.tell(Event::PartialKept { key: KEY, id })), "7: forget 1.0#1");
+    assert_eq!(
+        told(&bench.tell(Event::PartialKept { key: KEY, result: result(id, Outcome::Killed) })),
+        "7: forget 1.0#1"
+    );
     // One that was given up, or removed, has something to show too; one that never was has not.
     bench.tell(Event::StarterGone { key: KEY, why: "down".into() });
     bench.tell(Event::RemovalAsked { select: Select::default() });

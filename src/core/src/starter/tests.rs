@@ -19,7 +19,7 @@ fn id(proc: u32) -> AttemptId {
 }
 
 fn result(proc: u32, outcome: Outcome) -> AttemptResult {
-    AttemptResult { id: id(proc), outcome, usage: Usage::default(), outputs: Vec::new() }
+    AttemptResult { id: id(proc), outcome, usage: Usage::default(), outputs: Vec::new(), kept: None }
 }
 
 fn limits() -> Limits {
@@ -603,7 +603,13 @@ fn live(seed: u64) {
                     checker.running.remove(&id);
                     checker.owed.insert(id);
                     let outcome = if random.below(5) == 0 { Outcome::Signaled(15) } else { Outcome::Exited(0) };
-                    Event::JobEnded(AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new() })
+                    Event::JobEnded(AttemptResult {
+                        id,
+                        outcome,
+                        usage: Usage::default(),
+                        outputs: Vec::new(),
+                        kept: None,
+                    })
                 }
                 None => Event::TimePassed,
             },
@@ -657,6 +663,7 @@ fn live(seed: u64) {
                 outcome: Outcome::Exited(0),
                 usage: Usage::default(),
                 outputs: Vec::new(),
+                kept: None,
             })
         } else if let Some(id) = checker.told.pop_first() {
             checker.owed.remove(&id);

@@ -50,6 +50,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let transfer_remaps = builder.remaps();
     let transfer_input = builder.list(commands::TRANSFER_INPUT, true);
     let transfer_output = builder.list(commands::TRANSFER_OUTPUT, false);
+    let transfer_checkpoint = builder.list(commands::TRANSFER_CHECKPOINT, false);
     let batch_name = builder.batch_name();
     let settings = builder.settings();
     let attributes = builder.attributes();
@@ -86,6 +87,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         transfer_executable: transfer_executable.ok()?,
         transfer_input: transfer_input.ok()?.unwrap_or_default(),
         transfer_output: transfer_output.ok()?,
+        transfer_checkpoint: transfer_checkpoint.ok()?,
         batch_name: batch_name.ok()?,
         settings: settings.ok()?,
         attributes: attributes.ok()?,
@@ -771,12 +773,6 @@ impl Builder<'_, '_> {
             );
         }
         if when == WhenToTransfer::OnExitOrEvict {
-            if !self.macros.context.only_show {
-                let hint = "its output and error up to then are kept: look at them with `log JOB`";
-                let d =
-                    self.report.make_warning(at, "what an interrupted job leaves does not go to its next attempt yet");
-                self.report.add(at, d.hint(hint));
-            }
             // As HTCondor has it: in its own directory there is nothing to bring back.
             should = ShouldTransfer::Yes;
         }
@@ -838,13 +834,6 @@ impl Builder<'_, '_> {
         let mut attributes = Vec::new();
         for (name, definition) in self.macros.table.range("my.".to_owned()..).take_while(|(n, _)| n.starts_with("my."))
         {
-            if name == "my.successcheckpointexitcode" && !self.macros.context.only_show {
-                let d = self
-                    .report
-                    .make_error(definition.name_at, "jobs that end to be checkpointed are not supported yet");
-                self.report.add(definition.name_at, d.hint("they would count as done at their first checkpoint"));
-                return Err(Refused);
-            }
             let Some(value) = self.expand(&definition.value)? else {
                 attributes.push((definition.written.clone(), Template::constant("undefined")));
                 continue;
@@ -875,6 +864,7 @@ impl Builder<'_, '_> {
         }
         refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
         refused |= self.timing(&mut settings).is_err();
+        self.checkpoints(&mut settings);
         refused |= self.gpu_properties(&mut settings).is_err();
         if refused { Err(Refused) } else { Ok(settings) }
     }
@@ -1043,6 +1033,18 @@ impl Builder<'_, '_> {
         }
         let message = format!("`{name}` is no whole number of seconds: `{}`", show(text.as_bytes()));
         self.refuse(value.at, message, "a whole number from 0 on, or an expression such as `QDate + 3600`")
+    }
+
+    /// That checkpoints are to be kept.
+    fn checkpoints(&self, settings: &mut Vec<(&'static str, Setting)>) {
+        let written = |name: &str| self.macros.table.get(name).map(|definition| definition.name_at);
+        if settings.iter().any(|(name, _)| *name == "SuccessCheckpointExitCode") {
+            settings.push(("WantFTOnCheckpoint", Setting::Expression("true".to_owned())));
+        } else if let Some(at) = commands::TRANSFER_CHECKPOINT.iter().find_map(|name| written(name))
+            && !["code", "signal"].iter().any(|end| written(&format!("my.successcheckpointexit{end}")).is_some())
+        {
+            self.report.warn(at, "`transfer_checkpoint_files` has no effect without `checkpoint_exit_code`".to_owned());
+        }
     }
 
     /// What the GPUs must be like, as condor_submit puts it together.

@@ -79,6 +79,8 @@ pub(super) const WHEN_TO_TRANSFER: &[&str] = &["when_to_transfer_output", "whent
 pub(super) const TRANSFER_EXECUTABLE: &[&str] = &["transfer_executable", "transferexecutable"];
 pub(super) const TRANSFER_INPUT: &[&str] = &["transfer_input_files", "transferinputfiles"];
 pub(super) const TRANSFER_OUTPUT: &[&str] = &["transfer_output_files", "transferoutputfiles"];
+pub(super) const CHECKPOINT_EXIT_CODE: &[&str] = &["checkpoint_exit_code"];
+pub(super) const TRANSFER_CHECKPOINT: &[&str] = &["transfer_checkpoint_files"];
 pub(super) const REMAPS: &[&str] = &["transfer_output_remaps", "transferoutputremaps"];
 pub(super) const BATCH_NAME: &[&str] = &["batch_name", "jobbatchname"];
 pub(super) const REQUIREMENTS: &[&str] = &["requirements"];
@@ -135,6 +137,8 @@ const COMMANDS: &[Command] = &[
     plain(TRANSFER_EXECUTABLE, Acted),
     plain(TRANSFER_INPUT, Acted),
     plain(TRANSFER_OUTPUT, Acted),
+    with(CHECKPOINT_EXIT_CODE, Acted, "SuccessCheckpointExitCode", Integer),
+    with(TRANSFER_CHECKPOINT, Acted, "TransferCheckpoint", Text),
     with(REMAPS, Acted, "TransferOutputRemaps", Bare),
     plain(BATCH_NAME, Acted),
     plain(REQUIREMENTS, Acted),
@@ -242,7 +246,7 @@ const COMMANDS: &[Command] = &[
     plain(CONTAINER_IMAGE, Acted),
     plain(DOCKER_IMAGE, Acted),
     with(&["encrypt_execute_directory"], Refused(FALSE), "EncryptExecuteDirectory", Boolean),
-    with(&["erase_output_and_error_on_restart"], Refused(FALSE), "EraseOutputAndErrorOnRestart", Boolean),
+    with(&["erase_output_and_error_on_restart"], Acted, "EraseOutputAndErrorOnRestart", Boolean),
     with(&["noop_job"], Acted, "IsNoopJob", Expression),
     with(&["noop_job_exit_code"], Acted, "NoopJobExitCode", Expression),
     with(&["noop_job_exit_signal"], Acted, "NoopJobExitSignal", Expression),
@@ -264,7 +268,6 @@ const COMMANDS: &[Command] = &[
     plain(
         &[
             "buffer_files",
-            "checkpoint_exit_code",
             "common_input_files",
             "compress_files",
             "exit_requirements",
@@ -286,7 +289,6 @@ const COMMANDS: &[Command] = &[
             "tool_daemon_args",
             "tool_daemon_arguments",
             "tool_daemon_cmd",
-            "transfer_checkpoint_files",
             "transfer_container",
             "transfer_plugins",
             "use_oauth_services",

@@ -416,7 +416,10 @@ impl Writer<'_> {
             {
                 transfer.push_str(" && TARGET.HasPerFileEncryption");
             }
-            if described.when_to_transfer == WhenToTransfer::OnSuccess || is_true("PreserveRelativePaths") {
+            if described.when_to_transfer == WhenToTransfer::OnSuccess
+                || is_true("PreserveRelativePaths")
+                || set("TransferCheckpoint")
+            {
                 transfer.push_str(" && versioncmp(split(TARGET.CondorVersion)[1],\"8.9.7\") >= 0");
             }
             for method in self.methods() {
@@ -438,6 +441,11 @@ impl Writer<'_> {
             }
             let early = "((time() + ScheddInterval) >= (DeferralTime - DeferralPrepTime))";
             clauses.push(format!("({early} && (time() < (DeferralTime + DeferralWindow)))"));
+        }
+        let own = described.attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case("WantFTOnCheckpoint"));
+        let own = own.is_some_and(|(_, value)| self.text(value).eq_ignore_ascii_case(b"true"));
+        if own || is_true("WantFTOnCheckpoint") {
+            clauses.push("TARGET.HasSelfCheckpointTransfers".to_owned());
         }
         clauses.join(" && ")
     }

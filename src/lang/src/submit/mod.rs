@@ -144,6 +144,8 @@ pub struct JobAd {
     pub transfer_input: Vec<Template>,
     /// Files and directories to fetch at the end; none means all that the job made, an empty list nothing.
     pub transfer_output: Option<Vec<Template>>,
+    /// Files and directories that make a checkpoint of the job's own; none means its outputs.
+    pub transfer_checkpoint: Option<Vec<Template>>,
     /// Where outputs go that don't go where their names say: name in the job's directory, and name at home.
     pub transfer_remaps: Vec<(Template, Template)>,
     /// Name of the batch in listings.
@@ -217,7 +219,11 @@ impl JobAd {
                 change(text);
             }
         }
-        self.transfer_input.iter_mut().chain(self.transfer_output.iter_mut().flatten()).for_each(&mut *change);
+        self.transfer_input.iter_mut().for_each(&mut *change);
+        [&mut self.transfer_output, &mut self.transfer_checkpoint]
+            .into_iter()
+            .flat_map(|files| files.iter_mut().flatten())
+            .for_each(&mut *change);
         self.attributes.iter_mut().for_each(|(_, value)| change(value));
     }
 }

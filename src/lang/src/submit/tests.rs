@@ -257,6 +257,7 @@ fn defaults_are_htcondors() {
         transfer_executable: true,
         transfer_input: vec![],
         transfer_output: None,
+        transfer_checkpoint: None,
         batch_name: None,
         attributes: vec![],
     };
@@ -554,10 +555,7 @@ fn faults_are_explained() {
         let name = command.split(' ').next().unwrap_or_default();
         check(command, &format!("E 2:1 `{name}` is not supported yet; {refused}"));
     }
-    check(
-        "+SuccessCheckpointExitCode = 85",
-        "E 2:1 jobs that end to be checkpointed are not supported yet; they would count as done at their first checkpoint",
-    );
+    check("checkpoint_exit_code = x", "E 2:24 `x` is no whole number, expected a whole number");
     let seconds = "expected a whole number from 0 on, or an expression such as `QDate + 3600`";
     for (name, value) in
         [("deferral_time", "-5"), ("deferral_time", "5.5"), ("deferral_time", "undefined"), ("cron_window", "true")]
@@ -608,10 +606,12 @@ fn warnings_leave_the_job_as_it_is() {
     check("deferral_time = QDate + 60\ndeferral_window = 5\ncron_minute = */5", &[]);
     check("deferral_window = 5", &["W 2:1 `deferral_window` has no effect without `deferral_time`"]);
     check("stack_size = 1", &["W 2:1 `stack_size` has no effect yet"]);
+    check("when_to_transfer_output = ON_EXIT_OR_EVICT\nerase_output_and_error_on_restart = false", &[]);
+    check("checkpoint_exit_code = 85\ntransfer_checkpoint_files = a, b", &[]);
+    check("+SuccessCheckpointExitCode = 85\ntransfer_checkpoint_files = a, b", &[]);
     check(
-        "when_to_transfer_output = ON_EXIT_OR_EVICT",
-        &["W 2:27 what an interrupted job leaves does not go to its next attempt yet; \
-        its output and error up to then are kept: look at them with `log JOB`"],
+        "transfer_checkpoint_files = a",
+        &["W 2:1 `transfer_checkpoint_files` has no effect without `checkpoint_exit_code`"],
     );
     check("argumnets = 5", &["W 2:1 `argumnets` is no command, and no value refers to it; did you mean `arguments`?"]);
     check(

@@ -426,6 +426,7 @@ impl Master {
                 let chunk = frame.read::<work::OutputChunk>()?;
                 if let Some((from, collection)) = self.collecting.get(&chunk.id)
                     && *from == key
+                    && collection.set == chunk.kept
                 {
                     let _ = collection.pieces.send((Ok(chunk), room));
                 }
@@ -434,10 +435,12 @@ impl Master {
                 let lost: work::OutputLost = heard(frame)?;
                 if let Some((from, collection)) = self.collecting.get(&lost.id)
                     && *from == key
+                    && collection.set == lost.kept
                 {
                     let _ = collection.pieces.send((Err(lost.why), room));
                 }
             }
+            work::Checkpointed::KIND => self.checkpointed(key, frame.read()?),
             link::AgentHello::KIND => self.hello(id, heard(frame)?),
             link::ProxyReport::KIND => self.proxies(id, heard(frame)?),
             link::SiteNote::KIND => self.site_note(id, heard(frame)?),
@@ -922,7 +925,7 @@ impl Master {
 
     /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
     fn remove_files(&self) {
-        for name in ["store", "partial", "dags"] {
+        for name in ["store", "partial", "kept", "dags"] {
             let _ = std::fs::remove_dir_all(self.dir.join(name));
         }
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));

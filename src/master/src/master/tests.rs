@@ -351,6 +351,7 @@ fn a_starter_that_rested_gets_work_when_only_time_has_passed() {
         outcome: Outcome::SiteFailed("no space left on device".into()),
         usage: Usage::default(),
         outputs: Vec::new(),
+        kept: None,
     });
     let report = work::Report { results: failed.collect(), ..Default::default() };
     let frame = Frame::new(key.0, &report);

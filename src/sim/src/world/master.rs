@@ -69,8 +69,12 @@ impl World<'_> {
         self.checker.settle(master.kept() + usize::try_from(durable).unwrap_or(usize::MAX));
         let mut actions = Vec::new();
         while let Some(action) = master.pool.poll_action(durable) {
-            if let Action::KeepPartial { key, result } = &action {
-                master.pool.handle(master.time(self.clock.now), Event::PartialKept { key: *key, id: result.id });
+            if let Action::KeepPartial { key, result } = &action
+                && result.kept.is_none()
+            {
+                let now = master.time(self.clock.now);
+                master.pool.handle(now, Event::PartialKept { key: *key, result: result.clone() });
+                continue;
             }
             actions.push(action);
         }
@@ -137,7 +141,7 @@ impl World<'_> {
             Action::Kill { key, ids, grace, .. } => self.say_to_starter(key, ToStarter::Kill(ids, grace)),
             Action::Drain { key, why } => self.say_to_starter(key, ToStarter::Drain(why)),
             Action::Acknowledge { key, ids } => self.say_to_starter(key, ToStarter::Acknowledge(ids)),
-            Action::Collect { key, result, .. } => {
+            Action::Collect { key, result, .. } | Action::KeepPartial { key, result } => {
                 let Some(master) = &mut self.master else { return };
                 master.collections += 1;
                 let number = master.collections;
@@ -147,7 +151,7 @@ impl World<'_> {
                 let life = master.life;
                 self.clock.after(20, 2000, What::Collected(life, number));
             }
-            Action::KeepPartial { .. } | Action::Note { .. } => {}
+            Action::Note { .. } => {}
         }
     }
 
@@ -161,7 +165,11 @@ impl World<'_> {
             return;
         };
         if link.is_some_and(|link| !self.cut.contains_key(&link)) {
-            master.pool.handle(now, Event::OutputsStored { key, result });
+            let kept = result.outcome.is_cut_off();
+            let event = if kept { Event::PartialKept { key, result } } else { Event::OutputsStored { key, result } };
+            master.pool.handle(now, event);
+        } else if result.outcome.is_cut_off() {
+            // The starter has it still, and tells it again.
         } else if self.clock.one_in(2) {
             let why = "the way to the starter was lost".into();
             master.pool.handle(now, Event::OutputsFailed { key, id: result.id, why, ours: false });

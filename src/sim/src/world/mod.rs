@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use vo_core::ids::AttemptId;
-use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Program, Usage};
+use vo_core::job::{AttemptResult, Kept, Outcome, Output, OutputKind, Program, Usage};
 use vo_core::lease::{Claim, Seen, Step};
 use vo_core::pool::{self, Action, Decision, End, Event, GroupRecord, JobState, Offer, Record, Select, Shared, Terms};
 use vo_core::proxy::{self, Link, Proxies, Row, RowStatus, State, SubmitAnswer};

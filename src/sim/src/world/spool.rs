@@ -50,7 +50,7 @@ impl World<'_> {
         for id in ids {
             let (id, outcome) = (*id, Outcome::SiteFailed("its starter was killed".into()));
             let outputs = vec![Output { kind: OutputKind::Stdout, size: 1, hash: [0; 32], mode: 0o600, inline: None }];
-            let result = AttemptResult { id, outcome, usage: Usage::default(), outputs };
+            let result = AttemptResult { id, outcome, usage: Usage::default(), outputs, kept: None };
             self.sites[site].spool.entry(key).or_default().entry(id).or_insert((result, now));
         }
     }

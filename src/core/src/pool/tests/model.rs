@@ -243,6 +243,9 @@ impl World {
         if result.outcome != Outcome::NeedsFiles && self.dice.one_in(2) {
             result = with_output(result);
         }
+        if result.outcome.is_cut_off() && self.dice.one_in(2) {
+            result.kept = Some(Kept { number: 1, outputs: Vec::new() });
+        }
         node.finished.insert(id, result.clone());
         if node.link.is_some() {
             node.from.push_back(Event::AttemptEnded { key, result });
@@ -311,18 +314,20 @@ impl World {
     fn act(&mut self) {
         self.take();
         while let Some(action) = self.pool.poll_action((self.durable - self.base.min(self.durable)) as u64) {
-            if let Action::KeepPartial { key, result } = &action {
-                self.pool.handle(self.now, Event::PartialKept { key: *key, id: result.id });
+            if let Action::KeepPartial { key, result } = &action
+                && result.kept.is_none()
+            {
+                self.pool.handle(self.now, Event::PartialKept { key: *key, result: result.clone() });
                 continue;
             }
-            let Some(key) = action.starter() else { continue };
-            if let Action::Collect { result, .. } = action {
+            if let Action::Collect { key, result, .. } | Action::KeepPartial { key, result } = action {
                 if self.dice.one_in(2) {
                     self.collecting.retain(|(_, r)| r.id != result.id);
                 }
                 self.collecting.push((key, result));
                 continue;
             }
+            let Some(key) = action.starter() else { continue };
             let node = self.nodes.get_mut(&key).unwrap();
             // Frames of an older connection are dropped on the way.
             if node.link.is_some() && node.heard == node.link {
@@ -339,6 +344,7 @@ impl World {
         let (key, result) = self.collecting.swap_remove(at);
         let id = result.id;
         let event = match self.dice.below(20) {
+            _ if result.outcome.is_cut_off() => Event::PartialKept { key, result },
             0 => Event::OutputsFailed { key, id, why: "no such directory".into(), ours: true },
             1 => Event::OutputsFailed { key, id, why: "hash differs".into(), ours: false },
             _ => Event::OutputsStored { key, result },

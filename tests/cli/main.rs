@@ -12,6 +12,7 @@ mod eventlog;
 mod jobs;
 mod leaving;
 mod listing;
+mod outputs;
 mod policies;
 mod readme;
 mod recovery;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use vo_core::Time;
 use vo_core::ids::{AttemptId, StarterKey};
-use vo_core::job::{AttemptResult, Outcome, Output, OutputKind, Usage};
+use vo_core::job::{AttemptResult, Comes, Outcome, Output, OutputKind, Usage};
 use vo_core::starter::{Action, Demand, Event, Limits, Offer, Starter, Task};
 use vo_net::tls::Identity;
 use vo_wire::frame::{Frame, Message, WireError};
@@ -27,7 +27,7 @@ use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
     Acknowledge, Assign, Assignment, CHUNK, CheckpointKept, Checkpointed, DefineProgram, Drain, FetchOutput, FileRef,
-    Inventory, Kill, Measured, OutputChunk, OutputLost, Recall, Report, WINDOW, Wait,
+    Inventory, Kill, Measured, OutputChunk, OutputLost, PRINTED, Printed, Recall, Report, Seen, WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -149,6 +149,8 @@ struct Driver {
     partials: HashMap<AttemptId, Vec<Output>>,
     /// What tries leave to their jobs' next ones, until it is with the master: what is told, and the newest.
     sets: HashMap<AttemptId, Vec<Set>>,
+    /// How much of what running tries print is at home, and whether a piece is on its way.
+    printed: BTreeMap<(AttemptId, OutputKind), (u64, bool)>,
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
@@ -240,6 +242,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         kept: HashMap::new(),
         partials: HashMap::new(),
         sets: HashMap::new(),
+        printed: BTreeMap::new(),
         done,
         happened: Vec::new(),
         left: None,
@@ -294,7 +297,10 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
                 driver.done(done, &mut link);
                 driver.tell_usage(&mut link);
             }
-            _ = measure.tick(), if !driver.pids.is_empty() => driver.measure(),
+            _ = measure.tick(), if !driver.pids.is_empty() => {
+                driver.measure();
+                driver.tell_all_printed(&mut link);
+            }
             _ = look.tick(), if matches!(link, Link::Up(_)) && !driver.master => {
                 // An agent that hangs with its node, or can't reach its files, may not know that there is another.
                 let newer = launch::read::<AgentAddress>(&settings.site.address());
@@ -402,6 +408,7 @@ impl Driver {
                 if !used.is_empty() {
                     link.put(route, &Measured { used });
                 }
+                self.printed.values_mut().for_each(|(_, on_its_way)| *on_its_way = false);
                 for set in self.sets.values_mut() {
                     drop_sets(set, |at, all, _| at + 1 < all);
                 }
@@ -492,6 +499,15 @@ impl Driver {
             }
             FetchOutput::KIND => {
                 self.send_output(&frame.read()?, link);
+                return Ok(());
+            }
+            Seen::KIND => {
+                let Seen { id, kind, size } = frame.read()?;
+                if let Some(printed) = self.printed.get_mut(&(id, kind.clone())) {
+                    *printed = (size, false);
+                    // The rest waits until there is more of it, or for the next second.
+                    self.tell_printed(id, &kind, PRINTED, link);
+                }
                 return Ok(());
             }
             CheckpointKept::KIND => {
@@ -927,6 +943,42 @@ impl Driver {
         let given = Given { id, delay: Duration::ZERO, gpus: self.machine.gpus_of(id) };
         let started = self.node.start_in_scratch(&program, given, &place);
         self.started(id, program, Some(place), past, started);
+    }
+
+    /// Tells the master what running tries have printed, of those that want that.
+    fn tell_all_printed(&mut self, link: &mut Link) {
+        if !self.master {
+            return;
+        }
+        let mut live = Vec::new();
+        for (id, job) in &self.jobs {
+            if let Job::Running { program, place: Some(place), .. } = job {
+                let kinds = place.captures().into_keys();
+                live.extend(kinds.filter(|kind| program.program.comes(kind) == Comes::Live).map(|kind| (*id, kind)));
+            }
+        }
+        self.printed.retain(|(id, _), _| self.jobs.contains_key(id));
+        for (id, kind) in live {
+            self.tell_printed(id, &kind, 1, link);
+        }
+    }
+
+    /// Tells what one has printed, if that is `least` bytes and none are on their way.
+    fn tell_printed(&mut self, id: AttemptId, kind: &OutputKind, least: usize, link: &mut Link) {
+        let Some(Job::Running { place: Some(place), .. }) = self.jobs.get(&id) else { return };
+        let Some(path) = place.captures().remove(kind) else { return };
+        let (offset, on_its_way) = self.printed.entry((id, kind.clone())).or_default();
+        let room = self.limits.0.saturating_sub(*offset);
+        let most = usize::try_from(room).map_or(PRINTED, |room| room.min(PRINTED));
+        if *on_its_way {
+            return;
+        }
+        if let Ok(data) = scratch::next(&path, *offset, most)
+            && data.len() >= least
+        {
+            *on_its_way = true;
+            link.put(self.key.0, &Printed { id, kind: kind.clone(), offset: *offset, data });
+        }
     }
 
     /// Tells the master of a try's checkpoint that it hasn't got.

@@ -21,7 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use ring::digest::{Context, SHA256};
 use vo_core::ids::AttemptId;
-use vo_core::job::{Checkpoint, Kept, Outcome, Output, OutputKind, Program, is_url};
+use vo_core::job::{Checkpoint, Comes, Kept, Outcome, Output, OutputKind, Program, is_url};
 use vo_wire::work::{FileRef, FileRole};
 
 use super::jobs::{path, reason};
@@ -186,11 +186,12 @@ impl Place {
         blob: impl Fn(&FileRef) -> PathBuf,
     ) -> Result<Place, Outcome> {
         let named = path(&program.executable.expand(id.job)).to_owned();
+        let comes = |kind| program.comes(&kind) != Comes::Never;
         let mut place = Place {
             executable: directory.join("work").join(&named),
             stdin: None,
-            stdout: program.output.as_ref().map(|_| directory.join("stdout")),
-            stderr: program.error.as_ref().map(|_| directory.join("stderr")),
+            stdout: program.output.as_ref().filter(|_| comes(OutputKind::Stdout)).map(|_| directory.join("stdout")),
+            stderr: program.error.as_ref().filter(|_| comes(OutputKind::Stderr)).map(|_| directory.join("stderr")),
             given: HashMap::new(),
             fetched: urls(program, id).into_iter().map(|(_, name)| name).collect(),
             append: false,
@@ -198,7 +199,7 @@ impl Place {
         };
         // What an earlier try wrote is an output as if this one had.
         let mut kept = HashSet::new();
-        if program.output == program.error {
+        if program.output == program.error && place.stdout.is_some() && place.stderr.is_some() {
             place.stderr.clone_from(&place.stdout);
         }
         let work = place.work();
@@ -542,6 +543,15 @@ pub(super) fn ending(kind: &OutputKind, path: &Path) -> Option<Output> {
     let mut hash = [0; 32];
     hash.copy_from_slice(ring::digest::digest(&SHA256, &data).as_ref());
     Some(Output { kind: kind.clone(), size: data.len() as u64, hash, mode: 0o600, inline: Some(data) })
+}
+
+/// What was written to a file from `offset` on, at most so much.
+pub(super) fn next(path: &Path, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(most);
+    let mut data = vec![0; left.min(most)];
+    file.read_exact_at(&mut data, offset)?;
+    Ok(data)
 }
 
 /// A piece of a file, exactly as long as asked.

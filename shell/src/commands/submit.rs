@@ -12,7 +12,7 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
-use vo_core::job::{Checkpoint, CheckpointEnd, Killing, Program, Transfer};
+use vo_core::job::{Checkpoint, CheckpointEnd, Comes, Killing, Program, Transfer};
 use vo_core::pool::{GroupRecord, LogTerms, Terms, at_once};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Context as ClassAd, Expr, Value};
@@ -459,6 +459,8 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         resources: resources(ad),
         checkpoint,
         keep_evicted: ad.when_to_transfer == WhenToTransfer::OnExitOrEvict,
+        output_comes: comes(ad, "TransferOut", "StreamOut"),
+        error_comes: comes(ad, "TransferErr", "StreamErr"),
         append: is(ad, "EraseOutputAndErrorOnRestart", "false"),
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
@@ -580,6 +582,17 @@ fn success(ad: &JobAd) -> Result<u8> {
         Error::new(ExitCode::Refused, format!("success_exit_code = {text} is no exit code"))
             .hint("programs end with 0 to 255")
     })
+}
+
+/// When what the jobs print comes home.
+fn comes(ad: &JobAd, transfer: &str, stream: &str) -> Comes {
+    if is(ad, transfer, "false") {
+        Comes::Never
+    } else if is_true(ad, stream) {
+        Comes::Live
+    } else {
+        Comes::AtEnd
+    }
 }
 
 /// How the jobs checkpoint themselves, if they do.

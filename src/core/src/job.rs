@@ -100,6 +100,28 @@ pub struct Program {
     /// Does that go on with standard output and error, where the interrupted one ended?
     #[cbor(n(23), default)]
     pub append: bool,
+    /// When standard output comes home from a scratch directory.
+    #[cbor(n(24), default)]
+    pub output_comes: Comes,
+    /// When standard error does.
+    #[cbor(n(25), default)]
+    pub error_comes: Comes,
+}
+
+/// When what a job prints comes home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Comes {
+    /// When it ends.
+    #[default]
+    #[n(0)]
+    AtEnd,
+    /// While it runs, and whole when it ends.
+    #[n(1)]
+    Live,
+    /// Not at all.
+    #[n(2)]
+    Never,
 }
 
 /// How a program checkpoints itself: it ends in a certain way, and is started again.
@@ -195,6 +217,15 @@ impl Program {
 }
 
 impl Program {
+    /// When an output comes home.
+    pub fn comes(&self, kind: &OutputKind) -> Comes {
+        match kind {
+            OutputKind::Stdout => self.output_comes,
+            OutputKind::Stderr => self.error_comes,
+            OutputKind::File(_) => Comes::AtEnd,
+        }
+    }
+
     /// The same with what the machine that runs its jobs says of itself, where it asks for that.
     ///
     /// # Errors

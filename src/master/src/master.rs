@@ -22,8 +22,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
-use vo_core::job::{AttemptResult, Outcome, Program, Usage};
-use vo_core::pool::{Action, Assigned, Definition, Event, GroupRecord, Offer, Pool, Select, Shared, When};
+use vo_core::job::{AttemptResult, Comes, Outcome, OutputKind, Program, Usage};
+use vo_core::pool::{Action, Assigned, Definition, Event, GroupRecord, JobState, Offer, Pool, Select, Shared, When};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
@@ -123,6 +123,13 @@ enum Input {
         key: StarterKey,
         result: AttemptResult,
     },
+    /// What a running job printed stands in its file, or how much of it.
+    Shown {
+        key: StarterKey,
+        id: AttemptId,
+        kind: OutputKind,
+        shown: Result<u64, Failure>,
+    },
     /// Outputs of one result that were fetched.
     Collected {
         key: StarterKey,
@@ -194,6 +201,13 @@ struct Collection {
     set: u32,
     checkpoint: bool,
     pieces: mpsc::UnboundedSender<outputs::Piece>,
+}
+
+/// What waits while something that a job printed is being written.
+#[derive(Default)]
+struct Showing {
+    kinds: BTreeSet<OutputKind>,
+    results: Vec<(StarterKey, Whole)>,
 }
 
 enum Request {
@@ -301,6 +315,8 @@ pub(crate) struct Master {
     /// Results that can't be written now, and why.
     retry: Vec<(StarterKey, Whole, String)>,
     retry_at: Option<Instant>,
+    /// Jobs of which something printed is being written, and results of theirs that wait for the end of that.
+    showing: BTreeMap<JobId, Showing>,
     marker_device: u64,
     /// Completed jobs, second by second.
     rate: VecDeque<(Instant, u64)>,
@@ -519,6 +535,7 @@ impl Master {
             last_collection: 0,
             retry: Vec::new(),
             retry_at: None,
+            showing: BTreeMap::new(),
             marker_device,
             rate: VecDeque::new(),
             busy_at: Instant::now(),
@@ -593,6 +610,7 @@ impl Master {
                     self.collected(key, whole, ended);
                 }
             }
+            Input::Shown { key, id, kind, shown } => self.shown(key, id, kind, shown),
             Input::PartialKept { key, result } => self.partial_kept(key, result),
             Input::Evidence(evidence) => self.evidence(*evidence),
             Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
@@ -921,10 +939,49 @@ impl Master {
         }
     }
 
+    // ---- what running jobs print ----
+
+    fn show(&mut self, key: StarterKey, printed: work::Printed) {
+        let (id, kind) = (printed.id, printed.kind.clone());
+        let view = self.pool.view(id.job).filter(|view| view.state == JobState::Running);
+        let program = view.map(|view| view.program.filled(&view.row));
+        let Some(program) = program.filter(|program| program.comes(&kind) == Comes::Live) else { return };
+        let size = printed.data.len();
+        if !self.pool.is_live(id, key) || size > work::PRINTED || size == 0 {
+            return;
+        }
+        // One piece at a time.
+        if self.showing.entry(id.job).or_default().kinds.insert(kind.clone()) {
+            let inputs = self.inputs.clone();
+            tokio::task::spawn_blocking(move || {
+                let shown = outputs::show(&program, &printed);
+                let _ = inputs.blocking_send(Input::Shown { key, id, kind, shown });
+            });
+        }
+    }
+
+    fn shown(&mut self, key: StarterKey, id: AttemptId, kind: OutputKind, shown: Result<u64, Failure>) {
+        match shown {
+            Ok(size) => self.to_starter(key, &work::Seen { id, kind: kind.clone(), size }),
+            // It comes when the job ends.
+            Err(failure) => tracing::warn!(attempt = %id, why = failure.why, "what it prints can't be shown"),
+        }
+        let Some(showing) = self.showing.get_mut(&id.job) else { return };
+        showing.kinds.remove(&kind);
+        if showing.kinds.is_empty()
+            && let Some(showing) = self.showing.remove(&id.job)
+        {
+            showing.results.into_iter().for_each(|(key, whole)| self.collect(key, whole));
+        }
+    }
+
     // ---- outputs ----
 
     fn collect(&mut self, key: StarterKey, whole: Whole) {
         let id = whole.result.id;
+        if let Some(showing) = self.showing.get_mut(&id.job).filter(|_| whole.set.is_none()) {
+            return showing.results.push((key, whole));
+        }
         // Of an attempt one thing comes at a time: what it ended with goes before its checkpoints.
         self.large.retain(|(_, queued)| queued.result.id != id || !queued.is_checkpoint());
         let comes = self.collecting.get(&id).is_some_and(|(_, collection)| !collection.checkpoint);

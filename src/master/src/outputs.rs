@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use ring::digest;
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vo_core::ids::AttemptId;
 use vo_core::job::{AttemptResult, Kept, Output, OutputKind, Program};
 use vo_core::template::Template;
-use vo_wire::work::{OutputChunk, WINDOW};
+use vo_wire::work::{OutputChunk, Printed, WINDOW};
 
 use crate::kept::{self, Sets};
 
@@ -131,6 +131,27 @@ fn follow(destination: Destination) -> Result<PathBuf, Failure> {
         path = path.parent().unwrap_or(Path::new("/")).join(to);
     }
     Err(refusal(&path, "too many symbolic links"))
+}
+
+/// Writes what a running job has printed to its file, which begins anew with the first of it; says how much is there. The file is no output yet: that
+/// takes its place at the end. Blocks.
+pub(crate) fn show(program: &Program, printed: &Printed) -> Result<u64, Failure> {
+    let path = follow(destination(program, printed.id, &printed.kind)?)?;
+    let failed = |e: io::Error| Failure::ours(&path, &e);
+    if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return Err(refusal(&path, "is no file"));
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(printed.offset == 0).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(&path).map_err(failed)?;
+    let there = file.metadata().map_err(failed)?.len();
+    if there < printed.offset {
+        return Ok(there);
+    }
+    file.write_all_at(&printed.data, printed.offset).map_err(failed)?;
+    let size = printed.offset + printed.data.len() as u64;
+    file.set_len(size).map_err(failed)?;
+    Ok(size)
 }
 
 /// An output being written aside.

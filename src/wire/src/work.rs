@@ -263,6 +263,40 @@ pub struct Checkpointed {
     pub kept: Kept,
 }
 
+/// What a running try has printed, as it comes; answered by [`Seen`], after which the next piece may come.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Printed {
+    /// Which try.
+    #[n(0)]
+    pub id: AttemptId,
+    /// Standard output or error.
+    #[n(1)]
+    pub kind: OutputKind,
+    /// From here.
+    #[n(2)]
+    pub offset: u64,
+    /// At most [`PRINTED`].
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub data: Vec<u8>,
+}
+
+/// Bytes of one [`Printed`].
+pub const PRINTED: usize = 64 << 10;
+
+/// What was [`Printed`] stands in its file at home.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Seen {
+    /// As told.
+    #[n(0)]
+    pub id: AttemptId,
+    /// As told.
+    #[n(1)]
+    pub kind: OutputKind,
+    /// How much is there; the next piece begins here.
+    #[n(2)]
+    pub size: u64,
+}
+
 /// A checkpoint is durable with the master: the next try begins with it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CheckpointKept {
@@ -293,7 +327,8 @@ pub struct Measured {
 kinds! {
     0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
     0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost, 0x030b => Drain,
-    0x030c => Measured, 0x030d => Checkpointed, 0x030e => CheckpointKept,
+    0x030c => Measured, 0x030d => Checkpointed, 0x030e => CheckpointKept, 0x030f => Printed,
+    0x0310 => Seen,
 }
 
 /// Does a frame of this kind pass between master and starter, so that the event agent only relays it?

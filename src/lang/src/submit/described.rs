@@ -96,7 +96,8 @@ impl Writer<'_> {
         self.files();
         self.resources();
         self.container();
-        for (name, setting) in described.settings.iter().filter(|(name, _)| !name.starts_with("Stream")) {
+        let of_files = |name: &str| name.starts_with("Stream") || ["TransferOut", "TransferErr"].contains(&name);
+        for (name, setting) in described.settings.iter().filter(|(name, _)| !of_files(name)) {
             match setting {
                 Setting::Text(text) => self.set_text(name, &self.text(text)),
                 Setting::Expression(text) => self.set_expression(name, text),
@@ -214,11 +215,15 @@ impl Writer<'_> {
             match path.as_ref().map(|path| self.text(path)).filter(|path| !path.is_empty() && path != b"/dev/null") {
                 Some(path) => {
                     self.set_text(name, &path);
-                    let streams = described
-                        .settings
-                        .iter()
-                        .any(|(known, setting)| *known == stream && *setting == Setting::Expression("true".to_owned()));
-                    self.set(stream, streams);
+                    let is = |name: &str, truth: &str| {
+                        let wanted = Setting::Expression(truth.to_owned());
+                        described.settings.iter().any(|(known, setting)| *known == name && *setting == wanted)
+                    };
+                    if is(transfer, "false") {
+                        self.set(transfer, false);
+                    } else {
+                        self.set(stream, is(stream, "true"));
+                    }
                 }
                 None => {
                     self.set_text(name, b"/dev/null");

@@ -440,6 +440,7 @@ impl Master {
                     let _ = collection.pieces.send((Err(lost.why), room));
                 }
             }
+            work::Printed::KIND => self.show(key, frame.read()?),
             work::Checkpointed::KIND => self.checkpointed(key, frame.read()?),
             link::AgentHello::KIND => self.hello(id, heard(frame)?),
             link::ProxyReport::KIND => self.proxies(id, heard(frame)?),

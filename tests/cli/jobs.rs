@@ -222,9 +222,9 @@ fn resources_of_a_site_are_counted() {
     home.write("vo.conf", "[[site]]\ngateway = \"local\"\nproxies = \"1:4\"\nresources = { Fpgas = 2 }\n");
     // Each job takes one of two places, and fails when it finds none.
     let script = "#!/bin/sh\nmkdir ../place.a 2>/dev/null && mine=a || { mkdir ../place.b && mine=b || exit 1; }\n\
-                  echo $mine > took.$1; until ls took.* | wc -l | grep -q '[2-9]'; do sleep 0.02; done\nrmdir ../place.$mine\n";
+                  echo $mine > took.$1; until ls took.* | wc -l | grep -qE '[2-9]|..'; do sleep 0.02; done\nrmdir ../place.$mine\n";
     home.script("take", script);
-    home.write("take.sub", "executable = take\narguments = $(Process)\nrequest_fpgas = 1\nqueue 9\n");
+    home.write("take.sub", "executable = take\narguments = $(Process)\nrequest_fpgas = NumJobStarts + 1\nqueue 9\n");
     home.write("more.sub", "executable = take\narguments = x\nrequest_FPGAs = 3\nqueue\n");
     let conf = ["-H", "vo.conf", "-s", "t"];
     let vo = |line: &str| home.vo(conf.into_iter().chain(["-c", line])).ok().stdout;
@@ -233,8 +233,10 @@ fn resources_of_a_site_are_counted() {
     assert_eq!(vo("status -af Fpgas"), "2\n");
     assert!(vo("status -long").contains("\nFpgas = 2\n"));
     let why = vo("why 2.0");
-    assert!(why.contains("refused by its requirements: (TARGET.FPGAs >= (3))"), "{why}");
-    vo("condor_rm 2.0");
+    assert!(why.contains("refused by its requirements: (TARGET.FPGAs >= RequestFPGAs)"), "{why}");
+    assert_eq!(vo("condor_qedit 2.0 RequestFpgas 1"), "Set attribute \"RequestFpgas\" for 1 matching jobs.\n");
+    vo("wait --timeout 60s 2");
+    assert_eq!(vo("q --all 2 -af RequestFpgas ExitCode"), "1 0\n");
     home.end("t");
     home.assert_nothing_left();
 }

@@ -367,3 +367,52 @@ fn a_job_that_takes_more_than_it_asked_for_is_held() {
     assert_eq!(told(&home, 1, "JobStatus HoldReasonCode"), ["5", "3"]);
     end(&home);
 }
+
+#[test]
+fn a_job_asks_for_more_memory_than_it_had() {
+    let home = session();
+    home.script("grows.sh", GROWS);
+    let (hold, release) = ("MemoryUsage > RequestMemory", "HoldReasonCode == 3 && NumJobStarts < 3");
+    let more = "ifThenElse(MemoryUsage =!= undefined, MemoryUsage * 2, MY.DefaultMemory)";
+    submit(
+        &home,
+        &format!(
+            "executable = grows.sh\n+DefaultMemory = 100\nrequest_memory = {more}\nperiodic_hold = {hold}\nperiodic_release = {release}\nqueue\n"
+        ),
+    );
+    let memory = |cluster: u32| told(&home, cluster, "RequestMemory")[0].parse::<u64>().unwrap();
+    assert_eq!(memory(1), 100);
+    let runs_again = |cluster: u32, attempts: u64| {
+        wait_until("it runs again", seconds(60), || {
+            Some(job(&home, cluster)).filter(|job| job["state"] == "running" && job["attempts"] == attempts)
+        });
+        once_grown(&home, cluster);
+    };
+    runs_again(1, 2);
+    // What it had taken when it was held, twice.
+    assert!((200..500).contains(&memory(1)) && memory(1) % 2 == 0, "{}", memory(1));
+    assert!(why(&home, 1).contains(&format!("asks anew: request_memory = {}", memory(1))), "{}", why(&home, 1));
+    home.vo(["-s", "t", "-c", "condor_rm 1"]).ok();
+
+    submit(&home, "executable = grows.sh\nrequest_memory = 50\nretry_request_memory = 100, 400 MB\nlog = log\nqueue\n");
+    wait_until("it asks for enough", seconds(60), || (memory(2) == 400).then_some(()));
+    let attempts = wait_until("it runs", seconds(60), || {
+        Some(job(&home, 2)).filter(|job| job["state"] == "running")?["attempts"].as_u64()
+    });
+    once_grown(&home, 2);
+    assert_eq!((memory(2), job(&home, 2)["attempts"].as_u64()), (400, Some(attempts)));
+    let events = events(&home, 3);
+    let evicted: Vec<&String> = events.iter().filter(|event| event.starts_with("004")).collect();
+    assert_eq!(evicted.len() as u64, attempts - 1, "{events:#?}");
+    assert!(evicted[0].contains("MB of memory, and asked for 50 MB"), "{}", evicted[0]);
+    home.vo(["-s", "t", "-c", "condor_rm 2"]).ok();
+
+    // When there is no more to ask for.
+    submit(
+        &home,
+        "executable = grows.sh\nrequest_memory = 50\nretry_request_memory_increase = RequestMemory * 2\nretry_request_memory_max = 100\nqueue\n",
+    );
+    once(&home, 3, "held");
+    assert_eq!(told(&home, 3, "HoldReasonCode HoldReasonSubCode RequestMemory"), ["34", "102", "100"]);
+    end(&home);
+}

@@ -81,7 +81,7 @@ pub(crate) struct Edit {
     #[arg(short, long)]
     yes: bool,
     /// Clusters (12, 12-15) or jobs (12.3, 12.3-9), then priority=N, requirements=EXPRESSION, rank=EXPRESSION, accounting_group=NAME,
-    /// request_cpus=N, request_memory=SIZE or request_gpus=N
+    /// request_cpus=N, request_memory=SIZE, request_gpus=N or request_NAME=N
     #[arg(value_name = "JOB|NAME=VALUE", required = true)]
     words: Vec<String>,
 }
@@ -279,6 +279,10 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
             let bytes = parse_bytes(value, 1 << 20).map_err(|expected| wrong(&expected.to_string()))?;
             edit.memory_mb = Some(bytes.div_ceil(1 << 20));
         }
+        _ if let Some(resource) = resource(name) => {
+            let count = value.parse().map_err(|_| wrong("a whole number"))?;
+            edit.resources.push((resource.to_owned(), count));
+        }
         _ => {
             let error = Error::usage(format!("{name:?} can't be edited"));
             return Err(error.hint(match vo_lang::nearest(name, NAMES) {
@@ -288,6 +292,15 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The name of a resource of the site's own in `request_NAME` or `RequestNAME`.
+fn resource(name: &str) -> Option<&str> {
+    let start = name.get(.."request".len()).filter(|start| start.eq_ignore_ascii_case("request"))?;
+    let name = name.get(start.len()..)?;
+    let name = name.strip_prefix('_').unwrap_or(name);
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    (plain && vo_lang::nearest(name, ["cpus", "memory", "disk", "gpus"]).is_none()).then_some(name)
 }
 
 impl Meant {

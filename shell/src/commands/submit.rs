@@ -456,7 +456,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         container: ad.container_image.clone(),
         success: success(ad)?,
         killing: killing(ad)?,
-        resources: resources(ad),
+        resources: ad.counted.clone(),
         checkpoint,
         keep_evicted: ad.when_to_transfer == WhenToTransfer::OnExitOrEvict,
         output_comes: comes(ad, "TransferOut", "StreamOut"),
@@ -487,9 +487,10 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         priority: ad.priority,
         accounting_group: ad.accounting_group.clone(),
         // The user's own word wins.
-        attributes: universe.into_iter().chain(settings).chain(attributes).collect(),
+        attributes: universe.into_iter().chain(settings).chain(attributes).chain(named_resources(ad)).collect(),
         own,
         limits: limits(ad)?,
+        requests: ad.requests.clone(),
     };
     let members = &group.members;
     Ok(GroupRecord {
@@ -531,12 +532,11 @@ fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
     Ok(limits.into_iter().chain(ad.at_once.map(at_once)).collect())
 }
 
-/// What the jobs occupy of resources of the site's own: those amounts that are numbers.
-fn resources(ad: &JobAd) -> Vec<(String, u32)> {
-    let amount = |text: &str| Expr::parse_old(text).ok()?.as_literal()?.as_f64().filter(|amount| *amount > 0.0);
-    // Out of range is more than any slot has.
-    let counted = |(name, text): &(String, String)| Some((name.clone(), amount(text)?.ceil() as u32));
-    ad.resources.iter().filter_map(counted).collect()
+/// What the jobs ask for of resources of the site's own that is no number.
+fn named_resources(ad: &JobAd) -> impl Iterator<Item = (String, String)> + '_ {
+    let counted = |name: &String| ad.counted.iter().any(|(known, _)| known == name);
+    let named = ad.resources.iter().filter(move |(name, _)| !counted(name));
+    named.map(|(name, text)| (format!("Request{name}"), text.clone()))
 }
 
 /// How the jobs' attempts are killed.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vo_core::ids::JobId;
 use vo_core::job::{Program, Transfer};
-use vo_core::pool::{Asks, End, JobState, JobView, Terms};
+use vo_core::pool::{Asks, Edit, End, JobState, JobView, Terms};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Ad, Context, Expr, References, Text, Value};
 use vo_lang::submit::quoted;
@@ -81,7 +81,48 @@ pub(crate) fn asked(terms: &Terms, program: &Program) -> Ad {
             ad.insert(name.as_str(), value);
         }
     }
+    for (name, count) in &program.resources {
+        ad.insert(format!("Request{name}"), i64::from(*count));
+    }
     ad
+}
+
+/// What a job asks for from now on, by expressions of the terms.
+pub(crate) fn anew(view: &JobView<'_>, facts: &Facts, now: i64) -> Edit {
+    let ad = ad(view, facts);
+    let context = context(&ad, now);
+    let mut edit = Edit::default();
+    for (name, text) in &view.terms.requests {
+        let Ok(expr) = Expr::parse_old(text) else { continue };
+        if name == RETRY_MEMORY {
+            let asked = view.program.memory_mb.unwrap_or(0);
+            if view.usage.peak_kib.div_ceil(1024) > asked {
+                edit.memory_mb = next_memory(&expr, asked, &context).or(edit.memory_mb);
+            }
+            continue;
+        }
+        let amount = context.evaluate(&expr).as_f64().filter(|amount| (0.0..9e15).contains(amount));
+        let Some(amount) = amount.map(|amount| amount.ceil() as u64) else { continue };
+        let count = u32::try_from(amount).unwrap_or(u32::MAX);
+        let resource = name.strip_prefix("Request").unwrap_or(name);
+        match resource.to_ascii_lowercase().as_str() {
+            "cpus" => edit.cpus = Some(count),
+            "gpus" => edit.gpus = Some(count),
+            "memory" => edit.memory_mb = Some(amount),
+            _ => edit.resources.push((resource.to_owned(), count)),
+        }
+    }
+    edit
+}
+
+/// What a job asks for in turn that took more memory than it asked for.
+pub(crate) const RETRY_MEMORY: &str = "RetryRequestMemory";
+
+/// The first of a list of amounts of memory that is more than what was asked for.
+pub(crate) fn next_memory(list: &Expr, asked: u64, context: &Context<'_>) -> Option<u64> {
+    let Value::List(amounts) = context.evaluate(list) else { return None };
+    let amount = |expr: &Expr| context.evaluate(expr).as_f64().filter(|amount| (0.0..9e15).contains(amount));
+    amounts.iter().filter_map(amount).map(|amount| amount.ceil() as u64).find(|amount| *amount > asked)
 }
 
 /// The attributes that all jobs of a job's group share, but for those that its description makes.

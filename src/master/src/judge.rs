@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vo_core::job::Program;
-use vo_core::pool::{Judge, Match, Offer, Policy, Terms, Timing, Verdict};
+use vo_core::pool::{Edit, JobView, Judge, Match, Offer, Policy, Terms, Timing, Verdict};
 use vo_lang::classad::{Ad, Context, Expr, Text, Value};
 use vo_lang::submit;
 
@@ -88,6 +88,10 @@ impl Judge for ClassAds {
 
     fn timing(&self, terms: &Terms, program: &Program) -> Option<Arc<dyn Timing>> {
         timing::of(terms, program, &self.facts)
+    }
+
+    fn anew(&self, job: &JobView<'_>) -> Edit {
+        jobad::anew(job, &self.facts, now())
     }
 }
 

@@ -7,13 +7,15 @@ use vo_core::job::Program;
 use vo_core::pool::{Asks, Decision, Hold, JobState, JobView, Policy, Terms};
 use vo_lang::classad::{Context, Expr, References, Value};
 
-use crate::jobad::{self, Facts};
+use crate::jobad::{self, Facts, RETRY_MEMORY};
 
 /// Most steps of one evaluation: far more than policies take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
 
 /// HTCondor's numbers for why jobs are held.
 const JOB_POLICY: u16 = 3;
+const OUT_OF_RESOURCES: u16 = 34;
+const OF_MEMORY: i32 = 102;
 const JOB_DURATION: u16 = 46;
 const EXECUTE_DURATION: u16 = 47;
 
@@ -45,17 +47,24 @@ struct Rules {
 const ON_EXIT: [&str; 2] = ["OnExitHold", "OnExitRemove"];
 const DURATIONS: [&str; 2] = ["AllowedJobDuration", "AllowedExecuteDuration"];
 /// In the order in which they are asked.
-const PERIODIC: [&str; 4] = ["PeriodicVacate", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"];
+const PERIODIC: [&str; 5] = [RETRY_MEMORY, "PeriodicVacate", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"];
 
 /// The policy of such jobs, if they have any.
 pub(crate) fn of(terms: &Terms, program: &Program, facts: &Arc<Facts>) -> Option<Arc<dyn Policy>> {
     let names = || DURATIONS.into_iter().chain(PERIODIC).chain(ON_EXIT);
     let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
     // Most jobs have none: they cost no more than this.
-    if !terms.attributes.iter().any(|(name, _)| names().any(|known| is(name, known))) {
+    let retried = terms.requests.iter().find(|(name, _)| name == RETRY_MEMORY);
+    if retried.is_none() && !terms.attributes.iter().any(|(name, _)| names().any(|known| is(name, known))) {
         return None;
     }
-    let all = jobad::asked(terms, program);
+    let mut all = jobad::asked(terms, program);
+    if let Some(list) = retried.and_then(|(_, list)| Expr::parse_old(list).ok())
+        && let Ok(over) = Expr::parse_old("MemoryUsage > RequestMemory")
+    {
+        all.insert(RETRY_MEMORY, over);
+        all.insert(format!("{RETRY_MEMORY}Reason"), list);
+    }
     let rule = |name: &'static str| {
         let expr = all.get(name)?.clone();
         let clauses = expr.clauses().into_iter().map(|clause| (clause.clone(), clause.references_in(&all)));
@@ -93,7 +102,9 @@ impl Rules {
     /// May it say anything of jobs in this state?
     fn concerns(rule: &Rule, job: &JobView<'_>) -> bool {
         match rule.name {
-            "AllowedJobDuration" | "AllowedExecuteDuration" | "PeriodicVacate" => job.state == JobState::Running,
+            "AllowedJobDuration" | "AllowedExecuteDuration" | "PeriodicVacate" | RETRY_MEMORY => {
+                job.state == JobState::Running
+            }
             "PeriodicHold" => job.state != JobState::Held,
             // What the user holds stays held.
             "PeriodicRelease" => job.state == JobState::Held && job.code.0 != 1,
@@ -138,6 +149,15 @@ impl Rules {
         }
         if context.holds(&rule.expr) != Some(true) {
             return None;
+        }
+        if rule.name == RETRY_MEMORY {
+            let asked = job.program.memory_mb?;
+            let why =
+                format!("The job used {} MB of memory, and asked for {asked} MB", job.usage.peak_kib.div_ceil(1024));
+            return Some(match jobad::next_memory(rule.reason.as_ref()?, asked, context) {
+                Some(_) => Decision::Vacate(why),
+                None => Decision::Hold(Hold { why, code: OUT_OF_RESOURCES, subcode: OF_MEMORY }),
+            });
         }
         let (why, subcode) = Rules::reason(rule, "TRUE", context);
         Some(match rule.name {
@@ -218,9 +238,15 @@ mod tests {
         let terms = Terms { attributes, own, ..Terms::default() };
         let program = Program { memory_mb: Some(100), ..Program::default() };
         let facts = Arc::new(Facts { sites: vec!["tundra".into(), "mesa".into()], ..Facts::default() });
+        let requests = attributes_of(&terms.attributes);
+        let terms = Terms { requests, ..terms };
         let Some(policy) = of(&terms, &program, &facts) else { return (None, None) };
         let mut pool = Pool::new();
-        pool.submit(Time(1_000_000), "t".into(), vec![GroupRecord { count: 3, terms, ..GroupRecord::default() }]);
+        pool.submit(
+            Time(1_000_000),
+            "t".into(),
+            vec![GroupRecord { count: 3, terms, program, ..GroupRecord::default() }],
+        );
         let mut view = pool.view(JobId { cluster: 1, proc: 2 }).unwrap();
         change(&mut view);
         let now = Time(2_000_000);
@@ -228,6 +254,10 @@ mod tests {
             Some(_) => (None, policy.ended(&view, now)),
             None => (policy.asks(&view, now), policy.now(&view, now)),
         }
+    }
+
+    fn attributes_of(all: &[(String, String)]) -> Vec<(String, String)> {
+        all.iter().filter(|(name, _)| name == RETRY_MEMORY).cloned().collect()
     }
 
     fn told(decision: Option<Decision>) -> String {
@@ -324,6 +354,11 @@ mod tests {
         check(&[("PeriodicHold", "MemoryUsage > RequestMemory")], running, fate, "-");
         check(&[("PeriodicRemove", "ResidentSetSize == 102401 && DiskUsage == 70")], there, fate, "remove");
         check(&[("PeriodicRemove", "RemoteUserCpu == 3.0 && RemoteSysCpu == 2.0")], there, fate, "remove");
+        let retry = |list: &'static str| [("RetryRequestMemory", list)];
+        check(&retry("{200}"), there, fate, "vacate");
+        check(&retry("{50, RequestMemory * 2}"), there, fate, "vacate");
+        check(&retry("{min({RequestMemory * 2, 100})}"), there, fate, "hold 34/102");
+        check(&retry("{200}"), running, fate, "-");
         check(&[("PeriodicHold", "Site == \"mesa\" && RemoteHost == \"slot3@n7\"")], there, itself, "hold 3/0");
         check(&[("PeriodicHold", "Site == \"tundra\"")], there, itself, "-");
         check(&[("AllowedExecuteDuration", "99")], running, fate, "hold 47/0");

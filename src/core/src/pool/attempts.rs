@@ -345,6 +345,7 @@ impl Pool {
                 }
                 _ => self.write(Record::Ended { at: now, ends: vec![ended] }),
             }
+            self.ask_anew(now, &[id.job]);
             self.supersede(id.job, other);
         }
         self.acknowledge(key, id);
@@ -384,11 +385,13 @@ impl Pool {
         let key = self.live.get(&id.job).map(|(_, key)| *key).filter(|_| ran.is_some());
         let lost = key.filter(|key| self.starters.get(key).is_some_and(|starter| !starter.connected));
         self.write(Record::SiteFailed { at: now, id, why: why.to_string(), ran, lost });
+        self.ask_anew(now, &[id.job]);
     }
 
     fn hold(&mut self, now: Time, job: JobId, why: String, code: u16) {
         self.remember(now, &[job]);
         self.write(Record::Held { at: now, job, why, code });
+        self.ask_anew(now, &[job]);
     }
 
     pub(super) fn kill(&mut self, key: StarterKey, ids: Vec<AttemptId>, grace: Duration, signal: u8) {

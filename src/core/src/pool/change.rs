@@ -26,6 +26,12 @@ pub struct Edit {
     /// GPUs.
     #[n(6)]
     pub gpus: Option<u32>,
+    /// Resources of the site's own.
+    #[cbor(n(7), default)]
+    pub resources: Vec<(String, u32)>,
+    /// Is this what the jobs' own expressions say? If not, they are not asked any more for what is changed.
+    #[cbor(n(8), default)]
+    pub anew: bool,
 }
 
 impl Edit {
@@ -34,8 +40,29 @@ impl Edit {
             cpus: self.cpus.map_or(program.cpus, |cpus| cpus.max(1)),
             memory_mb: self.memory_mb.or(program.memory_mb),
             gpus: self.gpus.unwrap_or(program.gpus),
+            resources: self.of_resources(&program.resources),
             ..program.clone()
         }
+    }
+
+    fn of_resources(&self, resources: &[(String, u32)]) -> Vec<(String, u32)> {
+        let mut all = resources.to_vec();
+        for (name, count) in &self.resources {
+            match all.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                Some((_, amount)) => *amount = *count,
+                None => all.push((name.clone(), *count)),
+            }
+        }
+        all
+    }
+
+    /// Does it change the request of this attribute?
+    fn asks(&self, attribute: &str) -> bool {
+        let is = |name: &str| attribute.strip_prefix("Request").is_some_and(|known| known.eq_ignore_ascii_case(name));
+        is("Cpus") && self.cpus.is_some()
+            || is("Memory") && self.memory_mb.is_some()
+            || is("GPUs") && self.gpus.is_some()
+            || self.resources.iter().any(|(name, _)| is(name))
     }
 
     fn of_terms(&self, terms: &Terms) -> Terms {
@@ -48,6 +75,7 @@ impl Edit {
             requirements: text(&self.requirements, &terms.requirements),
             rank: text(&self.rank, &terms.rank),
             accounting_group: text(&self.accounting_group, &terms.accounting_group),
+            requests: terms.requests.iter().filter(|(name, _)| self.anew || !self.asks(name)).cloned().collect(),
             ..terms.clone()
         }
     }
@@ -66,7 +94,8 @@ impl core::fmt::Display for Edit {
             number("request_memory", self.memory_mb.map(Into::into)),
             number("request_gpus", self.gpus.map(Into::into)),
         ];
-        f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
+        let resources = self.resources.iter().map(|(name, count)| Some(format!("request_{name} = {count}")));
+        f.write_str(&all.into_iter().chain(resources).flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -156,6 +185,29 @@ impl Pool {
         self.write(record(ranges(jobs)));
         for ((key, grace, signal), ids) in kills {
             self.kill(key, ids, grace, signal);
+        }
+        self.ask_anew(self.now, jobs);
+    }
+
+    /// Attempts of jobs came to nothing: what those ask for that wait again may be something else now.
+    pub(super) fn ask_anew(&mut self, now: Time, jobs: &[JobId]) {
+        let mut edits: Vec<(Edit, Vec<JobId>)> = Vec::new();
+        for id in jobs {
+            let waits = self.job(*id).is_some_and(|job| matches!(job.state, JobState::Idle | JobState::Held));
+            let Some(group) = self.group(*id).filter(|group| waits && !group.terms.requests.is_empty()) else {
+                continue;
+            };
+            let Some(edit) = self.view(*id).map(|view| self.judge.0.anew(&view)) else { continue };
+            if edit.of_program(&group.body) == *group.body {
+                continue;
+            }
+            match edits.last_mut() {
+                Some((last, ids)) if *last == edit => ids.push(*id),
+                _ => edits.push((edit, vec![*id])),
+            }
+        }
+        for (edit, ids) in edits {
+            self.write(Record::Edited { at: now, ranges: ranges(&ids), edit: Edit { anew: true, ..edit } });
         }
     }
 

@@ -121,8 +121,10 @@ impl Pool {
 
     /// Must it be known since when a job's attempt runs, even after a crash?
     pub(super) fn asks_since_when(&self, id: JobId) -> bool {
-        let job = self.job(id).is_some_and(|job| !job.started);
-        job && self.group(id).and_then(|group| group.policy.as_ref()).is_some_and(|policy| policy.is_periodic())
+        let asks = |group: &Group| {
+            !group.terms.requests.is_empty() || group.policy.as_ref().is_some_and(|policy| policy.is_periodic())
+        };
+        self.job(id).is_some_and(|job| !job.started) && self.group(id).is_some_and(asks)
     }
 
     /// Did a result of this attempt count already, or of a later one, after which the job went on?
@@ -184,6 +186,7 @@ impl Pool {
         let ranges = change::ranges(&[id.job]);
         self.remember(now, &[id.job]);
         self.write(Record::Judged { at: now, ranges, decision: Decision::Vacate(why) });
+        self.ask_anew(now, &[id.job]);
         true
     }
 

@@ -29,6 +29,9 @@ pub struct Terms {
     /// Concurrency limits that they are counted against, by name, with how much each takes, in thousandths.
     #[cbor(n(6), default)]
     pub limits: Vec<(String, u32)>,
+    /// What is asked for by expressions, by attribute: asked again when an attempt came to nothing.
+    #[cbor(n(7), default)]
+    pub requests: Vec<(String, String)>,
 }
 
 /// Understands the expressions of jobs; the language itself is none of the pool's business.
@@ -40,6 +43,11 @@ pub trait Judge: core::fmt::Debug + Send + Sync {
     /// What decides what becomes of such jobs, if there is more to say than that they are done when they end.
     fn policy(&self, _terms: &Terms, _program: &Program) -> Option<Arc<dyn Policy>> {
         None
+    }
+
+    /// What a job asks for from now on by its [requests](Terms::requests), an attempt having come to nothing.
+    fn anew(&self, _job: &JobView<'_>) -> Edit {
+        Edit::default()
     }
 
     /// What tells when such jobs may start, if not at any time.

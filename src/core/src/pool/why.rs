@@ -231,7 +231,8 @@ impl Trail {
                 self.step(Some(*at), "you", "released; the job is idle again");
             }
             Record::Edited { at, ranges, edit } if change::within(ranges, self.job) => {
-                self.step(Some(*at), "you", format!("edited: {edit}"));
+                let (who, what) = if edit.anew { ("policy", "asks anew") } else { ("you", "edited") };
+                self.step(Some(*at), who, format!("{what}: {edit}"));
             }
             Record::Judged { at, ranges, decision } if change::within(ranges, self.job) => {
                 let text = match decision {

@@ -10,7 +10,7 @@ use super::scene::{Scene, cell_of, words_of};
 use super::template::{self, Atom, Late};
 use super::words::{self, Piece};
 use super::{GetEnv, JobAd, Setting, ShouldTransfer, Template, Universe, WhenToTransfer};
-use crate::classad::Expr;
+use crate::classad::{Ad, Context, Expr};
 use crate::diagnostic::show;
 use crate::{cron, nearest, parse_bytes};
 
@@ -37,6 +37,8 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let request_gpus = builder.gpus();
     let request_texts = builder.request_texts();
     let resources = builder.resources();
+    let counted = builder.counted();
+    let requests = builder.requests();
     let requirements = builder.expression(commands::REQUIREMENTS);
     let rank = builder.expression(commands::RANK);
     let at_once = builder.whole(commands::MAX_MATERIALIZE, "a number of jobs");
@@ -72,6 +74,8 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         request_gpus: request_gpus.ok()?,
         request_texts: request_texts.ok()?,
         resources: resources.ok()?,
+        counted,
+        requests: requests.ok()?,
         requirements: requirements.ok()?,
         rank: rank.ok()?,
         at_once: at_once.ok()?.filter(|most| *most > 0).map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
@@ -97,6 +101,27 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
 /// True of `request_NAME`: the command for a resource of the site's own.
 pub(super) fn is_resource(name: &str) -> bool {
     name.strip_prefix("request_").is_some_and(|resource| !resource.is_empty())
+}
+
+/// Does an expression refer to anything, so that its value may be another one later?
+fn varies(text: &str) -> bool {
+    let references = Expr::parse_old(text).map(|expr| expr.references());
+    references.is_ok_and(|asked| asked.more || !asked.my.is_empty() || !asked.plain.is_empty())
+}
+
+/// What commas part that stand in no parentheses, braces or quotes.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut depth, mut quoted) = (0, false);
+    let parted = text.split(|c: char| {
+        match c {
+            '"' => quoted = !quoted,
+            '(' | '{' | '[' => depth += 1,
+            ')' | '}' | ']' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0 && !quoted
+    });
+    parted.map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 struct Builder<'a, 'c> {
@@ -443,6 +468,12 @@ impl Builder<'_, '_> {
         if self.constant(commands::REQUEST_GPUS)?.is_some_and(|(text, _)| text.eq_ignore_ascii_case("undefined")) {
             return Ok(None);
         }
+        if let Some((text, at)) = self.constant(commands::REQUEST_GPUS)?
+            && varies(&text)
+            && let Some(amount) = self.amount(&text, at, true)
+        {
+            return Ok(Some(u32::try_from(amount).unwrap_or(u32::MAX)));
+        }
         let number = self.whole(commands::REQUEST_GPUS, "a number of GPUs")?;
         Ok(number.map(|number| u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
     }
@@ -470,6 +501,62 @@ impl Builder<'_, '_> {
             resources.push((resource, amount));
         }
         Ok(resources)
+    }
+
+    /// How much is asked for of them, where that is a number.
+    fn counted(&self) -> Vec<(String, u32)> {
+        let count = |(name, text): (String, String)| {
+            // Out of range is more than any slot has.
+            let amount = self.amount(&text, 0, true).filter(|amount| *amount > 0)?;
+            Some((name, u32::try_from(amount).unwrap_or(u32::MAX)))
+        };
+        self.resources().unwrap_or_default().into_iter().filter_map(count).collect()
+    }
+
+    /// What is to be asked again after each attempt.
+    fn requests(&self) -> Result<Vec<(String, String)>, Refused> {
+        let mut requests = Vec::new();
+        for (names, attribute) in [
+            (commands::REQUEST_CPUS, "RequestCpus"),
+            (commands::REQUEST_MEMORY, "RequestMemory"),
+            (commands::REQUEST_GPUS, "RequestGPUs"),
+        ] {
+            if let Some((text, _)) = self.constant(names)?.filter(|(text, _)| varies(text)) {
+                requests.push((attribute.to_owned(), text));
+            }
+        }
+        let resources = self.resources()?.into_iter().filter(|(_, text)| varies(text));
+        requests.extend(resources.map(|(name, text)| (format!("Request{name}"), text)));
+        requests.extend(self.retry_memory()?.map(|list| ("RetryRequestMemory".to_owned(), list)));
+        Ok(requests)
+    }
+
+    /// What a job asks for in turn that took more memory than it asked for, as a list.
+    fn retry_memory(&self) -> Result<Option<String>, Refused> {
+        let megabytes = |text: &str, at: u32| match parse_bytes(text, 1 << 20) {
+            Ok(bytes) => Ok(bytes.div_ceil(1 << 20).to_string()),
+            Err(_) if Expr::parse_old(text).is_ok() => Ok(text.to_owned()),
+            Err(expected) => {
+                let message = format!("`{}` is no size", show(text.as_bytes()));
+                self.refuse(at, message, &format!("{expected}, or an expression"))
+            }
+        };
+        let (increase, most) =
+            (self.constant(commands::RETRY_MEMORY_INCREASE)?, self.constant(commands::RETRY_MEMORY_MAX)?);
+        if let Some((text, at)) = self.constant(commands::RETRY_MEMORY)? {
+            if let Some((_, at)) = increase {
+                self.report.warn(at, "`retry_request_memory_increase` is ignored: `retry_request_memory` is set");
+            }
+            let sizes = parts(&text).into_iter().map(|part| megabytes(part, at));
+            return Ok(Some(format!("{{{}}}", sizes.collect::<Result<Vec<_>, _>>()?.join(","))));
+        }
+        let Some((text, at)) = increase else { return Ok(None) };
+        let text = megabytes(&text, at)?;
+        let most = most.map(|(most, at)| megabytes(&most, at)).transpose()?;
+        Ok(Some(match most {
+            Some(most) => format!("{{min({{{text},{most}}})}}"),
+            None => format!("{{{text}}}"),
+        }))
     }
 
     fn without(&self) -> Result<Vec<&'static str>, Refused> {
@@ -664,7 +751,8 @@ impl Builder<'_, '_> {
         if text.eq_ignore_ascii_case("undefined") {
             return Ok(1);
         }
-        let number = text.parse().ok().or_else(|| self.amount(&text, at).and_then(|amount| u32::try_from(amount).ok()));
+        let number =
+            text.parse().ok().or_else(|| self.amount(&text, at, true).and_then(|amount| u32::try_from(amount).ok()));
         let expected = "a whole number from 1 on, or an expression that has such a value now";
         match number {
             Some(cpus) if cpus > 0 => Ok(cpus),
@@ -672,17 +760,49 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// The value that an expression has before the job was ever run, rounded up.
-    fn amount(&self, text: &str, at: u32) -> Option<u64> {
+    /// The value that an expression has before the job was ever run, rounded up. Is it asked again later?
+    fn amount(&self, text: &str, at: u32, again: bool) -> Option<u64> {
         let expr = Expr::parse_old(text).ok()?;
-        let value =
-            super::functions::evaluate(text.as_bytes())?.as_f64().filter(|value| (0.0..9e15).contains(value))?;
-        let asked = expr.references();
-        if asked.more || !asked.my.is_empty() || !asked.plain.is_empty() {
+        let before = if varies(text) { self.before() } else { Ad::new() };
+        let value = Context::new(Some(&before), None, 0).evaluate(&expr);
+        let value = value.as_f64().filter(|value| (0.0..9e15).contains(value))?;
+        if !again && varies(text) {
             self.report
                 .warn(at, format!("`{text}` is taken as {value} for good: it isn't asked again after the job has run"));
         }
         Some(value.ceil() as u64)
+    }
+
+    /// What requests may ask of a job that was never run.
+    fn before(&self) -> Ad {
+        let mut ad: Ad = ["NumJobStarts", "NumShadowStarts", "JobRunCount", "NumJobCompletions", "NumHolds"]
+            .into_iter()
+            .map(|name| (name, 0))
+            .collect();
+        ad.insert("JobStatus", 1);
+        let mut set = |name: &str, text: &str| {
+            if let Ok(expr) = Expr::parse_old(text) {
+                ad.insert(name, expr);
+            }
+        };
+        for (names, attribute, unit) in [
+            (commands::REQUEST_CPUS, "RequestCpus", None),
+            (commands::REQUEST_MEMORY, "RequestMemory", Some(1 << 20)),
+            (commands::REQUEST_GPUS, "RequestGPUs", None),
+        ] {
+            let Ok(Some((text, _))) = self.constant(names) else { continue };
+            let size = unit.and_then(|unit| Some(parse_bytes(&text, unit).ok()?.div_ceil(unit).to_string()));
+            set(attribute, &size.unwrap_or(text));
+        }
+        for (name, definition) in self.macros.table.range("my.".to_owned()..).take_while(|(n, _)| n.starts_with("my."))
+        {
+            if let Ok(Some(value)) = self.expand(&definition.value)
+                && let Some(text) = value.constant()
+            {
+                set(name.get(3..).unwrap_or_default(), &String::from_utf8_lossy(&text));
+            }
+        }
+        ad
     }
 
     /// The texts of requests that are more than numbers.
@@ -712,7 +832,7 @@ impl Builder<'_, '_> {
         }
         match parse_bytes(&text, unit) {
             Ok(bytes) => Ok(Some(bytes.div_ceil(unit))),
-            Err(expected) => match self.amount(&text, at) {
+            Err(expected) => match self.amount(&text, at, names != commands::REQUEST_DISK) {
                 Some(amount) => Ok(Some(amount)),
                 None => self.refuse(
                     at,

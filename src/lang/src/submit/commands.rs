@@ -74,6 +74,9 @@ pub(super) const REQUEST_CPUS: &[&str] = &["request_cpus", "requestcpus"];
 pub(super) const REQUEST_MEMORY: &[&str] = &["request_memory", "requestmemory"];
 pub(super) const REQUEST_DISK: &[&str] = &["request_disk", "requestdisk"];
 pub(super) const REQUEST_GPUS: &[&str] = &["request_gpus", "requestgpus"];
+pub(super) const RETRY_MEMORY: &[&str] = &["retry_request_memory"];
+pub(super) const RETRY_MEMORY_INCREASE: &[&str] = &["retry_request_memory_increase"];
+pub(super) const RETRY_MEMORY_MAX: &[&str] = &["retry_request_memory_max"];
 pub(super) const SHOULD_TRANSFER: &[&str] = &["should_transfer_files", "shouldtransferfiles"];
 pub(super) const WHEN_TO_TRANSFER: &[&str] = &["when_to_transfer_output", "whentotransferoutput"];
 pub(super) const TRANSFER_EXECUTABLE: &[&str] = &["transfer_executable", "transferexecutable"];
@@ -242,6 +245,9 @@ const COMMANDS: &[Command] = &[
     with(&["allowed_job_duration"], Acted, "AllowedJobDuration", Expression),
     with(&["concurrency_limits_expr"], Refused(&[]), "ConcurrencyLimits", Expression),
     with(&["concurrency_limits"], Acted, "ConcurrencyLimits", Limits),
+    plain(RETRY_MEMORY, Acted),
+    plain(RETRY_MEMORY_INCREASE, Acted),
+    plain(RETRY_MEMORY_MAX, Acted),
     plain(CONTAINER_IMAGE, Acted),
     plain(DOCKER_IMAGE, Acted),
     with(&["encrypt_execute_directory"], Refused(FALSE), "EncryptExecuteDirectory", Boolean),
@@ -282,9 +288,7 @@ const COMMANDS: &[Command] = &[
             "output_directory",
             "primary_unix_group",
             "public_input_files",
-            "retry_request_memory",
-            "retry_request_memory_increase",
-            "retry_request_memory_max",
+            "retry_request_disk",
             "scitokens_file",
             "send_credential",
             "tool_daemon_args",

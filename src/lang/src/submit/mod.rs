@@ -6,7 +6,7 @@
 //! Known differences from condor_submit (checked against 24.12 and 25.14):
 //! - A description without `queue`, or one whose counts are all 0, is an error; condor_submit submits one job.
 //! - Macros that refer to each other in a ring are an error; condor_submit never ends.
-//! - `request_*` that are expressions have the value for good that they have at submission.
+//! - `request_disk`, as an expression, has the value for good that it has at submission.
 //! - `==` for `=`, a boolean that is neither true nor false, an unknown `when_to_transfer_output`, and
 //!   typographic quotes at the start of a value are errors; condor_submit passes over them or takes them
 //!   literally.
@@ -116,6 +116,11 @@ pub struct JobAd {
     pub request_texts: Vec<(&'static str, String)>,
     /// Further resources by name (`request_NAME`), with the text of the expressions that say how much.
     pub resources: Vec<(String, String)>,
+    /// How much that is at submission, of those that have a number then.
+    pub counted: Vec<(String, u32)>,
+    /// Requests that are to be asked again after each attempt, by attribute: expressions that refer to other attributes, and, as
+    /// `RetryRequestMemory`, a list of what a job asks for in turn that took more memory than it asked for.
+    pub requests: Vec<(String, String)>,
     /// Which machines suit, a ClassAd expression, without what the rest of the ad demands; see [`JobAd::demands`].
     pub requirements: Option<String>,
     /// Which of them suit better, a ClassAd expression.
@@ -184,8 +189,8 @@ impl JobAd {
         let mut clauses: Vec<String> = self.requirements.iter().map(|text| format!("({text})")).collect();
         clauses.extend(self.resources.iter().filter_map(|(name, amount)| {
             described::demand(name, amount).map(|demand| match demand {
-                described::Demand::AtLeast => format!("(TARGET.{name} >= ({amount}))"),
-                described::Demand::Like => format!("regexp({amount}, TARGET.{name})"),
+                described::Demand::AtLeast => format!("(TARGET.{name} >= Request{name})"),
+                described::Demand::Like => format!("regexp(Request{name}, TARGET.{name})"),
             })
         }));
         let picky = self.settings.iter().any(|(name, _)| *name == "RequireGPUs");

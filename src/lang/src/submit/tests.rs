@@ -242,6 +242,8 @@ fn defaults_are_htcondors() {
         request_texts: Vec::new(),
         at_once: None,
         resources: vec![],
+        counted: vec![],
+        requests: vec![],
         requirements: None,
         rank: None,
         priority: 0,
@@ -705,8 +707,7 @@ fn what_the_matcher_goes_by_is_in_the_ad() {
         "+Project = \"Y\"\ndocker_image = debian:12\nwhen_to_transfer_output = ON_SUCCESS\n",
     ));
     let ad = ad.unwrap();
-    let demands =
-        "(TARGET.TimeToLive > 60 && Project == \"X\") && (TARGET.Licenses >= (3)) && regexp(\"a\", TARGET.tag)";
+    let demands = "(TARGET.TimeToLive > 60 && Project == \"X\") && (TARGET.Licenses >= RequestLicenses) && regexp(Requesttag, TARGET.tag)";
     assert_eq!(ad.demands().as_deref(), Some(demands));
     assert_eq!((ad.rank.as_deref(), ad.priority, ad.request_gpus), (Some("Memory"), 5, Some(2)));
     assert_eq!((ad.accounting_group.as_deref(), ad.when_to_transfer), (Some("g"), WhenToTransfer::OnSuccess));
@@ -826,4 +827,46 @@ proptest! {
         prop_assert_eq!(words(&ad.arguments), args.clone());
         prop_assert_eq!(ad.environment.iter().map(|(_, v)| text(v)).collect::<Vec<_>>(), args);
     }
+}
+
+#[test]
+fn requests_are_asked_before_the_first_attempt_and_again() {
+    let check = |text: &str, amounts: (u32, Option<u64>, Option<u32>), again: &[(&str, &str)]| {
+        let ad = ad(text).unwrap();
+        assert_eq!((ad.request_cpus, ad.request_memory_mb, ad.request_gpus), amounts, "{text}");
+        let again: Vec<_> = again.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        assert_eq!(ad.requests, again, "{text}");
+    };
+    let more = "ifThenElse(MemoryUsage =!= undefined, MAX({MemoryUsage * 3/2, DefaultMemory}), DefaultMemory)";
+    let memory = ("RequestMemory", more);
+    check(&format!("+DefaultMemory = 1500\nrequest_memory = {more}"), (1, Some(1500), None), &[memory]);
+    check(
+        "request_cpus = 4\nrequest_memory = RequestCpus * 1000",
+        (4, Some(4000), None),
+        &[("RequestMemory", "RequestCpus * 1000")],
+    );
+    check("request_memory = 2 * 1024\nrequest_gpus = 1 + 1", (1, Some(2048), Some(2)), &[]);
+    let cpus = "ifThenElse(NumJobStarts > 0, 8, 2)";
+    check(
+        &format!("request_cpus = {cpus}\nrequest_gpus = NumJobStarts + 1"),
+        (2, None, Some(1)),
+        &[("RequestCpus", cpus), ("RequestGPUs", "NumJobStarts + 1")],
+    );
+    let retry = |list: &str| [("RetryRequestMemory".to_owned(), list.to_owned())];
+    let list = |text: &str| ad(&format!("request_memory = 1G\n{text}")).unwrap().requests;
+    assert_eq!(list("retry_request_memory = 4GB"), retry("{4096}"));
+    assert_eq!(
+        list("retry_request_memory = 2 GB, max({RequestMemory, 3000}), 8000"),
+        retry("{2048,max({RequestMemory, 3000}),8000}")
+    );
+    assert_eq!(
+        list("retry_request_memory_increase = RequestMemory * 2\nretry_request_memory_max = 8GB"),
+        retry("{min({RequestMemory * 2,8192})}")
+    );
+    assert_eq!(list("retry_request_memory_increase = RequestMemory + 500"), retry("{RequestMemory + 500}"));
+    assert!(ad("request_memory = 1G\nretry_request_memory = lots of").is_err());
+    let of = ad("request_Fpgas = 1 + NumJobStarts\nrequest_Lasers = 2\nrequest_kind = \"big\"").unwrap();
+    assert_eq!(of.counted, [("Fpgas".to_owned(), 1), ("Lasers".to_owned(), 2)]);
+    assert_eq!(of.requests, [("RequestFpgas".to_owned(), "1 + NumJobStarts".to_owned())]);
+    assert_eq!(of.demands().unwrap(), "regexp(Requestkind, TARGET.kind) && (TARGET.Lasers >= RequestLasers)");
 }

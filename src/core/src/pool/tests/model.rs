@@ -373,6 +373,12 @@ impl World {
                     .unwrap()
                     .into_iter()
                     .collect(),
+                requests: self
+                    .dice
+                    .one_in(4)
+                    .then(|| ("RequestMemory".to_owned(), "starts".to_owned()))
+                    .into_iter()
+                    .collect(),
             };
             let program = Program { memory_mb, transfer, ..program(cpus) };
             let held = self.dice.one_in(10);

@@ -24,6 +24,10 @@ impl Words {
 }
 
 impl Judge for Words {
+    fn anew(&self, job: &JobView<'_>) -> Edit {
+        Edit { memory_mb: Some(100 * u64::from(job.past.starts)), ..Edit::default() }
+    }
+
     fn terms(&self, terms: &Terms, _: &Program) -> Option<(String, Arc<dyn Match>)> {
         let suit: Option<Vec<u16>> =
             terms.requirements.as_ref().map(|text| text.split(' ').map(|n| n.parse().unwrap()).collect());

@@ -1,5 +1,6 @@
 //! What running jobs use.
 
+use super::terms::Words;
 use super::*;
 
 const USED: Usage = Usage { wall_ms: 0, cpu_ms: 900, peak_kib: 2000, system_ms: 100, sent_bytes: 0, disk_kib: 50 };
@@ -63,4 +64,27 @@ fn what_a_job_used_that_came_to_nothing_is_known_after_a_crash() {
     bench.tell(Event::StarterGone { key: KEY, why: "gone".into() });
     bench.refold();
     assert_eq!((used(&bench, 0), used(&bench, 1)), (USED, more));
+}
+
+#[test]
+fn what_came_to_nothing_may_ask_for_more_the_next_time() {
+    let mut bench = Bench { pool: Pool::with_judge(Arc::new(Words::default())), ..Bench::default() };
+    let requests = vec![("RequestMemory".to_owned(), "starts".to_owned())];
+    let terms = Terms { requests: requests.clone(), ..Terms::default() };
+    bench.pool.submit(bench.now, "test".into(), vec![GroupRecord { terms, ..group(3, program(1)) }]);
+    bench.join(3);
+    let memory = |bench: &Bench, proc| bench.pool.view(attempt(proc, 1).job).unwrap().program.memory_mb;
+    bench.tell(Event::AttemptsStarted { key: KEY, ids: (0..3).map(|proc| attempt(proc, 1)).collect() });
+    bench.end(KEY, attempt(0, 1), Outcome::Evicted("walltime".into()));
+    let select = |proc| Select { jobs: [attempt(proc, 1).job].into(), ..Select::default() };
+    bench.tell(Event::HoldAsked { select: select(1), why: "so".into() });
+    assert_eq!([0, 1, 2].map(|proc| memory(&bench, proc)), [Some(100), Some(100), None]);
+    bench.refold();
+    assert_eq!([0, 1, 2].map(|proc| memory(&bench, proc)), [Some(100), Some(100), None]);
+    // The user's word is the last.
+    let edit = Edit { memory_mb: Some(7), ..Edit::default() };
+    bench.tell(Event::EditAsked { select: select(1), edit });
+    let terms = bench.pool.view(attempt(1, 1).job).unwrap().terms.clone();
+    assert_eq!((memory(&bench, 1), terms.requests.len()), (Some(7), 0));
+    assert_eq!(bench.pool.view(attempt(0, 1).job).unwrap().terms.requests, requests);
 }

@@ -292,3 +292,17 @@ fn the_chain_of_the_examples_runs_for_a_hundred_run_numbers() {
     assert_eq!(runs, (1..=100).collect::<Vec<_>>());
     end(&home);
 }
+
+#[test]
+fn a_node_that_cant_be_submitted_says_why_and_no_more() {
+    let home = home();
+    home.write("x.dag", "JOB A a.sub\nVARS A unused=\"1\"\n");
+    home.write("a.sub", "executable = job.sh\ntypo = $(absent)\nrequest_cpus = many\nqueue\n");
+    home.vo(["-s", "t", "-c", "condor_submit_dag x.dag; dag wait x.dag"])
+        .code(7)
+        .says(["last problem: node A: a.sub:3:"]);
+    let told = home.read("x.dag.dagman.out");
+    assert!(told.contains("a.sub:2:1: warning: `typo` is no command"), "lines count from the file's own first: {told}");
+    assert!(!told.contains("`job`") && !told.contains("`unused`"), "what the DAG sets is no fault of the file: {told}");
+    end(&home);
+}

@@ -9,6 +9,7 @@ mod dag;
 mod damage;
 mod disks;
 mod eventlog;
+mod examples;
 mod jobs;
 mod leaving;
 mod listing;

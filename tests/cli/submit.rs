@@ -29,7 +29,7 @@ fn bad_descriptions_are_refused_whole() {
     refused("executable = /bin/true\nrequest_cpus = many\nqueue\n", &["bad.sub:2:16", "many"]);
     refused("executable = absent\nqueue\n", &["absent", "No such file"]);
     home.write("plain", "#!/bin/sh\n");
-    refused("executable = plain\nqueue\n", &["plain is not executable", "chmod +x"]);
+    refused("executable = plain\nshould_transfer_files = NO\nqueue\n", &["plain is not executable", "chmod +x"]);
     refused("executable = /bin/cat\ninput = absent\nqueue\n", &["absent"]);
     refused("executable = /bin/true\noutput = absent/out\nqueue\n", &["absent/out"]);
     // The second statement is bad: the first one's jobs are not submitted either.
@@ -317,4 +317,17 @@ fn gpus_are_of_the_kind_that_is_asked_for_and_each_is_one_jobs_own() {
     let told = home.vo(["-s", "t", "-c", "status -af GPUs CUDADeviceName GPUs_GlobalMemoryMb"]).ok().stdout;
     assert_eq!(told, "2 NVIDIA A100-SXM4-40GB 40960\n");
     end(&home);
+}
+
+#[test]
+fn a_program_that_nobody_made_executable_runs_where_it_travels() {
+    let home = Home::new();
+    home.write("plain.sh", "#!/bin/sh\necho from $PWD\n");
+    home.write("t.sub", "executable = plain.sh\noutput = out.$(Process)\nlog = t.log\nqueue 2\n");
+    // The log is there as soon as the jobs are submitted.
+    let run = home.vo(["-c", "submit t.sub; cat *.log > seen; wait; history -af ExitCode"]).ok();
+    assert_eq!(run.stdout, "2 job(s) submitted to cluster 1.\n0\n0\n");
+    assert!(home.read("seen").starts_with("000 (001.000.000)"));
+    assert!(home.read("out.1").starts_with("from /"));
+    home.assert_nothing_left();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vo_tests::testbed::{MESA, TUNDRA};
-use vo_tests::{Home, seconds, wait_until};
+use vo_tests::{Home, examples, run_example, seconds, wait_until};
 
 use crate::nothing_left;
 use crate::ssh::{home_with, known};
@@ -119,5 +119,14 @@ fn a_dag_over_two_clusters_outlives_its_master() {
     }
     let history = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
     assert_eq!(history.as_array().map(Vec::len), Some(43), "each node was submitted once, and the DAG");
+    end(&home);
+}
+
+#[test]
+fn the_examples_leave_the_same_over_clusters() {
+    let home = start("1:4");
+    for name in examples() {
+        run_example(&home, &name);
+    }
     end(&home);
 }

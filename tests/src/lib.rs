@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 pub mod endure;
+mod examples;
 mod home;
 mod terminal;
 pub mod testbed;
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use examples::{examples, run_example};
 pub use home::{Home, Run};
 pub use terminal::{Picture, Terminal};
 pub use tour::take_tour;

@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
 use serde::Serialize;
@@ -19,6 +21,7 @@ use vo_lang::classad::{Context as ClassAd, Expr, Value};
 use vo_lang::submit::{
     self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World,
 };
+use vo_lang::{Diagnostic, Severity};
 use vo_wire::Frame;
 use vo_wire::control::{Submit as Request, SubmitPiece, Submitted};
 
@@ -95,6 +98,9 @@ mod world;
 /// Dots of condor_submit's first line, one a job, at most.
 const DOTS: u32 = 50;
 
+/// How long the first entries of event logs are waited for.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Bytes of a submission in one frame.
 const PIECE: usize = 1 << 20;
 
@@ -148,7 +154,7 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     // All of them are read and checked before any is sent.
     let mut requests: Vec<Request> = texts
         .iter()
-        .map(|(file, text)| prepare(file, text, &overrides, batch_name.as_deref(), &here))
+        .map(|(file, text)| prepare(file, text, before.len(), &overrides, batch_name.as_deref(), &here))
         .collect::<Result<_>>()?;
     if let Some(first) = requests.first_mut().and_then(|request| request.groups.first_mut()) {
         first.tag = dag_node;
@@ -156,7 +162,11 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
+        let before = request.groups.first().and_then(|group| group.tag.as_ref()).is_none().then(|| logs(request, 0));
         let Submitted { cluster, jobs } = send(&mut master, request)?;
+        if let Some(before) = before {
+            wait_for_logs(request, cluster, &before);
+        }
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
             None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
@@ -173,6 +183,35 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     list.map_or(Ok(()), JsonList::end)?;
     submitted?;
     Ok(ExitCode::Success)
+}
+
+/// The event log of each group's first job, and how long it is.
+fn logs(request: &Request, cluster: u32) -> Vec<(PathBuf, u64)> {
+    let mut logs = Vec::new();
+    let mut first = 0;
+    for group in &request.groups {
+        let members = Members::new(first, group.count, group.procs.clone(), group.table.clone());
+        first += group.count;
+        let (Some(log), Some(proc)) = (&group.log, members.iter().next()) else { continue };
+        let (row, job) = (members.row(proc), JobId { cluster, proc });
+        let text = |template: &Template| OsString::from_vec(template.fill(&row).expand(job));
+        let path = PathBuf::from(text(&group.program.initialdir)).join(text(log));
+        let length = fs::metadata(&path).map_or(0, |found| found.len());
+        logs.push((path, length));
+    }
+    logs
+}
+
+/// Scripts look at the event log as soon as jobs are submitted. It is the master that writes it; a log that it can't write is not waited for, for long.
+fn wait_for_logs(request: &Request, cluster: u32, before: &[(PathBuf, u64)]) {
+    let deadline = Instant::now() + LOG_PATIENCE;
+    let written = || {
+        let now = logs(request, cluster);
+        now.iter().zip(before).all(|((path, length), (known, old))| *length > if path == known { *old } else { 0 })
+    };
+    while !written() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Sends a submission, in pieces if it is long.
@@ -228,9 +267,12 @@ fn read(file: &OsStr) -> Result<Vec<u8>> {
 }
 
 /// Reads a description, and tells what is wrong with it.
+///
+/// Its first `before` lines are not the author's: what is wrong with those of a DAG is said where the DAG is read.
 fn describe(
     file: &OsStr,
     text: &[u8],
+    before: usize,
     overrides: &[(String, Vec<u8>)],
     here: &Path,
     only_show: bool,
@@ -243,13 +285,24 @@ fn describe(
         here: here.as_os_str().as_bytes(),
         only_show,
     };
+    let before = u32::try_from(before).unwrap_or(u32::MAX);
+    let say = |finding: &Diagnostic| {
+        let mut finding = finding.clone();
+        if finding.file == shown {
+            if finding.line <= before && finding.severity == Severity::Warning {
+                return;
+            }
+            finding.line = finding.line.saturating_sub(before).max(1);
+        }
+        eprintln!("{finding}");
+    };
     match submit::parse(&shown, text, &context) {
         Ok(description) => {
-            description.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            description.warnings.iter().for_each(say);
             Ok(description)
         }
         Err(findings) => {
-            findings.iter().for_each(|finding| eprintln!("{finding}"));
+            findings.iter().for_each(say);
             Err(Error::new(ExitCode::Refused, format!("nothing of {shown} was submitted")))
         }
     }
@@ -359,18 +412,26 @@ fn found(program: &OsStr) -> Result<Vec<u8>> {
 fn prepare(
     file: &OsStr,
     text: &[u8],
+    before: usize,
     overrides: &[(String, Vec<u8>)],
     batch_name: Option<&str>,
     here: &Path,
 ) -> Result<Request> {
-    let description = describe(file, text, overrides, here, false)?;
+    let description = describe(file, text, before, overrides, here, false)?;
     let mut groups = Vec::new();
     for group in &description.groups {
         let mut converted = convert(group, here)?;
         if let Some(name) = batch_name {
             converted.log_terms.batch_name = Some(Template::constant(name));
         }
-        check(&converted, &group.members)?;
+        if let Err(error) = check(&converted, &group.members) {
+            // A program that nobody made executable can't run where it is; its copy on a node can.
+            if converted.program.transfer != Transfer::IfNeeded {
+                return Err(error);
+            }
+            converted.program.transfer = Transfer::Yes;
+            check(&converted, &group.members)?;
+        }
         groups.push(converted);
     }
     let first = description.groups.first();
@@ -718,7 +779,8 @@ fn check(group: &GroupRecord, members: &Members) -> Result<()> {
         Ok(())
     };
     if program.transfer_executable {
-        each(&[&program.executable], executable, false)?;
+        let travels = program.transfer == Transfer::Yes;
+        each(&[&program.executable], if travels { program_file } else { executable }, false)?;
     }
     each(&[&Template::default()], directory, true)?;
     each(&program.input.iter().chain(&program.transfer_input).collect::<Vec<_>>(), readable, false)?;
@@ -747,6 +809,17 @@ impl Problem {
 }
 
 fn executable(path: &Path) -> Result<(), Problem> {
+    program_file(path)?;
+    match fs::metadata(path) {
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
+            Err(Problem::new("is not executable", "`chmod +x` makes it so"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A program that travels: its copy is made executable.
+fn program_file(path: &Path) -> Result<(), Problem> {
     const HINT: &str =
         "executable names the program, seen from here; `transfer_executable = false` for a program of the nodes";
     match fs::metadata(path) {
@@ -754,9 +827,7 @@ fn executable(path: &Path) -> Result<(), Problem> {
         Ok(found) if !found.is_file() => {
             Err(Problem::new("can't be used as the executable: it is no regular file", HINT))
         }
-        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
-            Err(Problem::new("is not executable", "`chmod +x` makes it so"))
-        }
+        Ok(found) if found.len() == 0 => Err(Problem::new("can't be used as the executable: it is empty", HINT)),
         Ok(_) => Ok(()),
     }
 }
@@ -847,11 +918,14 @@ mod tests {
                 _ => panic!("{text:?}: {message:?}"),
             }
         };
-        fs::write(dir.path().join("plain"), "").unwrap();
+        fs::write(dir.path().join("plain"), "#!/bin/sh\n").unwrap();
+        fs::write(dir.path().join("empty"), "").unwrap();
         fs::write(dir.path().join("in.0"), "").unwrap();
         check_text("executable = /bin/true\nqueue", None);
         check_text("executable = absent\nqueue", Some("absent can't be used as the executable"));
         check_text("executable = plain\nqueue", Some("plain is not executable"));
+        check_text("executable = plain\nshould_transfer_files = YES\nqueue", None);
+        check_text("executable = empty\nshould_transfer_files = YES\nqueue", Some("empty can't be used"));
         check_text("executable = absent\ntransfer_executable = false\nqueue", None);
         check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 1", None);
         check_text("executable = /bin/cat\ninput = in.$(Process)\nqueue 2", Some("in.1 can't be read"));

@@ -506,8 +506,9 @@ impl Dags {
             Err(why) => {
                 active.out.say(now.0, &format!("node {name} can't be submitted: {why}"));
                 active.states.node(now.0, &name, "SUBMIT_FAILURE", "-", try_number);
-                let first = why.lines().next().unwrap_or_default().to_owned();
-                active.problem(now, &format!("node {name}: {first}"));
+                // Warnings may come before what refused it.
+                let first = why.lines().find(|line| line.contains("error: ")).or(why.lines().next());
+                active.problem(now, &format!("node {name}: {}", first.unwrap_or_default()));
                 active.run.handle(now, Event::SubmitFailed { node });
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn run(
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for (cluster, (file, text)) in (1..).zip(texts) {
-        let description = describe(file, text, overrides, here, true)?;
+        let description = describe(file, text, 0, overrides, here, true)?;
         for group in &description.groups {
             let facts = Facts {
                 cluster,

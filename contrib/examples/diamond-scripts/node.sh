@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "node $1"
+[ "$1" != C ] || exit 2

@@ -1,0 +1,7 @@
+analyze
+  findrange1
+    preprocess
+      numbers
+  findrange2
+    preprocess
+      numbers

@@ -67,6 +67,9 @@ fn a_job_goes_on_from_its_last_checkpoint() {
     home.vo(["-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub"]).ok();
     appears(&home, "reached.2.1");
     is_kept(&home, "1.2");
+    let set = home.session_dir("t").join("kept/1.0/1.2/files");
+    let why = home.vo(["-s", "t", "-c", "why 1.0"]).ok().stdout;
+    assert!(why.contains(&format!("what an earlier one left: {}", set.display())), "{why}");
     // The master dies, and then the node.
     let session = home.vo(["-l", "--json"]).ok().json();
     send(Pid::from_raw(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL);
@@ -193,6 +196,43 @@ fn output_goes_on_where_the_interrupted_attempt_ended_if_that_is_asked_for() {
         ("attempt 1\nattempt 2\nattempt 3\n".into(), "attempt 3\n".into())
     );
     assert!(!home.work("part.1").exists(), "only what is named is kept");
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_job_may_checkpoint_itself_in_its_own_directory_or_by_a_signal() {
+    let home = Home::new();
+    home.script(
+        "steps.sh",
+        "#!/bin/sh\nread -r n 2>/dev/null <$1 || n=0\necho step $n\n[ $n -lt 3 ] || exit 0\necho $((n + 1)) >$1\neval $2\n",
+    );
+    home.write(
+        "t.sub",
+        "executable = steps.sh\narguments = \"state.$(Process) 'kill -USR2 $$'\"\noutput = out.$(Process)\n\
+         +SuccessCheckpointExitBySignal = true\n+SuccessCheckpointExitSignal = 12\nqueue\n",
+    );
+    home.write(
+        "o.sub",
+        "executable = steps.sh\narguments = \"state 'exit 85'\"\noutput = out\nerror = out\nshould_transfer_files = NO\n\
+         checkpoint_exit_code = 85\nqueue\n",
+    );
+    home.vo(["-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub; submit o.sub; wait --timeout 60s"]).ok();
+    for out in ["out", "out.0"] {
+        assert_eq!(home.read(out), "step 0\nstep 1\nstep 2\nstep 3\n", "{out}");
+    }
+    // A checkpoint that is not there is not taken for one.
+    home.write(
+        "m.sub",
+        "executable = steps.sh\narguments = \"state 'exit 85'\"\noutput = m\ncheckpoint_exit_code = 85\n\
+         transfer_checkpoint_files = nowhere\nqueue\n",
+    );
+    home.vo(["-s", "t", "-c", "submit m.sub"]).ok();
+    let job = || home.vo(["-s", "t", "-c", "q --all --json 3"]).ok().json()[0].clone();
+    let held = wait_until("held", seconds(60), || Some(job()).filter(|job| job["state"] == "held"));
+    assert_eq!(held["reason"], "transfer_checkpoint_files: nowhere: No such file or directory");
+    home.vo(["-s", "t", "-c", "submit m.sub -a checkpoint_exit_code=300"]).code(6).says(["300 is no exit code"]);
+    home.vo(["-s", "t", "-c", "rm 3"]).ok();
     home.end("t");
     home.assert_nothing_left();
 }

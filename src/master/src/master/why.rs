@@ -254,6 +254,11 @@ impl Master {
             let text = format!("its outputs can't be written here, and are tried again every {RETRY_OUTPUTS:?}: {why}");
             steps.push(ctl::WhyStep { at_ms: None, by: "master".into(), text });
         }
+        if let Some(set) = self.sets.newest(job).filter(|_| !self.pool.is_over(job)) {
+            let text =
+                format!("the next attempt begins with what an earlier one left: {}", set.join("files").display());
+            steps.push(ctl::WhyStep { at_ms: None, by: "master".into(), text });
+        }
         let answer = self.answer(ctl::Subject::Job, job.to_string(), present, steps, notes);
         self.because(client, answer);
     }

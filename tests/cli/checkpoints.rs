@@ -236,3 +236,28 @@ fn a_job_may_checkpoint_itself_in_its_own_directory_or_by_a_signal() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn checkpoints_made_without_a_master_come_when_there_is_one() {
+    let home = Home::new();
+    steps(&home, "checkpoint_exit_code = 85\n");
+    home.vo(["-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub"]).ok();
+    appears(&home, "reached.2.1");
+    is_kept(&home, "1.2");
+    let session = home.vo(["-l", "--json"]).ok().json();
+    send(Pid::from_raw(i32::try_from(session[0]["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL);
+    home.write("go.2", "");
+    home.write("go.3", "");
+    appears(&home, "reached.4.1");
+    assert_eq!(kept(&home), ["1.2"]);
+    home.terminal(["-r", "t"]).within(seconds(60)).prompt();
+    // The newest alone.
+    is_kept(&home, "1.4");
+    send(starter(&home, false).unwrap(), Signal::SIGKILL);
+    appears(&home, "reached.4.2");
+    home.write("go.4", "");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 1"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(home.read("pieces"), "piece 0\npiece 1\npiece 2\npiece 3\npiece 4\n");
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -178,7 +178,7 @@ fn jobs_are_held_released_and_removed_as_they_ask() {
         Some(job(&home, 6)).filter(|job| job["state"] == "running" && job["attempts"] == 2)
     });
     assert_eq!(again["exit_code"], Value::Null);
-    home.vo(["-s", "t", "-c", "rm --yes --all"]);
+    home.vo(["-s", "t", "-c", "condor_rm -all"]).ok();
     end(&home);
 }
 

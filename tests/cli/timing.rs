@@ -58,6 +58,10 @@ fn a_deferred_job_starts_at_its_time_even_if_the_master_was_killed_meanwhile() {
     home.terminal(["-r", "t"]).within(seconds(60)).prompt();
     assert_eq!(job(&home, 1)["starts_ms"], due * 1000);
     let done = once(&home, 1, "completed");
+    let log = wait_until("its end in the event log", seconds(30), || {
+        Some(home.read("log")).filter(|log| log.contains("\n005 ("))
+    });
+    assert_eq!(log.matches("\n001 (").count(), 1, "{log}");
     assert!(starts(&home)[0] >= due, "{:?} {due}", starts(&home));
     assert_eq!((done["attempts"].as_u64(), done.get("starts_ms")), (Some(1), None));
     home.end("t");

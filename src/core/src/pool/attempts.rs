@@ -118,7 +118,7 @@ impl Pool {
     /// Attempts run; those that must not are killed.
     pub(super) fn started(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
         let Some(starter) = self.starters.get(&key) else { return };
-        let (site, proxy, host) = (starter.offer.site.0, starter.offer.proxy, starter.offer.host.clone());
+        let site = starter.offer.site.0;
         let (mut strays, mut timed) = (Vec::new(), Vec::new());
         for id in ids {
             if !self.is_current(*id, key) {
@@ -134,8 +134,7 @@ impl Pool {
                 if self.asks_since_when(id.job) {
                     timed.push(*id);
                 }
-                let note = self.note(now, id.job, || Note::Executing { proxy, host: host.clone() });
-                note.into_iter().for_each(|note| self.act(note));
+                self.note_start(now, *id, key);
             }
         }
         if !timed.is_empty() {
@@ -184,6 +183,9 @@ impl Pool {
 
     pub(super) fn ended(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
         let id = result.id;
+        if result.outcome.is_final() {
+            self.note_early(now, id, key);
+        }
         let Some(starter) = self.starters.get_mut(&key) else {
             return;
         };

@@ -543,6 +543,7 @@ impl Pool {
     pub fn handle(&mut self, now: Time, event: Event) {
         self.now = self.now.max(now);
         self.wake(now);
+        self.note_starts(now);
         self.look_again(now);
         self.police(now);
         match event {

@@ -66,13 +66,16 @@ pub(super) struct Times {
     opening: BTreeSet<(Time, Waiter)>,
     /// Who may, and until when.
     closing: BTreeSet<(Time, Waiter)>,
+    /// Whose program starts when, of those that have a slot.
+    starting: BTreeSet<(Time, AttemptId, StarterKey)>,
 }
 
 impl Times {
     pub(super) fn deadline(&self) -> Option<Time> {
         let opening = self.opening.first().map(|(at, _)| *at);
         let closing = self.closing.first().map(|(at, _)| *at + Duration::from_millis(1));
-        [opening, closing].into_iter().flatten().min()
+        let starting = self.starting.first().map(|(at, ..)| *at);
+        [opening, closing, starting].into_iter().flatten().min()
     }
 
     fn due(&mut self, now: Time) -> Option<Waiter> {
@@ -128,6 +131,41 @@ impl Pool {
     pub(super) fn when(&self, id: JobId, now: Time) -> Option<Result<When, Instead>> {
         let timing = self.group(id)?.timing.as_ref()?;
         Some(timing.when(&self.view(id)?, now))
+    }
+
+    /// An attempt has its slot: the event log hears of it when its program starts.
+    pub(super) fn note_start(&mut self, now: Time, id: AttemptId, key: StarterKey) {
+        let timed = self.group(id.job).is_some_and(|group| group.timing.is_some());
+        match timed.then(|| self.view(id.job)?.starts_at()).flatten().filter(|at| *at > now) {
+            Some(at) => drop(self.times.starting.insert((at, id, key))),
+            None => self.note_executing(now, id, key),
+        }
+    }
+
+    /// Tells of the programs whose time to start has come.
+    pub(super) fn note_starts(&mut self, now: Time) {
+        while self.times.starting.first().is_some_and(|(at, ..)| *at <= now)
+            && let Some((_, id, key)) = self.times.starting.pop_first()
+        {
+            self.note_executing(now, id, key);
+        }
+    }
+
+    /// An attempt has ended, whose program may have started before our clock says so.
+    pub(super) fn note_early(&mut self, now: Time, id: AttemptId, key: StarterKey) {
+        if let Some(at) = self.view(id.job).filter(|_| !self.times.starting.is_empty()).and_then(|job| job.starts_at())
+            && self.times.starting.remove(&(at, id, key))
+        {
+            self.note_executing(now, id, key);
+        }
+    }
+
+    fn note_executing(&mut self, now: Time, id: AttemptId, key: StarterKey) {
+        let running = self.is_current(id, key) && self.job(id.job).is_some_and(|job| job.state == JobState::Running);
+        let Some(starter) = self.starters.get(&key).filter(|_| running) else { return };
+        let (proxy, host) = (starter.offer.proxy, starter.offer.host.clone());
+        let note = self.note(now, id.job, || Note::Executing { proxy, host });
+        note.into_iter().for_each(|note| self.act(note));
     }
 
     /// Does an idle job wait for its time?

@@ -288,3 +288,25 @@ fn why_tells_what_time_is_waited_for() {
     bench.now = Time(101_000);
     assert_eq!(job(&bench, 0).next, ["its end"]);
 }
+
+#[test]
+fn the_event_log_hears_of_a_program_when_it_starts() {
+    let (mut bench, _) = bench(3);
+    let group = GroupRecord { log: Some(Template::constant("log")), ..timed(3, &[("at", 100), ("prep", 20)]) };
+    bench.submit_at(10, vec![group]);
+    let noted = |actions: &[Action]| {
+        let executing = |action: &&Action| matches!(action, Action::Note { note: Note::Executing { .. }, .. });
+        actions.iter().filter(executing).count()
+    };
+    bench.now = Time(80_000);
+    bench.tell(Event::TimePassed);
+    let ids: Vec<_> = (0..3).map(|proc| attempt(proc, 1)).collect();
+    assert_eq!(noted(&bench.tell(Event::AttemptsStarted { key: KEY, ids })), 0);
+    assert_eq!((bench.state(0), bench.pool.deadline()), (JobState::Running, Some(Time(100_000))));
+    // Clocks differ: what has ended was started.
+    assert_eq!(noted(&bench.end(KEY, attempt(0, 1), Outcome::Exited(0))), 1);
+    bench.end(KEY, attempt(1, 1), Outcome::Evicted("so".into()));
+    bench.now = Time(100_000);
+    assert_eq!(noted(&bench.tell(Event::TimePassed)), 1);
+    assert_eq!(noted(&bench.tell(Event::TimePassed)), 0, "once");
+}

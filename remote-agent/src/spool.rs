@@ -285,6 +285,8 @@ mod tests {
             system: String::new(),
             pid: 1,
             gpu: None,
+            apptainer: false,
+            podman: false,
         };
         Who { key: StarterKey(key), facts }
     }

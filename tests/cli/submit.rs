@@ -211,6 +211,24 @@ fn a_job_may_run_in_a_container() {
     assert_eq!(home.read("out.0"), "exec --no-home\nin debian:12\nhello 0\n");
     assert_eq!(home.read("out.1"), "exec --no-home\nin box.sif\nhello 1\n");
     assert_eq!(home.read("out.2"), "exec --no-home\nin box.sif\nhello 2\n");
+    assert_eq!(home.vo(["-s", "t", "-c", "status -af HasContainer HasSIF"]).ok().stdout, "true true\n");
+    end(&home);
+}
+
+#[test]
+fn a_job_waits_for_a_node_that_runs_containers_and_blames_none() {
+    let home = session();
+    home.write("box.sif", "an image");
+    home.write("a.sub", "executable = /bin/true\ntransfer_executable = false\ncontainer_image = $(i)\nqueue i in (docker://debian:12, box.sif)\n");
+    home.write("b.sub", "executable = /bin/true\nqueue 5\n");
+    home.vo(["-s", "t", "-c", "submit a.sub b.sub; wait --timeout 30s 2"]).ok().says(["5 of 5 job(s) succeeded"]);
+    let rows = home.vo(["-s", "t", "-c", "q --json 1"]).ok().json();
+    assert_eq!((&rows[0]["state"], &rows[1]["state"]), (&"idle".into(), &"idle".into()), "{rows}");
+    let why = home.vo(["-s", "t", "-c", "why 1.0"]).ok().stdout;
+    assert!(why.contains("refused by its requirements: TARGET.HasDockerURL"), "{why}");
+    let slots = "status -af HasContainer HasSIF";
+    assert_eq!(home.vo(["-s", "t", "-c", slots]).ok().stdout, "undefined undefined\n");
+    home.vo(["-s", "t", "-c", "rm 1"]).ok();
     end(&home);
 }
 

@@ -333,6 +333,17 @@ fn waiting(command: &Command, delay: Duration) -> io::Result<Command> {
     Ok(shell)
 }
 
+/// Programs that run containers, the first that is there; the same by two names.
+pub(super) const APPTAINER: [&str; 2] = ["apptainer", "singularity"];
+/// One that runs containers of a registry's images.
+pub(super) const PODMAN: &str = "podman";
+
+/// Does a search for programs find this one?
+pub(super) fn installed(name: &str) -> bool {
+    let dirs = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&dirs).any(|dir| dir.join(name).is_file())
+}
+
 /// A command that runs `executable` in a container of `image`, where `directory` is seen as it is here. An image that is a file or a directory lies
 /// in `directory`, if it travelled, or where its name says.
 fn container(image: &Path, executable: &Path, directory: &Path, program: &Program) -> io::Result<Command> {
@@ -340,11 +351,7 @@ fn container(image: &Path, executable: &Path, directory: &Path, program: &Progra
     let registry = schemes.iter().any(|scheme| image.as_os_str().as_bytes().starts_with(scheme));
     let travelled = image.file_name().map(|name| directory.join(name)).filter(|file| file.exists());
     let image = if registry { image.to_owned() } else { travelled.unwrap_or_else(|| directory.join(image)) };
-    let installed = |name: &&str| {
-        let dirs = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&dirs).any(|dir| dir.join(name).is_file())
-    };
-    if let Some(runtime) = ["apptainer", "singularity"].into_iter().find(installed) {
+    if let Some(runtime) = APPTAINER.into_iter().find(|name| installed(name)) {
         let mut command = Command::new(runtime);
         command.args(["exec", "--no-home"]);
         if program.gpus > 0 {
@@ -353,8 +360,8 @@ fn container(image: &Path, executable: &Path, directory: &Path, program: &Progra
         command.arg("--bind").arg(directory).arg("--pwd").arg(directory).arg(image).arg(executable);
         return Ok(command);
     }
-    if registry && let Some(runtime) = ["podman"].into_iter().find(installed) {
-        let mut command = Command::new(runtime);
+    if registry && installed(PODMAN) {
+        let mut command = Command::new(PODMAN);
         let mut volume = directory.as_os_str().to_owned();
         volume.push(":");
         volume.push(directory);

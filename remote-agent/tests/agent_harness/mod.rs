@@ -180,6 +180,8 @@ pub fn hello(proxy: ProxyId, key: u64) -> StarterHello {
         system: String::new(),
         pid: 1,
         gpu: None,
+        apptainer: false,
+        podman: false,
     };
     StarterHello { protocol: vo_wire::PROTOCOL, key: StarterKey(key), epoch: 0, facts }
 }

@@ -536,7 +536,9 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
     });
     let disk = ad.request_disk_kb.filter(|disk| *disk > 0);
     let disk = disk.map(|disk| format!("TARGET.Disk >= {disk}"));
-    let clauses: Vec<String> = here_only.map(|_| WORKSTATION.to_owned()).into_iter().chain(disk).collect();
+    let container = image.map(|_| if registry { "TARGET.HasDockerURL" } else { "TARGET.HasSIF" }.to_owned());
+    let here_only_clause = here_only.map(|_| WORKSTATION.to_owned());
+    let clauses: Vec<String> = here_only_clause.into_iter().chain(container).chain(disk).collect();
     let universe = here_only.map(|number| ("JobUniverse".to_owned(), number.to_owned()));
     let terms = Terms {
         requirements: match ad.demands() {

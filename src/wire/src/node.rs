@@ -71,6 +71,12 @@ pub struct StarterFacts {
     /// What its GPUs are like, if that is known.
     #[n(14)]
     pub gpu: Option<Gpu>,
+    /// It has apptainer or singularity.
+    #[cbor(n(15), default)]
+    pub apptainer: bool,
+    /// It has podman.
+    #[cbor(n(16), default)]
+    pub podman: bool,
 }
 
 /// A kind of GPU.

@@ -133,16 +133,23 @@ fn host_name() -> String {
 }
 
 /// What expressions may ask of a site's slots besides what its nodes tell.
-fn attributes(conf: &SiteConf, disk_kib: u64, gpu: Option<&vo_wire::node::Gpu>) -> Vec<(String, String)> {
+fn attributes(conf: &SiteConf, disk_kib: u64, facts: &vo_wire::node::StarterFacts) -> Vec<(String, String)> {
     let name = |name: &str, value: &str| (name.to_owned(), vo_lang::classad::Value::from(value).to_string());
     let own = conf.attributes.iter().cloned();
     [name("Site", &conf.name), name("Gateway", &conf.gateway)]
         .into_iter()
         .chain(conf.account.iter().map(|account| name("Project", account)))
         .chain((disk_kib > 0).then(|| ("Disk".to_owned(), rounded(disk_kib).to_string())))
-        .chain(gpu.into_iter().flat_map(gpu_attributes))
+        .chain(containers(facts).map(|name| (name.to_owned(), "true".to_owned())))
+        .chain(facts.gpu.iter().flat_map(gpu_attributes))
         .chain(own)
         .collect()
+}
+
+/// What containers a node runs, in HTCondor's words.
+fn containers(facts: &vo_wire::node::StarterFacts) -> impl Iterator<Item = &'static str> {
+    let any = ["HasContainer", "HasDocker", "HasDockerURL"].into_iter().filter(|_| facts.apptainer || facts.podman);
+    any.chain(["HasSIF", "HasSandboxImage", "HasSingularity"].into_iter().filter(|_| facts.apptainer))
 }
 
 /// What GPUs are like, in HTCondor's words: those of today, and those that were before GPUs of several makers.
@@ -468,6 +475,7 @@ impl Master {
                     Shares::MarkerFs => Shared::MarkerFs,
                     Shares::Everything => Shared::Everything,
                 };
+                let attributes = attributes(&site.conf, facts.scratch_bytes >> 10, &facts);
                 let offer = Offer {
                     site: id,
                     proxy: facts.proxy,
@@ -480,7 +488,7 @@ impl Master {
                     drain: Duration::from_millis(site.limits.drain_ms),
                     arch: facts.arch,
                     system: facts.system,
-                    attributes: attributes(&site.conf, facts.scratch_bytes >> 10, facts.gpu.as_ref()),
+                    attributes,
                     resources: site.conf.resources.clone(),
                 };
                 let time_left = facts.time_left_ms.map(Duration::from_millis);

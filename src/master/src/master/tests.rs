@@ -155,6 +155,8 @@ fn facts(host: &str) -> vo_wire::node::StarterFacts {
         system: "Linux".into(),
         pid: 1,
         gpu: None,
+        apptainer: false,
+        podman: false,
     }
 }
 

@@ -742,6 +742,8 @@ fn facts() -> node::StarterFacts {
         system: "Linux".to_owned(),
         pid: 4711,
         gpu: Some(node::Gpu { name: "A100".to_owned(), memory_mb: 40_960, capability: 80, cuda: 122 }),
+        apptainer: true,
+        podman: false,
     }
 }
 

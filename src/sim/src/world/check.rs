@@ -208,6 +208,8 @@ pub(super) struct Checker {
     pub(super) removed: BTreeSet<JobId>,
     /// Also those whose removal was durable and, for a crash, not acknowledged.
     pub(super) to_remove: BTreeSet<JobId>,
+    /// Those that were held when the session's end began.
+    pub(super) stay: BTreeSet<JobId>,
     /// How attempts really ended.
     pub(super) truth: BTreeMap<AttemptId, Outcome>,
     started: BTreeSet<AttemptId>,
@@ -547,6 +549,8 @@ impl World<'_> {
                     JobState::Completed => counted,
                     JobState::Removed => !counted && self.checker.to_remove.contains(&job),
                     JobState::Held => !removed && self.wishes.may_stay(&view),
+                    // The session ended before a late result was home.
+                    JobState::Transferring => !removed && self.checker.stay.contains(&job),
                     _ => false,
                 };
                 if !fine {
@@ -557,7 +561,12 @@ impl World<'_> {
         }
         let mut folded = empty_pool();
         self.checker.journal.iter().for_each(|record| folded.apply(record));
-        if folded.counts(&Select::default()) != master.pool.counts(&Select::default()) {
+        // No record tells that a result is coming.
+        let counts = |pool: &pool::Pool| {
+            let counts = pool.counts(&Select::default());
+            pool::Counts { idle: counts.idle + counts.running, running: 0, ..counts }
+        };
+        if counts(&folded) != counts(&master.pool) {
             return Err("the journal does not lead to the state".into());
         }
         for (index, site) in self.sites.iter().enumerate() {

@@ -494,9 +494,13 @@ impl<'a> World<'a> {
     fn end(&mut self) {
         self.release_all();
         let over = self.master.as_ref().is_some_and(|master| {
-            let counts = master.pool.counts(&Select::default());
-            let held = master.pool.views(&Select::default(), None).filter(|job| self.wishes.may_stay(job)).count();
-            self.submissions == 0 && counts.unfinished() as usize == held && master.submitted.is_empty()
+            let all = Select::default();
+            let counts = master.pool.counts(&all);
+            let stay = master.pool.views(&all, None).filter(|job| self.wishes.may_stay(job));
+            self.checker.stay = stay.map(|job| job.id).collect();
+            self.submissions == 0
+                && counts.unfinished() as usize == self.checker.stay.len()
+                && master.submitted.is_empty()
         });
         if !over {
             return self.clock.after(10_000, 20_000, What::Ending);

@@ -136,7 +136,9 @@ const SHORTEST: usize = 3;
 
 /// Parses a command's words.
 fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
-    let words = doubled(&A::command(), words);
+    let manual = A::command();
+    let words = doubled(&manual, words);
+    refuse_unknown(&manual, &words)?;
     Ok(A::try_parse_from(words).unwrap_or_else(|e| e.exit()))
 }
 
@@ -195,6 +197,31 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
         made.push("--htcondor".into());
     }
     made
+}
+
+/// By HTCondor's names, `-since` is an option of theirs that isn't known here; it must not be read as `-s ince`.
+fn refuse_unknown(manual: &clap::Command, words: &[OsString]) -> Result<()> {
+    let name = words.first().and_then(|word| word.to_str()).unwrap_or_default();
+    if !name.starts_with("condor_") {
+        return Ok(());
+    }
+    let takes_value = |option: &str| {
+        let names = |argument: &clap::Arg| {
+            let short = argument.get_short().is_some_and(|short| option.strip_prefix('-') == Some(&short.to_string()));
+            short || argument.get_long().is_some_and(|long| option.strip_prefix("--") == Some(long))
+        };
+        manual.get_arguments().any(|argument| names(argument) && argument.get_action().takes_values())
+    };
+    let mut before = "";
+    for word in words.iter().skip(1).map(|word| word.to_str().unwrap_or_default()).take_while(|word| *word != "--") {
+        let letters = word.strip_prefix('-').filter(|rest| rest.len() > 1 && rest.starts_with(char::is_alphabetic));
+        if letters.is_some() && !takes_value(before) {
+            let error = Error::usage(format!("{name} has no option {word} here"));
+            return Err(error.hint(format!("`{name} --help` lists those that it has; see also vo-htcondor(7)")));
+        }
+        before = word;
+    }
+    Ok(())
 }
 
 /// Options of every command that asks the master.
@@ -270,6 +297,29 @@ mod tests {
         assert_eq!(names.len(), all);
         for command in ALL {
             command.manual().debug_assert();
+        }
+    }
+
+    #[test]
+    fn an_option_of_htcondors_that_is_unknown_is_refused_by_its_name() {
+        let refused = |line: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            let words = doubled(&jobs::History::command(), words);
+            refuse_unknown(&jobs::History::command(), &words).is_err()
+        };
+        for line in ["condor_history -since 5.0", "condor_history 12 -scanlimit 3", "condor_history -xml"] {
+            assert!(refused(line), "{line}");
+        }
+        for line in [
+            "condor_history -limit 5",
+            "condor_history -s other 12",
+            "condor_history -constraint -since",
+            "condor_history -const -5",
+            "condor_history -af:jh ExitCode",
+            "condor_history --xml",
+            "history -since 5.0",
+        ] {
+            assert!(!refused(line), "{line}");
         }
     }
 

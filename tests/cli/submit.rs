@@ -349,3 +349,15 @@ fn a_program_that_nobody_made_executable_runs_where_it_travels() {
     assert!(home.read("out.1").starts_with("from /"));
     home.assert_nothing_left();
 }
+
+#[test]
+fn what_is_queued_may_be_said_on_the_command_line() {
+    let home = Home::new();
+    home.write("t.sub", "executable = /bin/echo\narguments = $(x)\noutput = out.$(Process)\nlog = t.log\n");
+    home.write("whole.sub", "executable = /bin/true\nqueue\n");
+    home.vo(["-s", "t", "--keep", "-c", "condor_submit t.sub -queue x in '(a, b)'; wait"]).ok().says(["2 of 2"]);
+    assert_eq!((home.read("out.0"), home.read("out.1")), ("a\n".into(), "b\n".into()));
+    home.vo(["-s", "t", "-c", "condor_submit t.sub -queue 3; wait"]).ok().says(["5 of 5"]);
+    home.vo(["-s", "t", "-c", "condor_submit whole.sub -queue 3"]).code(2).says(["whole.sub has a `queue` statement"]);
+    end(&home);
+}

@@ -94,10 +94,10 @@ pub(crate) struct SubmitDag {
     #[arg(long, value_name = "TAG", hide = true)]
     dag_node: Option<String>,
     /// Without effect here
-    #[arg(long, hide = true, num_args = 0..=1, visible_aliases = ["notification", "outfile_dir", "include_env", "insert_env", "dagman", "debug", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
+    #[arg(long, hide = true, num_args = 0..=1, visible_aliases = ["notification", "outfile_dir", "include_env", "insert_env", "insert_sub_file", "dagman", "debug", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
     value: Vec<String>,
     /// Without effect here
-    #[arg(long, hide = true, visible_aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "dont_suppress_notification", "allowversionmismatch", "dumprescue"])]
+    #[arg(long, hide = true, visible_aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "dont_suppress_notification", "allowversionmismatch", "dontalwaysrunpost", "dorecov", "dumprescue"])]
     flag: bool,
     /// DAG files
     #[arg(value_name = "FILE", required = true)]

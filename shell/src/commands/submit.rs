@@ -40,6 +40,9 @@ pub(crate) struct Submit {
     /// A command that wins over the description, as `NAME = VALUE`
     #[arg(short, long, value_name = "COMMAND")]
     append: Vec<OsString>,
+    /// What follows `queue`, for a description without that statement; the last option
+    #[arg(long, value_name = "WORDS", num_args = 1.., allow_hyphen_values = true)]
+    queue: Vec<OsString>,
     /// Name of the batch in listings
     #[arg(long, value_name = "NAME")]
     batch_name: Option<String>,
@@ -115,8 +118,20 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit { asking, append, batch_name, terse, json, dry_run, by_arguments, htcondor, before, dag_node, words } =
-        arguments;
+    let Submit {
+        asking,
+        append,
+        queue,
+        batch_name,
+        terse,
+        json,
+        dry_run,
+        by_arguments,
+        htcondor,
+        before,
+        dag_node,
+        words,
+    } = arguments;
     let described = by_arguments.describe(&words)?;
     let words = if described.is_some() { Vec::new() } else { words };
     let (overrides, mut files): (Vec<_>, Vec<_>) =
@@ -145,6 +160,17 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let texts = files.iter().map(|file| Ok((file.clone(), read(file)?)));
     let mut texts: Vec<(OsString, Vec<u8>)> =
         described.into_iter().map(|text| Ok(("command line".into(), text))).chain(texts).collect::<Result<_>>()?;
+    if !queue.is_empty() {
+        let words: Vec<&[u8]> = queue.iter().map(|word| word.as_bytes()).collect();
+        let line = [b"\nqueue ", &words.join(&b' ')[..], b"\n"].concat();
+        for (file, text) in &mut texts {
+            if queues(text) {
+                let error = Error::usage(format!("{} has a `queue` statement itself", file.display()));
+                return Err(error.hint("--queue is for a description without one"));
+            }
+            text.extend_from_slice(&line);
+        }
+    }
     if dag_node.is_some() {
         texts.iter_mut().for_each(|(_, text)| *text = of_a_dag(&before, text));
     }
@@ -245,11 +271,16 @@ fn of_a_dag(before: &[OsString], text: &[u8]) -> Vec<u8> {
         all.push(b'\n');
     }
     all.extend_from_slice(text);
-    let queues = |line: &[u8]| line.trim_ascii_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"queue"));
-    if !text.split(|b| *b == b'\n').any(queues) {
+    if !queues(text) {
         all.extend_from_slice(b"\nqueue\n");
     }
     all
+}
+
+/// Does any line begin with `queue`?
+fn queues(text: &[u8]) -> bool {
+    let queue = |line: &[u8]| line.trim_ascii_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"queue"));
+    text.split(|b| *b == b'\n').any(queue)
 }
 
 fn read(file: &OsStr) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@
 //! 48 bytes a job. Starters are filled cluster by cluster, in order of submission; each gets what its CPUs hold and a backlog that
 //! hides the round trip. Matching happens once for all events between two calls of [`Pool::take_records`].
 
+mod apply;
 mod attempts;
 mod change;
 mod event;
@@ -18,6 +19,7 @@ mod policy;
 mod queue;
 mod record;
 mod retry;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -46,8 +48,9 @@ pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict, at_once};
-pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared, Snapshot};
+pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared};
 pub use retry::{Origin, Retry};
+pub use snapshot::Snapshot;
 pub use timing::{Instead, Timing, When};
 pub use why::{Present, SiteFacts, Step, Trail};
 

@@ -1,18 +1,20 @@
 //! Job ads: what the definitions in force at a `queue` statement say about its jobs.
 
+mod resources;
+mod settings;
+
 use vo_core::template::Piece as Open;
 
-use super::commands::{self, Kind, Treatment};
+use super::commands;
 use super::lines::Spot;
 use super::macros::{Expanded, Macros, Refused, trim};
 use super::report::Report;
 use super::scene::{Scene, cell_of, words_of};
 use super::template::{self, Atom, Late};
 use super::words::{self, Piece};
-use super::{GetEnv, JobAd, Setting, ShouldTransfer, Template, Universe, WhenToTransfer};
-use crate::classad::{Ad, Context, Expr};
+use super::{GetEnv, JobAd, ShouldTransfer, Template, Universe, WhenToTransfer};
+use crate::classad::Expr;
 use crate::diagnostic::show;
-use crate::{cron, nearest, parse_bytes};
 
 /// The ad of the jobs of a scene, or nothing when errors were reported, or the scene must be split first.
 pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: &Report<'c>) -> Option<JobAd> {
@@ -101,27 +103,6 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
 /// True of `request_NAME`: the command for a resource of the site's own.
 pub(super) fn is_resource(name: &str) -> bool {
     name.strip_prefix("request_").is_some_and(|resource| !resource.is_empty())
-}
-
-/// Does an expression refer to anything, so that its value may be another one later?
-fn varies(text: &str) -> bool {
-    let references = Expr::parse_old(text).map(|expr| expr.references());
-    references.is_ok_and(|asked| asked.more || !asked.my.is_empty() || !asked.plain.is_empty())
-}
-
-/// What commas part that stand in no parentheses, braces or quotes.
-fn parts(text: &str) -> Vec<&str> {
-    let (mut depth, mut quoted) = (0, false);
-    let parted = text.split(|c: char| {
-        match c {
-            '"' => quoted = !quoted,
-            '(' | '{' | '[' => depth += 1,
-            ')' | '}' | ']' => depth -= 1,
-            _ => {}
-        }
-        c == ',' && depth == 0 && !quoted
-    });
-    parted.map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 struct Builder<'a, 'c> {
@@ -464,45 +445,6 @@ impl Builder<'_, '_> {
         Ok(i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX }))
     }
 
-    fn gpus(&self) -> Result<Option<u32>, Refused> {
-        if self.constant(commands::REQUEST_GPUS)?.is_some_and(|(text, _)| text.eq_ignore_ascii_case("undefined")) {
-            return Ok(None);
-        }
-        if let Some((text, at)) = self.constant(commands::REQUEST_GPUS)?
-            && varies(&text)
-            && let Some(amount) = self.amount(&text, at, true)
-        {
-            return Ok(Some(u32::try_from(amount).unwrap_or(u32::MAX)));
-        }
-        let number = self.whole(commands::REQUEST_GPUS, "a number of GPUs")?;
-        Ok(number.map(|number| u32::try_from(number.max(0)).unwrap_or(u32::MAX)))
-    }
-
-    /// Resources of the site's own: `request_NAME`.
-    fn resources(&self) -> Result<Vec<(String, String)>, Refused> {
-        let mut resources = Vec::new();
-        for (name, definition) in &self.macros.table {
-            if !is_resource(name) || commands::find(name).is_some() || self.macros.mentioned.contains(name) {
-                continue;
-            }
-            let asked = name.get("request_".len()..).unwrap_or_default();
-            if let Some(near) = nearest(asked, ["cpus", "memory", "disk", "gpus"]) {
-                let d = self.report.make_error(definition.name_at, format!("there is no resource for `{name}`"));
-                self.report.add(definition.name_at, d.hint(format!("did you mean `request_{near}`?")));
-                return Err(Refused);
-            }
-            let Some(value) = self.expand(&definition.value)? else { continue };
-            let value = self.same_everywhere(value, name)?;
-            let amount = self.checked(&value, name)?;
-            if amount.eq_ignore_ascii_case("undefined") {
-                continue;
-            }
-            let resource = definition.written.get("request_".len()..).unwrap_or_default().to_owned();
-            resources.push((resource, amount));
-        }
-        Ok(resources)
-    }
-
     /// How much is asked for of them, where that is a number.
     fn counted(&self) -> Vec<(String, u32)> {
         let count = |(name, text): (String, String)| {
@@ -511,68 +453,6 @@ impl Builder<'_, '_> {
             Some((name, u32::try_from(amount).unwrap_or(u32::MAX)))
         };
         self.resources().unwrap_or_default().into_iter().filter_map(count).collect()
-    }
-
-    /// What is to be asked again after each attempt.
-    fn requests(&self) -> Result<Vec<(String, String)>, Refused> {
-        let mut requests = Vec::new();
-        for (names, attribute) in [
-            (commands::REQUEST_CPUS, "RequestCpus"),
-            (commands::REQUEST_MEMORY, "RequestMemory"),
-            (commands::REQUEST_GPUS, "RequestGPUs"),
-        ] {
-            if let Some((text, _)) = self.constant(names)?.filter(|(text, _)| varies(text)) {
-                requests.push((attribute.to_owned(), text));
-            }
-        }
-        let resources = self.resources()?.into_iter().filter(|(_, text)| varies(text));
-        requests.extend(resources.map(|(name, text)| (format!("Request{name}"), text)));
-        requests.extend(self.retry_memory()?.map(|list| ("RetryRequestMemory".to_owned(), list)));
-        Ok(requests)
-    }
-
-    /// What a job asks for in turn that took more memory than it asked for, as a list.
-    fn retry_memory(&self) -> Result<Option<String>, Refused> {
-        let megabytes = |text: &str, at: u32| match parse_bytes(text, 1 << 20) {
-            Ok(bytes) => Ok(bytes.div_ceil(1 << 20).to_string()),
-            Err(_) if Expr::parse_old(text).is_ok() => Ok(text.to_owned()),
-            Err(expected) => {
-                let message = format!("`{}` is no size", show(text.as_bytes()));
-                self.refuse(at, message, &format!("{expected}, or an expression"))
-            }
-        };
-        let (increase, most) =
-            (self.constant(commands::RETRY_MEMORY_INCREASE)?, self.constant(commands::RETRY_MEMORY_MAX)?);
-        if let Some((text, at)) = self.constant(commands::RETRY_MEMORY)? {
-            if let Some((_, at)) = increase {
-                self.report.warn(at, "`retry_request_memory_increase` is ignored: `retry_request_memory` is set");
-            }
-            let sizes = parts(&text).into_iter().map(|part| megabytes(part, at));
-            return Ok(Some(format!("{{{}}}", sizes.collect::<Result<Vec<_>, _>>()?.join(","))));
-        }
-        let Some((text, at)) = increase else { return Ok(None) };
-        let text = megabytes(&text, at)?;
-        let most = most.map(|(most, at)| megabytes(&most, at)).transpose()?;
-        Ok(Some(match most {
-            Some(most) => format!("{{min({{{text},{most}}})}}"),
-            None => format!("{{{text}}}"),
-        }))
-    }
-
-    fn without(&self) -> Result<Vec<&'static str>, Refused> {
-        let requests = [
-            (commands::REQUEST_CPUS, "RequestCpus"),
-            (commands::REQUEST_MEMORY, "RequestMemory"),
-            (commands::REQUEST_DISK, "RequestDisk"),
-            (commands::REQUEST_GPUS, "RequestGPUs"),
-        ];
-        let mut without = Vec::new();
-        for (names, attribute) in requests {
-            if self.constant(names)?.is_some_and(|(text, _)| text.eq_ignore_ascii_case("undefined")) {
-                without.push(attribute);
-            }
-        }
-        Ok(without)
     }
 
     /// `docker_image`, as it is written.
@@ -744,105 +624,6 @@ impl Builder<'_, '_> {
         })
     }
 
-    fn cpus(&self) -> Result<u32, Refused> {
-        let Some((text, at)) = self.constant(commands::REQUEST_CPUS)? else {
-            return Ok(1);
-        };
-        if text.eq_ignore_ascii_case("undefined") {
-            return Ok(1);
-        }
-        let number =
-            text.parse().ok().or_else(|| self.amount(&text, at, true).and_then(|amount| u32::try_from(amount).ok()));
-        let expected = "a whole number from 1 on, or an expression that has such a value now";
-        match number {
-            Some(cpus) if cpus > 0 => Ok(cpus),
-            _ => self.refuse(at, format!("`{}` is no number of processors", show(text.as_bytes())), expected),
-        }
-    }
-
-    /// The value that an expression has before the job was ever run, rounded up. Is it asked again later?
-    fn amount(&self, text: &str, at: u32, again: bool) -> Option<u64> {
-        let expr = Expr::parse_old(text).ok()?;
-        let before = if varies(text) { self.before() } else { Ad::new() };
-        let value = Context::new(Some(&before), None, 0).evaluate(&expr);
-        let value = value.as_f64().filter(|value| (0.0..9e15).contains(value))?;
-        if !again && varies(text) {
-            self.report
-                .warn(at, format!("`{text}` is taken as {value} for good: it isn't asked again after the job has run"));
-        }
-        Some(value.ceil() as u64)
-    }
-
-    /// What requests may ask of a job that was never run.
-    fn before(&self) -> Ad {
-        let mut ad: Ad = ["NumJobStarts", "NumShadowStarts", "JobRunCount", "NumJobCompletions", "NumHolds"]
-            .into_iter()
-            .map(|name| (name, 0))
-            .collect();
-        ad.insert("JobStatus", 1);
-        let mut set = |name: &str, text: &str| {
-            if let Ok(expr) = Expr::parse_old(text) {
-                ad.insert(name, expr);
-            }
-        };
-        for (names, attribute, unit) in [
-            (commands::REQUEST_CPUS, "RequestCpus", None),
-            (commands::REQUEST_MEMORY, "RequestMemory", Some(1 << 20)),
-            (commands::REQUEST_GPUS, "RequestGPUs", None),
-        ] {
-            let Ok(Some((text, _))) = self.constant(names) else { continue };
-            let size = unit.and_then(|unit| Some(parse_bytes(&text, unit).ok()?.div_ceil(unit).to_string()));
-            set(attribute, &size.unwrap_or(text));
-        }
-        for (name, definition) in self.macros.table.range("my.".to_owned()..).take_while(|(n, _)| n.starts_with("my."))
-        {
-            if let Ok(Some(value)) = self.expand(&definition.value)
-                && let Some(text) = value.constant()
-            {
-                set(name.get(3..).unwrap_or_default(), &String::from_utf8_lossy(&text));
-            }
-        }
-        ad
-    }
-
-    /// The texts of requests that are more than numbers.
-    fn request_texts(&self) -> Result<Vec<(&'static str, String)>, Refused> {
-        let mut texts = Vec::new();
-        for (names, attribute, unit) in [
-            (commands::REQUEST_CPUS, "RequestCpus", None),
-            (commands::REQUEST_MEMORY, "RequestMemory", Some(1 << 20)),
-            (commands::REQUEST_DISK, "RequestDisk", Some(1 << 10)),
-        ] {
-            let Some((text, _)) = self.constant(names)? else { continue };
-            let plain = unit.map_or(text.parse::<u32>().is_ok(), |unit| parse_bytes(&text, unit).is_ok());
-            if !plain && !text.eq_ignore_ascii_case("undefined") {
-                texts.push((attribute, text));
-            }
-        }
-        Ok(texts)
-    }
-
-    /// A size in units of `unit` bytes, rounded up.
-    fn size(&self, names: &[&str], unit: u64) -> Result<Option<u64>, Refused> {
-        let Some((text, at)) = self.constant(names)? else {
-            return Ok(None);
-        };
-        if text.eq_ignore_ascii_case("undefined") {
-            return Ok(None);
-        }
-        match parse_bytes(&text, unit) {
-            Ok(bytes) => Ok(Some(bytes.div_ceil(unit))),
-            Err(expected) => match self.amount(&text, at, names != commands::REQUEST_DISK) {
-                Some(amount) => Ok(Some(amount)),
-                None => self.refuse(
-                    at,
-                    format!("`{}` is no size", show(text.as_bytes())),
-                    &format!("{expected}, or an expression that has a value now"),
-                ),
-            },
-        }
-    }
-
     fn transfer(&self) -> Result<(ShouldTransfer, WhenToTransfer), Refused> {
         let mut should = match self.constant(commands::SHOULD_TRANSFER)? {
             None => ShouldTransfer::IfNeeded,
@@ -967,302 +748,6 @@ impl Builder<'_, '_> {
         }
         Ok(attributes)
     }
-
-    /// The commands without a part of their own in the ad.
-    fn settings(&self) -> Result<Vec<(&'static str, Setting)>, Refused> {
-        let (mut settings, mut refused) = (Vec::new(), false);
-        for name in self.macros.table.keys() {
-            let Some(command) = commands::find(name) else { continue };
-            // The other names of a command that is set twice were told of.
-            if command.names.iter().find(|other| self.macros.table.contains_key(**other)) != Some(&name.as_str()) {
-                continue;
-            }
-            match self.setting(name, command, &mut settings) {
-                Ok(()) => {}
-                Err(Refused) => refused = true,
-            }
-        }
-        refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
-        refused |= self.timing(&mut settings).is_err();
-        self.checkpoints(&mut settings);
-        refused |= self.gpu_properties(&mut settings).is_err();
-        if refused { Err(Refused) } else { Ok(settings) }
-    }
-
-    fn setting(
-        &self,
-        name: &str,
-        command: &commands::Command,
-        settings: &mut Vec<(&'static str, Setting)>,
-    ) -> Result<(), Refused> {
-        let Some(definition) = self.macros.table.get(name) else { return Ok(()) };
-        let at = definition.name_at;
-        let values = match command.treatment {
-            Treatment::Acted | Treatment::Quiet => &[][..],
-            Treatment::NoEffect(values) | Treatment::Refused(values) => values,
-        };
-        let Some(value) = self.value(command.names)? else { return Ok(()) };
-        let text = value.constant().unwrap_or_default().to_ascii_lowercase();
-        let harmless = values.iter().any(|v| v.as_bytes() == text);
-        match command.treatment {
-            Treatment::NoEffect(_) if !harmless && !self.macros.context.only_show => {
-                self.report.warn(at, format!("`{name}` has no effect yet"));
-            }
-            Treatment::Refused(_) if !harmless && !self.macros.context.only_show => {
-                let d = self.report.make_error(at, format!("`{name}` is not supported yet"));
-                self.report.add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
-                return Err(Refused);
-            }
-            _ => {}
-        }
-        let Some((attribute, kind)) = command.attribute else { return Ok(()) };
-        let setting = match kind {
-            Kind::Text => Setting::Text(plain(&value.pieces)),
-            Kind::Path => Setting::Path(plain(&value.pieces)),
-            Kind::Bare => {
-                let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-                Setting::Text(plain(match value.pieces.as_slice() {
-                    [open, inner @ .., close] if quote(open) && quote(close) => inner,
-                    pieces => pieces,
-                }))
-            }
-            Kind::List => {
-                let text = self.text(&value, name)?;
-                let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-                Setting::Text(Template::constant(words.collect::<Vec<_>>().join(",")))
-            }
-            Kind::Limits => {
-                let text = self.text(&value, name)?.to_ascii_lowercase();
-                let mut words: Vec<&str> =
-                    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
-                words.sort_unstable();
-                Setting::Text(Template::constant(words.join(",")))
-            }
-            Kind::Expression => Setting::Expression(self.checked(&value, name)?),
-            Kind::Boolean => {
-                let text = self.text(&value, name)?;
-                match super::functions::evaluate(text.as_bytes()).and_then(|value| value.truth()) {
-                    Some(truth) => Setting::Expression(truth.to_string()),
-                    None => {
-                        let message = format!("`{}` is neither true nor false", show(text.as_bytes()));
-                        return self.refuse(value.at, message, "`true` or `false`");
-                    }
-                }
-            }
-            Kind::Integer => match super::functions::integer(self.text(&value, name)?.as_bytes()) {
-                Some(number) => Setting::Expression(number.to_string()),
-                None => {
-                    let message = format!("`{}` is no whole number", show(&text));
-                    return self.refuse(value.at, message, "a whole number");
-                }
-            },
-            Kind::Signal => match signal(&self.text(&value, name)?) {
-                Some(name) => Setting::Text(Template::constant(name)),
-                None => {
-                    let message = format!("there is no signal `{}`", show(&text));
-                    return self.refuse(value.at, message, "a name such as SIGINT, or a number");
-                }
-            },
-        };
-        settings.push((attribute, setting));
-        Ok(())
-    }
-
-    /// How it begins, and what is told of it by mail.
-    fn states(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
-        let mut set = |name, text: &str| settings.push((name, Setting::Expression(text.to_owned())));
-        if let Some((text, at)) = self.constant(commands::HOLD)? {
-            match super::functions::evaluate(text.as_bytes()).and_then(|value| value.truth()) {
-                Some(true) => {
-                    set("JobStatus", "5");
-                    set("HoldReason", "\"submitted on hold at user's request\"");
-                    set("HoldReasonCode", "15");
-                }
-                Some(false) => {}
-                None => {
-                    let message = format!("`{}` is neither true nor false", show(text.as_bytes()));
-                    return self.refuse(at, message, "`true` or `false`");
-                }
-            }
-        }
-        if let Some((text, at)) = self.constant(commands::NOTIFICATION)? {
-            match text.to_ascii_lowercase().as_str() {
-                "never" => {}
-                "always" => set("JobNotification", "1"),
-                "complete" => set("JobNotification", "2"),
-                "error" => set("JobNotification", "3"),
-                _ => {
-                    let message = format!("`{}` is no time to notify", show(text.as_bytes()));
-                    return self.refuse(at, message, "`never`, `always`, `complete` or `error`");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// When it may start.
-    fn timing(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
-        let time = self.seconds(commands::DEFERRAL_TIME)?;
-        let mut any = time.is_some();
-        for (names, (name, attribute, least, greatest)) in commands::CRON.into_iter().zip(cron::FIELDS) {
-            let Some((text, at)) = self.constant(names)? else { continue };
-            if let Err(why) = cron::field(&text, least, greatest) {
-                let expected =
-                    format!("numbers from {least} to {greatest}, `*`, ranges such as `5-10`, steps such as `*/5`");
-                return self.refuse(at, format!("`{name}` is no part of a schedule: {why}"), &expected);
-            }
-            any = true;
-            settings.push((attribute, Setting::Text(Template::constant(text))));
-        }
-        let written = |name: &&str| self.macros.table.get(*name).map(|definition| definition.name_at);
-        if !any {
-            for name in commands::DEFERRAL_WINDOW.iter().chain(commands::DEFERRAL_PREP_TIME) {
-                if let Some(at) = written(name) {
-                    let what = if name.starts_with("cron") { "a `cron_*` schedule" } else { "`deferral_time`" };
-                    self.report.warn(at, format!("`{name}` has no effect without {what}"));
-                }
-            }
-            return Ok(());
-        }
-        let universe = self.word(commands::UNIVERSE)?.unwrap_or_default();
-        if time.is_some() && (universe.eq_ignore_ascii_case("scheduler") || universe == "7") {
-            let at = commands::DEFERRAL_TIME.iter().find_map(written).unwrap_or(0);
-            return self.refuse(at, "jobs of universe `scheduler` can't be deferred".to_owned(), "`universe = local`");
-        }
-        let window = self.seconds(commands::DEFERRAL_WINDOW)?;
-        let prep = self.seconds(commands::DEFERRAL_PREP_TIME)?;
-        let mut set = |name, text: String| settings.push((name, Setting::Expression(text)));
-        if let Some(text) = time {
-            set("DeferralTime", text);
-        }
-        set("DeferralWindow", window.unwrap_or_else(|| "0".to_owned()));
-        set("DeferralPrepTime", prep.unwrap_or_else(|| "300".to_owned()));
-        set("ScheddInterval", "300".to_owned());
-        Ok(())
-    }
-
-    /// An expression that may well be a number of seconds.
-    fn seconds(&self, names: &[&str]) -> Result<Option<String>, Refused> {
-        let Some(value) = self.value(names)? else { return Ok(None) };
-        let name = names.iter().find(|name| self.macros.table.contains_key(**name)).copied().unwrap_or_default();
-        let text = self.checked(&value, name)?;
-        let parsed = Expr::parse_old(&text).ok();
-        let literal = parsed.as_ref().and_then(Expr::as_literal);
-        if literal.is_none_or(|value| matches!(value, crate::classad::Value::Integer(0..))) && !negative(&text) {
-            return Ok(Some(text));
-        }
-        let message = format!("`{name}` is no whole number of seconds: `{}`", show(text.as_bytes()));
-        self.refuse(value.at, message, "a whole number from 0 on, or an expression such as `QDate + 3600`")
-    }
-
-    /// That checkpoints are to be kept.
-    fn checkpoints(&self, settings: &mut Vec<(&'static str, Setting)>) {
-        let written = |name: &str| self.macros.table.get(name).map(|definition| definition.name_at);
-        if settings.iter().any(|(name, _)| *name == "SuccessCheckpointExitCode") {
-            settings.push(("WantFTOnCheckpoint", Setting::Expression("true".to_owned())));
-        } else if let Some(at) = commands::TRANSFER_CHECKPOINT.iter().find_map(|name| written(name))
-            && !["code", "signal"].iter().any(|end| written(&format!("my.successcheckpointexit{end}")).is_some())
-        {
-            self.report.warn(at, "`transfer_checkpoint_files` has no effect without `checkpoint_exit_code`".to_owned());
-        }
-    }
-
-    /// What the GPUs must be like, as condor_submit puts it together.
-    fn gpu_properties(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
-        if self.gpus()?.is_none() {
-            for names in [commands::REQUIRE_GPUS, commands::GPUS_LEAST_MEMORY, commands::GPUS_LEAST_CAPABILITY] {
-                if let Some(value) = self.value(names)? {
-                    let name = names.first().copied().unwrap_or_default();
-                    self.report.warn(value.at, format!("`{name}` has no effect without `request_gpus`"));
-                }
-            }
-            return Ok(());
-        }
-        let required = self.expression(commands::REQUIRE_GPUS)?;
-        let asked = required.as_ref().and_then(|text| Expr::parse_old(text).ok()).map(|expr| expr.references());
-        let asks = |name: &str| {
-            asked.iter().flat_map(|asked| &asked.plain).any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        let mut clauses: Vec<String> = required.iter().cloned().collect();
-        let mut demand = |attribute: &'static str, text: Option<String>, of: &str, clause: &str| {
-            let Some(text) = text else { return };
-            settings.push((attribute, Setting::Expression(text)));
-            if !asks(of) {
-                clauses.push(clause.to_owned());
-            }
-        };
-        let (least, most) = (commands::GPUS_LEAST_CAPABILITY, commands::GPUS_MOST_CAPABILITY);
-        demand("GPUsMinCapability", self.expression(least)?, "Capability", "Capability >= GPUsMinCapability");
-        demand("GPUsMaxCapability", self.expression(most)?, "Capability", "Capability <= GPUsMaxCapability");
-        demand("GPUsMinMemory", self.gpu_memory()?, "GlobalMemoryMb", "GlobalMemoryMb >= GPUsMinMemory");
-        demand("GPUsMinRuntime", self.gpu_runtime()?, "MaxSupportedVersion", "MaxSupportedVersion >= GPUsMinRuntime");
-        let count = |text: &str| Expr::parse_old(text).map_or(0, |expr| expr.clauses().len());
-        if let [first, _, ..] = clauses.as_mut_slice()
-            && required.is_some()
-            && count(&format!("{first} && true")) != count(first) + 1
-        {
-            *first = format!("({first})");
-        }
-        if !clauses.is_empty() {
-            settings.push(("RequireGPUs", Setting::Expression(clauses.join(" && "))));
-        }
-        Ok(())
-    }
-
-    /// Megabytes, or an expression.
-    fn gpu_memory(&self) -> Result<Option<String>, Refused> {
-        let Some((text, _)) = self.constant(commands::GPUS_LEAST_MEMORY)? else { return Ok(None) };
-        match parse_bytes(&text, 1 << 20) {
-            Ok(bytes) => Ok(Some(bytes.div_ceil(1 << 20).to_string())),
-            Err(_) => self.expression(commands::GPUS_LEAST_MEMORY),
-        }
-    }
-
-    /// A version of CUDA, `12.1`, as the number that CUDA makes of it.
-    fn gpu_runtime(&self) -> Result<Option<String>, Refused> {
-        let Some((text, at)) = self.constant(commands::GPUS_LEAST_RUNTIME)? else { return Ok(None) };
-        let (major, minor) = text.split_once('.').unwrap_or((&text, "0"));
-        match (major.parse::<u32>(), minor.parse::<u32>()) {
-            (Ok(number @ 1000..), Ok(0)) => Ok(Some(number.to_string())),
-            (Ok(major @ 0..1000), Ok(minor @ 0..100)) => Ok(Some((1000 * major + 10 * minor).to_string())),
-            _ => self.refuse(at, format!("`{}` is no version of CUDA", show(text.as_bytes())), "such as `12.1`"),
-        }
-    }
-
-    /// What decides whether a job that ended has done, as condor_submit puts it together.
-    fn retries(&self, settings: &mut Vec<(&'static str, Setting)>) -> Result<(), Refused> {
-        let expression = |text: String| Setting::Expression(text);
-        let (hold, remove) = (self.expression(commands::ON_EXIT_HOLD)?, self.expression(commands::ON_EXIT_REMOVE)?);
-        let most = self.whole(commands::MAX_RETRIES, "a number of retries")?;
-        let success = self.whole(commands::SUCCESS_EXIT_CODE, "an exit code")?;
-        let until = self.expression(commands::RETRY_UNTIL)?;
-        if most.is_none() && success.is_none() && until.is_none() {
-            settings.extend(hold.map(|text| ("OnExitHold", expression(text))));
-            settings.extend(remove.map(|text| ("OnExitRemove", expression(text))));
-            return Ok(());
-        }
-        settings.push(("JobMaxRetries", expression(most.unwrap_or(2).to_string())));
-        settings.push(("OnExitHold", expression(hold.unwrap_or_else(|| "false".to_owned()))));
-        let mut done = "NumJobCompletions > JobMaxRetries || ExitCode =?= ".to_owned();
-        match success {
-            Some(code) => {
-                settings.push(("JobSuccessExitCode", expression(code.to_string())));
-                done.push_str("JobSuccessExitCode");
-            }
-            None => done.push('0'),
-        }
-        if let Some(until) = until {
-            match super::functions::integer(until.as_bytes()).filter(|_| !until.contains(char::is_alphabetic)) {
-                Some(code) => done.push_str(&format!(" || ExitCode =?= {code}")),
-                None => done.push_str(&format!(" || {}", wrapped(&until))),
-            }
-        }
-        if let Some(remove) = remove {
-            done.push_str(&format!(" || {}", wrapped(&remove)));
-        }
-        settings.push(("OnExitRemove", expression(done)));
-        Ok(())
-    }
 }
 
 /// Is it a number with a minus before it?
@@ -1291,45 +776,6 @@ fn wrapped(text: &str) -> String {
 /// A value as a template.
 fn plain(pieces: &[Piece]) -> Template {
     template::template(pieces.iter().map(|(atom, _)| atom))
-}
-
-/// The name of a signal, given by its name or its number.
-fn signal(text: &str) -> Option<&'static str> {
-    const SIGNALS: [(&str, i64); 30] = [
-        ("SIGHUP", 1),
-        ("SIGINT", 2),
-        ("SIGQUIT", 3),
-        ("SIGILL", 4),
-        ("SIGTRAP", 5),
-        ("SIGABRT", 6),
-        ("SIGBUS", 7),
-        ("SIGFPE", 8),
-        ("SIGKILL", 9),
-        ("SIGUSR1", 10),
-        ("SIGSEGV", 11),
-        ("SIGUSR2", 12),
-        ("SIGPIPE", 13),
-        ("SIGALRM", 14),
-        ("SIGTERM", 15),
-        ("SIGSTKFLT", 16),
-        ("SIGCHLD", 17),
-        ("SIGCONT", 18),
-        ("SIGSTOP", 19),
-        ("SIGTSTP", 20),
-        ("SIGTTIN", 21),
-        ("SIGTTOU", 22),
-        ("SIGURG", 23),
-        ("SIGXCPU", 24),
-        ("SIGXFSZ", 25),
-        ("SIGVTALRM", 26),
-        ("SIGPROF", 27),
-        ("SIGWINCH", 28),
-        ("SIGIO", 29),
-        ("SIGSYS", 31),
-    ];
-    let number = text.parse::<i64>().ok();
-    let found = SIGNALS.iter().find(|(name, code)| name.eq_ignore_ascii_case(text) || Some(*code) == number);
-    found.map(|(name, _)| *name)
 }
 
 /// ` NAME=` in the value of a variable: most likely the new syntax, without its quotes.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use minicbor::Encode;
 use vo_core::ids::ProxyId;
+use vo_core::proxy::Exit;
 
 use crate::launch::SiteDir;
 
@@ -33,7 +34,7 @@ pub(super) fn make_tags(dir: &SiteDir, proxy: ProxyId, nodes: u32) -> io::Result
     File::open(dir.0.join("tags"))?.sync_all()
 }
 
-pub(super) type Tags = (BTreeSet<(ProxyId, u32)>, BTreeMap<ProxyId, String>);
+pub(super) type Tags = (BTreeSet<(ProxyId, u32)>, BTreeMap<ProxyId, Exit>);
 
 pub(super) fn read_tags(dir: &SiteDir, proxies: &[ProxyId]) -> io::Result<Tags> {
     let mut tags = BTreeSet::new();
@@ -48,12 +49,19 @@ pub(super) fn read_tags(dir: &SiteDir, proxies: &[ProxyId]) -> io::Result<Tags> 
     let mut exits = BTreeMap::new();
     for &proxy in proxies {
         match fs::read_to_string(dir.exit_file(proxy)) {
-            Ok(code) => drop(exits.insert(proxy, code.trim().chars().take(20).collect())),
+            Ok(text) => drop(exits.insert(proxy, exit(&text))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
     }
     Ok((tags, exits))
+}
+
+/// Code and restarts, as the script writes them.
+fn exit(text: &str) -> Exit {
+    let mut words = text.split_whitespace();
+    let code = words.next().unwrap_or_default().chars().take(20).collect();
+    Exit { code, restarts: words.next().and_then(|word| word.parse().ok()).unwrap_or(u32::MAX) }
 }
 
 /// Removes the tags and the secrets of a proxy that ended.
@@ -125,8 +133,9 @@ mod tests {
         let (dir, proxy) = (SiteDir(home.path().to_owned()), ProxyId(5));
         fs::create_dir_all(dir.0.join("tags"))?;
         fs::create_dir_all(dir.proxy(proxy))?;
-        fs::write(dir.exit_file(proxy), "0\n")?;
-        assert_eq!(read_tags(&dir, &[proxy])?.1.len(), 1);
+        fs::write(dir.exit_file(proxy), "130 2\n")?;
+        let exits = read_tags(&dir, &[proxy])?.1;
+        assert_eq!(exits, [(proxy, Exit { code: "130".into(), restarts: 2 })].into());
         make_tags(&dir, proxy, 2)?;
         let (tags, exits) = read_tags(&dir, &[proxy])?;
         assert_eq!((tags.len(), exits.len()), (2, 0));

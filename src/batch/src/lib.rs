@@ -328,7 +328,7 @@ impl System {
     /// The submit command and the proxy script.
     ///
     /// The script runs the starter once on each node, passes a TERM on to it, waits for all, and writes the exit file:
-    /// the starter's code, or the highest of several. A starter finds in its environment:
+    /// the starter's code, or the highest of several, and the restarts. A starter finds in its environment:
     ///
     /// - `VO_BATCH_ID` and `VO_BATCH_RESTARTS`: the batch id, and how often the batch job has been restarted;
     /// - `VO_NODE_INDEX`: 0 on the node that runs the script, then 1, 2, …;

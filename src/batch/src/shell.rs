@@ -91,7 +91,7 @@ for child in $children; do
 	done
 	[ "$status" -le "$code" ] || code=$status
 done
-printf '%s\n' "$code" >"$exit_file.new" && mv -f "$exit_file.new" "$exit_file"
+printf '%s\n' "$code ${{VO_BATCH_RESTARTS:-0}}" >"$exit_file.new" && mv -f "$exit_file.new" "$exit_file"
 exit "$code"
 "#
         )

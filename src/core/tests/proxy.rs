@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vo_core::ids::{ProxyId, StarterKey};
-use vo_core::proxy::{Action, Config, Event, Proxies, Record, Row, RowStatus, State, SubmitAnswer, Topic};
+use vo_core::proxy::{Action, Config, Event, Exit, Proxies, Record, Row, RowStatus, State, SubmitAnswer, Topic};
 use vo_core::time::Time;
 
 const STATUS: Duration = Duration::from_secs(60);
@@ -17,6 +17,10 @@ const KEY: StarterKey = StarterKey(7);
 
 fn config() -> Config {
     Config { nodes: 1, queued_permille: 150, queued_base: 2, status: STATUS, lease: LEASE, absence: ABSENCE }
+}
+
+fn exit(code: &str, restarts: u32) -> Exit {
+    Exit { code: code.to_owned(), restarts }
 }
 
 /// A machine with its driver: everything is durable at once.
@@ -98,7 +102,7 @@ impl Site {
         self.now = self.now + Duration::from_secs(2);
         self.tell(Event::DeadlinePassed);
         assert!(self.actions.contains(&Action::ReadTags));
-        let exits = exits.iter().map(|&(id, code)| (id, code.to_owned())).collect();
+        let exits = exits.iter().map(|&(id, code)| (id, exit(code, 0))).collect();
         self.tell(Event::TagsListed { tags: tags.iter().map(|&id| (id, 0)).collect(), exits });
     }
 
@@ -166,7 +170,7 @@ fn evidence_moves_a_queued_proxy() {
     }
     let tags = |tags: &[(ProxyId, u32)], exits: &[(ProxyId, &str)]| Event::TagsListed {
         tags: tags.iter().copied().collect(),
-        exits: exits.iter().map(|&(id, code)| (id, code.to_owned())).collect(),
+        exits: exits.iter().map(|&(id, code)| (id, exit(code, 0))).collect(),
     };
     let starter = |batch_id: &str| Event::StarterConnected {
         proxy: ONE,
@@ -230,6 +234,35 @@ fn every_answer_to_a_submission() {
         true,
     );
     check(SubmitAnswer::Unclear("Socket timed out".into()), State::Submitting, None, true);
+}
+
+#[test]
+fn what_was_read_before_a_batch_job_was_started_anew_proves_nothing() {
+    let again = || {
+        let mut site = Site::queued();
+        site.now = site.now + STATUS * 2;
+        site.tell(Event::DeadlinePassed);
+        assert!(site.actions.contains(&Action::ReadTags));
+        site.now = site.now + Duration::from_secs(3);
+        site.tell(Event::StatusListed(vec![Row { restarts: 2, ..row("vo-s-1-1", "100", RowStatus::Running) }]));
+        assert!(site.actions.contains(&Action::MakeTags(ONE)));
+        site
+    };
+    for restarts in [0, 1, 2] {
+        let mut site = again();
+        site.tell(Event::TagsListed { tags: BTreeSet::new(), exits: [(ONE, exit("0", restarts))].into() });
+        assert_eq!(site.state(), State::Run, "as of restart {restarts}");
+    }
+    // However late it was read, a script tells of its own start of the batch job.
+    for (restarts, state) in [(0, State::Run), (1, State::Run), (2, State::Exit)] {
+        let mut site = again();
+        site.tell(Event::StarterConnected { proxy: ONE, node: 0, key: KEY, batch_id: "100".into(), restarts: 2 });
+        site.lose(None);
+        site.now = site.now + Duration::from_secs(2);
+        site.tell(Event::TagsFailed);
+        site.tell(Event::TagsListed { tags: [(ONE, 0)].into(), exits: [(ONE, exit("0", restarts))].into() });
+        assert_eq!(site.state(), state, "as of restart {restarts}");
+    }
 }
 
 #[test]
@@ -691,7 +724,7 @@ struct World {
     count: u64,
     batch: Vec<Batch>,
     tags: BTreeSet<(ProxyId, u32)>,
-    exits: BTreeMap<ProxyId, String>,
+    exits: BTreeMap<ProxyId, Exit>,
     last_status: Option<u64>,
     closing: bool,
     complete: bool,
@@ -949,7 +982,7 @@ impl World {
             let proxy = batch.proxy;
             if clean {
                 self.tags.remove(&(proxy, 0));
-                self.exits.insert(proxy, "0".into());
+                self.exits.insert(proxy, exit("0", 0));
             }
         }
     }
@@ -1044,7 +1077,7 @@ fn a_proxy_tells_its_records_with_times_and_what_it_waits_for() {
     site.tell(Event::TagsFailed);
     site.now = site.now + Duration::from_secs(60);
     site.tell(Event::DeadlinePassed);
-    site.tell(Event::TagsListed { tags: [(ONE, 0)].into(), exits: [(ONE, "137".to_owned())].into() });
+    site.tell(Event::TagsListed { tags: [(ONE, 0)].into(), exits: [(ONE, exit("137", 0))].into() });
     let expected = [
         "0 the master wants one more",
         "0 submission 1 begins",

@@ -184,7 +184,7 @@ pub(crate) struct Site {
     pub(crate) tags: BTreeMap<(ProxyId, u32), Option<StarterKey>>,
     /// Tags that a crash of the file server would lose.
     pub(crate) unsynced: BTreeSet<(ProxyId, u32)>,
-    pub(crate) exits: BTreeMap<ProxyId, String>,
+    pub(crate) exits: BTreeMap<ProxyId, proxy::Exit>,
     /// What starters put aside, and since when.
     pub(crate) spool: BTreeMap<StarterKey, BTreeMap<AttemptId, (AttemptResult, Time)>>,
     /// It does not answer.

@@ -512,7 +512,11 @@ pub fn proxies(data: &[u8]) {
             11 => {
                 let tags =
                     field.chunks_exact(2).map(|pair| (ProxyId(u64::from(pair[0] % 8)), u32::from(pair[1]))).collect();
-                let exits = if what >> 7 == 1 { [(id, text)].into() } else { Default::default() };
+                let exits = if what >> 7 == 1 {
+                    [(id, proxy::Exit { code: text, restarts: u32::from(what >> 4) })].into()
+                } else {
+                    Default::default()
+                };
                 proxy::Event::TagsListed { tags, exits }
             }
             12 => proxy::Event::CancelAnswered((what >> 7 == 1).then_some(text)),

@@ -102,12 +102,12 @@ pub enum Event {
         /// What became of the connection.
         why: String,
     },
-    /// The job tags that are there, and the exit files with their codes.
+    /// The job tags that are there, and what the exit files say.
     TagsListed {
         /// Proxy and node.
         tags: BTreeSet<(ProxyId, u32)>,
         /// Proxies whose script has ended.
-        exits: BTreeMap<ProxyId, String>,
+        exits: BTreeMap<ProxyId, Exit>,
     },
     /// The tags could not be read.
     TagsFailed,
@@ -120,6 +120,15 @@ pub enum Event {
     MasterMissed(String),
     /// The time of [`Proxies::deadline`] came.
     DeadlinePassed,
+}
+
+/// What a proxy's script leaves when it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code, as it wrote it.
+    pub code: String,
+    /// How often its batch job had been restarted then: it may be restarted again, and run.
+    pub restarts: u32,
 }
 
 /// What to do. Each leaves when the record of the number that comes with it is durable.

@@ -112,8 +112,16 @@ impl Proxies {
             }
         }
         if restarted {
-            self.act(Action::MakeTags(id));
+            self.renew(now, id);
         }
+    }
+
+    /// Its batch job was started anew.
+    fn renew(&mut self, now: Time, id: ProxyId) {
+        if let Some(proxy) = self.proxies.get_mut(&id) {
+            proxy.renewed = now;
+        }
+        self.act(Action::MakeTags(id));
     }
 
     /// A good listing that began at `began` doesn't show a live proxy.
@@ -226,7 +234,7 @@ impl Proxies {
         let restarted = self.proxies.get(&id).is_some_and(|proxy| restarts > proxy.restarts);
         self.moved(now, id, State::Run, restarts, "starters are connected");
         if restarted {
-            self.act(Action::MakeTags(id));
+            self.renew(now, id);
         }
         self.act(Action::Welcome(key));
     }
@@ -263,21 +271,22 @@ impl Proxies {
         }
     }
 
-    pub(super) fn on_tags(&mut self, now: Time, tags: &BTreeSet<(ProxyId, u32)>, exits: &BTreeMap<ProxyId, String>) {
+    pub(super) fn on_tags(&mut self, now: Time, tags: &BTreeSet<(ProxyId, u32)>, exits: &BTreeMap<ProxyId, Exit>) {
         self.tags_running = false;
         for id in self.live() {
             let Some(proxy) = self.proxies.get(&id).filter(|p| p.batch_id.is_some()) else {
                 continue;
             };
-            // Its tags were made before it was submitted. So this reading began after that, unless it was queued while we read.
-            if proxy.queued >= self.tags_read {
+            // Its tags were made before it was submitted. So this reading began after that, unless it was queued while we read. When its
+            // batch job is started anew, they are made again.
+            if proxy.queued.max(proxy.renewed) >= self.tags_read {
                 continue;
             }
             // An earlier submission that ran after all leaves the same files: they don't tell which of the two has ended.
             if proxy.attempt > 1 {
                 continue;
             }
-            if let Some(code) = exits.get(&id) {
+            if let Some(Exit { code, .. }) = exits.get(&id).filter(|exit| exit.restarts >= proxy.restarts) {
                 self.end(now, id, format!("its script ended with exit code {code}"));
                 continue;
             }

@@ -34,7 +34,7 @@ use crate::ids::{ProxyId, StarterKey};
 use crate::time::Time;
 
 use due::Wake;
-pub use event::{Action, Event, Link, Note, Row, RowStatus, SubmitAnswer, Topic, View};
+pub use event::{Action, Event, Exit, Link, Note, Row, RowStatus, SubmitAnswer, Topic, View};
 pub use record::{Entry, Record, State};
 pub use why::Step;
 
@@ -113,6 +113,8 @@ struct Proxy {
     batch_id: Option<String>,
     /// When the batch id became known.
     queued: Time,
+    /// When its batch job was last seen to have been started anew, in this life of ours.
+    renewed: Time,
     restarts: u32,
     removing: bool,
     why: String,
@@ -134,6 +136,7 @@ impl Proxy {
             attempt: 0,
             batch_id: None,
             queued: now,
+            renewed: Time(0),
             restarts: 0,
             removing: false,
             why: "wanted".to_owned(),

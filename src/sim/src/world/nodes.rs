@@ -159,7 +159,7 @@ impl World<'_> {
         let works = |n: &Node| n.alive || !n.running.is_empty();
         let others = here.starters.values().any(|n| works(n) && n.batch_id == id && n.restarts == restarts);
         if !others {
-            here.exits.insert(proxy, "0".into());
+            here.exits.insert(proxy, proxy::Exit { code: "0".into(), restarts });
             // The batch system sees it some time after.
             self.clock.after(0, 15_000, What::ScriptEnded(site, id, restarts));
         }

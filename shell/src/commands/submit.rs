@@ -7,8 +7,6 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
 use serde::Serialize;
@@ -101,9 +99,6 @@ mod world;
 /// Dots of condor_submit's first line, one a job, at most.
 const DOTS: u32 = 50;
 
-/// How long the first entries of event logs are waited for.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Bytes of a submission in one frame.
 const PIECE: usize = 1 << 20;
 
@@ -188,11 +183,7 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
-        let before = request.groups.first().and_then(|group| group.tag.as_ref()).is_none().then(|| logs(request, 0));
         let Submitted { cluster, jobs } = send(&mut master, request)?;
-        if let Some(before) = before {
-            wait_for_logs(request, cluster, &before);
-        }
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
             None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
@@ -209,35 +200,6 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     list.map_or(Ok(()), JsonList::end)?;
     submitted?;
     Ok(ExitCode::Success)
-}
-
-/// The event log of each group's first job, and how long it is.
-fn logs(request: &Request, cluster: u32) -> Vec<(PathBuf, u64)> {
-    let mut logs = Vec::new();
-    let mut first = 0;
-    for group in &request.groups {
-        let members = Members::new(first, group.count, group.procs.clone(), group.table.clone());
-        first += group.count;
-        let (Some(log), Some(proc)) = (&group.log, members.iter().next()) else { continue };
-        let (row, job) = (members.row(proc), JobId { cluster, proc });
-        let text = |template: &Template| OsString::from_vec(template.fill(&row).expand(job));
-        let path = PathBuf::from(text(&group.program.initialdir)).join(text(log));
-        let length = fs::metadata(&path).map_or(0, |found| found.len());
-        logs.push((path, length));
-    }
-    logs
-}
-
-/// Scripts look at the event log as soon as jobs are submitted. It is the master that writes it; a log that it can't write is not waited for, for long.
-fn wait_for_logs(request: &Request, cluster: u32, before: &[(PathBuf, u64)]) {
-    let deadline = Instant::now() + LOG_PATIENCE;
-    let written = || {
-        let now = logs(request, cluster);
-        now.iter().zip(before).all(|((path, length), (known, old))| *length > if path == known { *old } else { 0 })
-    };
-    while !written() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Sends a submission, in pieces if it is long.

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
+use tokio::sync::oneshot;
 use vo_core::Time;
 use vo_core::ids::{JobId, ProxyId};
 use vo_core::items::Row;
@@ -61,6 +62,8 @@ enum Work {
     Entry(Entry),
     /// The entries of all records up to this number of the store came before.
     Mark(u64),
+    /// Somebody waits for the entries that came before.
+    Tell(oneshot::Sender<()>),
 }
 
 /// The thread that writes the logs.
@@ -107,6 +110,13 @@ impl EventLogs {
         let _ = self.work.send(Work::Entry(entry));
     }
 
+    /// Comes when all entries taken so far are written, or can't be.
+    pub(crate) fn written(&self) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let _ = self.work.send(Work::Tell(tell));
+        told
+    }
+
     /// Writes what is left; nothing is written after. A file system that hangs is not waited for.
     pub(crate) fn end(&mut self) {
         self.work = mpsc::channel().0;
@@ -142,16 +152,22 @@ impl Writer {
             };
             let over = matches!(first, Err(RecvTimeoutError::Disconnected));
             let mut texts: BTreeMap<PathBuf, String> = BTreeMap::new();
+            let mut waiting = Vec::new();
             for work in first.into_iter().chain(inbox.try_iter().take(GROUP)) {
                 match work {
                     Work::Entry(entry) => self.render(&entry, &mut |path, _, event| {
                         texts.entry(path).or_default().push_str(&event);
                     }),
                     Work::Mark(number) => self.mark = Some(number),
+                    Work::Tell(tell) => waiting.push(tell),
                 }
             }
             for (path, text) in texts {
                 self.append(&path, &text);
+            }
+            for tell in waiting {
+                // A client that has gone doesn't wait.
+                let _ = tell.send(());
             }
             if over || synced.elapsed() >= SYNC_PACE {
                 self.sync();

@@ -66,6 +66,8 @@ const WATCH_PACE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(1);
 /// A session that nobody follows connects its sites by itself after this.
 const UNATTENDED: Duration = Duration::from_secs(10);
+/// Event logs are waited for so long before a submission is answered.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// Sites have this long to remove their proxies at the end.
 const ENDING_PATIENCE: Duration = Duration::from_secs(120);
 /// A silent agent is asked for a sign of life after this, or after a heartbeat if that is shorter.
@@ -104,6 +106,8 @@ const KEPT_EVENTS: usize = 256;
 
 enum Input {
     Site(SiteId, site::Told),
+    /// An answer for a client waits for nothing any more.
+    Answer(u64, Vec<u8>),
     Client(control::Told),
     Dag(dags::Told),
     Journal(journal::Told),
@@ -210,6 +214,16 @@ struct Showing {
     results: Vec<(StarterKey, Whole)>,
 }
 
+/// An answer that waits until what it tells of is durable.
+struct Promised {
+    /// The last record of that.
+    record: u64,
+    client: u64,
+    bytes: Vec<u8>,
+    /// Is it to be in the event logs, too?
+    logged: bool,
+}
+
 enum Request {
     Listing(Listing),
     Watching {
@@ -292,8 +306,8 @@ pub(crate) struct Master {
     routes: Vec<Option<Route>>,
     started: bool,
     clients: BTreeMap<u64, Client>,
-    /// Answers that wait for a record to be durable: the record, the client, the message.
-    answers: VecDeque<(u64, u64, Vec<u8>)>,
+    /// In the order of their records.
+    answers: VecDeque<Promised>,
     questions: BTreeMap<u64, Asked>,
     last_question: u64,
     events: VecDeque<SiteEvent>,
@@ -610,6 +624,7 @@ impl Master {
                     self.collected(key, whole, ended);
                 }
             }
+            Input::Answer(client, bytes) => self.deliver(client, bytes),
             Input::Shown { key, id, kind, shown } => self.shown(key, id, kind, shown),
             Input::PartialKept { key, result } => self.partial_kept(key, result),
             Input::Evidence(evidence) => self.evidence(*evidence),
@@ -651,13 +666,17 @@ impl Master {
             self.carry_out(action);
         }
         self.event_logs.mark(self.journal.number(self.durable));
-        while self.answers.front().is_some_and(|(record, ..)| *record <= self.durable) {
-            if let Some((_, client, bytes)) = self.answers.pop_front()
-                && let Some(client) = self.clients.get_mut(&client)
-            {
-                client.outbox.send(bytes);
-                client.done();
+        while let Some(answer) = self.answers.pop_front_if(|answer| answer.record <= self.durable) {
+            if !answer.logged {
+                self.deliver(answer.client, answer.bytes);
+                continue;
             }
+            let (written, inputs) = (self.event_logs.written(), self.inputs.clone());
+            tokio::spawn(async move {
+                // A file system that hangs is not waited for.
+                let _ = tokio::time::timeout(LOG_PATIENCE, written).await;
+                let _ = inputs.send(Input::Answer(answer.client, answer.bytes)).await;
+            });
         }
         self.read_journal();
         self.store_outputs();
@@ -668,9 +687,25 @@ impl Master {
 
     /// Answers a client when what the pool has taken in so far is durable.
     fn answer_once_durable<M: Message>(&mut self, client: u64, message: &M) {
+        self.promise(client, message, false);
+    }
+
+    /// The same, and when the event logs tell of it: scripts look there at once.
+    fn answer_once_logged<M: Message>(&mut self, client: u64, message: &M) {
+        self.promise(client, message, true);
+    }
+
+    fn promise<M: Message>(&mut self, client: u64, message: &M, logged: bool) {
         let mut bytes = Vec::new();
         write_message(0, message, &mut bytes);
-        self.answers.push_back((self.pool.sequence(), client, bytes));
+        self.answers.push_back(Promised { record: self.pool.sequence(), client, bytes, logged });
+    }
+
+    fn deliver(&mut self, client: u64, bytes: Vec<u8>) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.outbox.send(bytes);
+            client.done();
+        }
     }
 
     fn deadline(&self) -> Instant {

@@ -424,14 +424,20 @@ impl Master {
         }
         let now = self.now();
         let tag = groups.first().and_then(|group| group.tag.clone());
+        // A DAG reads no log.
+        let logged = tag.is_none() && groups.iter().any(|group| group.log.is_some());
         if let Some(cluster) = tag.as_ref().and_then(|tag| self.tags.get(tag)).copied() {
             return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32 });
         }
         let cluster = self.pool.submit(now, name, groups);
         tag.map(|tag| self.tags.insert(tag, cluster));
         self.busy_at = Instant::now();
-        let jobs = total as u32;
-        self.answer_once_durable(id, &ctl::Submitted { cluster, jobs });
+        let answer = ctl::Submitted { cluster, jobs: total as u32 };
+        if logged {
+            self.answer_once_logged(id, &answer);
+        } else {
+            self.answer_once_durable(id, &answer);
+        }
     }
 
     pub(super) fn refuse(&mut self, client: u64, (fault, message): (Fault, String)) {

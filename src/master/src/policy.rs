@@ -62,6 +62,7 @@ pub(crate) fn of(terms: &Terms, program: &Program, facts: &Arc<Facts>) -> Option
     if let Some(list) = retried.and_then(|(_, list)| Expr::parse_old(list).ok())
         && let Ok(over) = Expr::parse_old("MemoryUsage > RequestMemory")
     {
+        // The list stands where others have their reason.
         all.insert(RETRY_MEMORY, over);
         all.insert(format!("{RETRY_MEMORY}Reason"), list);
     }

@@ -499,11 +499,11 @@ impl Master {
                 let link::StarterDown { key, gone, why } = heard(frame)?;
                 if let Some((_, proxy)) = self.pool.proxy_of(key).filter(|(site, _)| *site == id) {
                     self.drop_collections(key);
-                    if gone {
-                        self.sites[usize::from(id.0)].left.insert(proxy);
-                    }
                     let event = if gone { Event::StarterGone { key, why } } else { Event::StarterSilent { key, why } };
                     self.pool.handle(now, event);
+                    if gone && self.pool.starters_of(id, Some(proxy)).is_empty() {
+                        self.sites[usize::from(id.0)].left.insert(proxy);
+                    }
                 }
             }
             link::NeedBlob::KIND => self.blob_needed(id, frame.read::<link::NeedBlob>()?.hash),
@@ -667,8 +667,6 @@ impl Master {
     fn set_target(&mut self, id: SiteId) {
         let (demand, quiet, now) = (self.pool.demand_cpus(), self.busy_at.elapsed(), self.now());
         let wanted = self.wanted(id);
-        let spent = self.sites.get(usize::from(id.0)).into_iter().flat_map(|site| &site.left);
-        let spent = spent.filter(|proxy| self.pool.starters_of(id, Some(**proxy)).is_empty()).count();
         let Some(site) = self.sites.get_mut(usize::from(id.0)) else {
             return;
         };
@@ -676,7 +674,7 @@ impl Master {
             return;
         }
         let proxies = if demand > 0 {
-            let filled = demand.div_ceil(u64::from(site.cpus)).saturating_add(spent as u64);
+            let filled = demand.div_ceil(u64::from(site.cpus)).saturating_add(site.left.len() as u64);
             u32::try_from(filled).unwrap_or(u32::MAX).min(wanted)
         } else if quiet < Duration::from_millis(site.limits.idle_ms / 2) {
             wanted

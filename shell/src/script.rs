@@ -129,7 +129,9 @@ fn attend(child: &mut Child, signals: &Signals) -> io::Result<End> {
     loop {
         // SIGCHLD comes after this or wakes the poll below.
         if let Some(status) = child.try_wait()? {
-            return Ok(told.map_or(End::Code(code(status)), |(signal, _)| End::Signal(signal)));
+            // One that both had may have ended the script before we looked.
+            let signal = told.map(|(signal, _)| signal).or_else(|| signals.stop());
+            return Ok(signal.map_or(End::Code(code(status)), End::Signal));
         }
         if let Some(signal) = signals.stop() {
             // Ctrl-C at a terminal reaches the script by itself; a second word ends it for sure.
@@ -153,4 +155,25 @@ fn attend(child: &mut Child, signals: &Signals) -> io::Result<End> {
 
 fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_came_with_the_scripts_end_counts() {
+        let signals = Signals::catch(&[Signal::SIGINT]).unwrap();
+        let ended = || {
+            let mut child = Command::new("/bin/sh").args(["-c", "exit 4"]).spawn().unwrap();
+            child.wait().unwrap();
+            child
+        };
+        assert!(matches!(attend(&mut ended(), &signals).unwrap(), End::Code(4)));
+        nix::sys::signal::raise(Signal::SIGINT).unwrap();
+        assert!(matches!(attend(&mut ended(), &signals).unwrap(), End::Signal(Signal::SIGINT)));
+        assert!(matches!(attend(&mut ended(), &signals).unwrap(), End::Code(4)));
+    }
 }

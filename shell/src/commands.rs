@@ -143,7 +143,7 @@ fn parse<A: Parser>(words: Vec<OsString>) -> Result<A> {
 }
 
 /// HTCondor's long options have one dash (`-nobatch`), case and `_` don't matter in them, and they may be cut short (`-const`); ours may, too. Letters
-/// of `-af:jh` become a word of their own.
+/// of `-af:jh` become a word of their own, what else follows a colon a value.
 fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
     let names = |argument: &clap::Arg| -> Vec<String> {
@@ -165,6 +165,10 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
         };
         exact.or_else(abbreviated)
     };
+    // HTCondor writes `-long:json`, `-wide:100`.
+    let qualifies = |long: &str| {
+        manual.get_arguments().any(|a| a.is_require_equals_set() && names(a).iter().any(|name| name == long))
+    };
     let name = words.first().and_then(|word| word.to_str()).unwrap_or_default();
     let called = name.starts_with("condor_") && manual.get_arguments().any(|a| a.get_long() == Some("htcondor"));
     let mut made = Vec::with_capacity(words.len() + 1);
@@ -180,10 +184,17 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
             continue;
         };
         let bare = text.trim_start_matches('-');
-        let format = bare.split_once(':').and_then(|(long, letters)| Some((known(long)?, letters)));
-        if let Some((long, letters)) = format.filter(|(long, _)| long == "autoformat" || long == "af") {
-            made.extend([OsString::from(format!("--{long}")), format!(":{letters}").into()]);
-            continue;
+        let qualified = bare.split_once(':').and_then(|(long, rest)| Some((known(long)?, rest)));
+        match qualified {
+            Some((long, letters)) if long == "autoformat" || long == "af" => {
+                made.extend([OsString::from(format!("--{long}")), format!(":{letters}").into()]);
+                continue;
+            }
+            Some((long, rest)) if qualifies(&long) => {
+                made.push(format!("--{long}={rest}").into());
+                continue;
+            }
+            _ => {}
         }
         let (long, value) = bare.split_once('=').map_or((bare, None), |(long, value)| (long, Some(value)));
         let long = if text.starts_with("--") { None } else { known(long) };
@@ -210,7 +221,8 @@ fn refuse_unknown(manual: &clap::Command, words: &[OsString]) -> Result<()> {
             let short = argument.get_short().is_some_and(|short| option.strip_prefix('-') == Some(&short.to_string()));
             short || argument.get_long().is_some_and(|long| option.strip_prefix("--") == Some(long))
         };
-        manual.get_arguments().any(|argument| names(argument) && argument.get_action().takes_values())
+        let apart = |argument: &clap::Arg| argument.get_action().takes_values() && !argument.is_require_equals_set();
+        manual.get_arguments().any(|argument| names(argument) && apart(argument))
     };
     let mut before = "";
     for word in words.iter().skip(1).map(|word| word.to_str().unwrap_or_default()).take_while(|word| *word != "--") {
@@ -239,6 +251,35 @@ impl Asking {
 
     fn connect(&self) -> Result<Master> {
         self.session()?.connect()
+    }
+}
+
+/// Where HTCondor's users say that their jobs are: there is one place.
+#[derive(Args, Debug)]
+pub(crate) struct Place {
+    /// Taken for HTCondor's sake: the session or this machine
+    #[arg(long, hide = true)]
+    name: Option<String>,
+    /// Taken for HTCondor's sake: the session or this machine
+    #[arg(long, hide = true)]
+    pool: Option<String>,
+}
+
+impl Place {
+    /// Is it the session that is asked?
+    fn check(&self, session: &str) -> Result<()> {
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        for (option, name) in [("name", &self.name), ("pool", &self.pool)] {
+            let Some(name) = name else { continue };
+            let at = name.rsplit('@').next().unwrap_or_default();
+            let at = at.split(':').next().unwrap_or_default();
+            if at != session && at != "localhost" && short(at) != short(&host) {
+                let error = Error::usage(format!("-{option}: there is no {name} here, only the session {session}"));
+                return Err(error.hint("`-s NAME` asks another session"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -307,17 +348,19 @@ mod tests {
             let words = doubled(&jobs::History::command(), words);
             refuse_unknown(&jobs::History::command(), &words).is_err()
         };
-        for line in ["condor_history -since 5.0", "condor_history 12 -scanlimit 3", "condor_history -xml"] {
+        for line in ["condor_history -file f", "condor_history 12 -epochs", "condor_history -long -search x"] {
             assert!(refused(line), "{line}");
         }
         for line in [
             "condor_history -limit 5",
             "condor_history -s other 12",
             "condor_history -constraint -since",
+            "condor_history -since 5.0 -scanlimit 3 -xml",
+            "condor_history -long:json -wide:60",
             "condor_history -const -5",
             "condor_history -af:jh ExitCode",
             "condor_history --xml",
-            "history -since 5.0",
+            "history -file f",
         ] {
             assert!(!refused(line), "{line}");
         }
@@ -328,7 +371,7 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let queue: jobs::Queue = parse(words(&["q", "-nobatch", "-json", "12"])).unwrap_or_else(|e| panic!("{e}"));
         assert!(queue.nobatch && queue.json);
-        assert_eq!(queue.picks, [Some(Pick::Cluster(12))]);
+        assert_eq!(queue.picks, [jobs::Whose::Jobs(Pick::Cluster(12))]);
         let history: jobs::History = parse(words(&["history", "-limit=3"])).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(history.limit, Some(3));
         let check = |line: &str, expected: &str| {
@@ -339,6 +382,7 @@ mod tests {
         check("q -const true -af:jh A B", "q --constraint true --af :jh A B");
         check("q -Auto A", "q --autoformat A");
         check("q --autoformat:l A", "q --autoformat :l A");
+        check("q -long:json -wide:60 -better-ana:summary 1", "q --long=json --wide=60 --better-analyze=summary 1");
         check("q -co true -l 12", "q -co true -l 12");
         check("q -- -hold -const", "q -- -hold -const");
         check("condor_q", "condor_q --htcondor");

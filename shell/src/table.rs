@@ -100,9 +100,12 @@ pub(crate) fn written(e: io::Error) -> Error {
     Error::system("cannot write to standard output", e)
 }
 
-/// `11/21 21:13`, in local time.
+/// `11/21 21:13` or ` 1/5  21:13`, in local time, as HTCondor's listings have it.
 pub(crate) fn short_date(ms: u64, zone: &TimeZone) -> String {
-    date(ms, zone, "%m/%d %H:%M")
+    let date = date(ms, zone, "%-m/%-d %H:%M");
+    let (day, time) = date.split_once(' ').unwrap_or((&date, ""));
+    let (month, day) = day.split_once('/').unwrap_or((day, ""));
+    format!("{month:>2}/{day:<2} {time}")
 }
 
 /// `11/21/26 21:13:08`, in local time.

@@ -74,6 +74,106 @@ fn constraints_and_expressions_are_classads() {
 }
 
 #[test]
+fn queues_are_asked_in_condor_qs_words() {
+    let home = session();
+    let said = |line: &str| ask(&home, line).ok().stdout;
+    let check = |line: &str, expected: &str| assert_eq!(said(line), expected, "{line}");
+    check("q -limit 2 -af:j JobStatus", "2.0 2\n3.0 1\n");
+    check("q -limit 2 -const 'ClusterId == 4' -af:j JobStatus", "4.0 1\n4.1 1\n");
+    assert_eq!(said("condor_q -limit 1").lines().skip(4).take_while(|line| !line.is_empty()).count(), 1);
+    ask(&home, "condor_q -limit 0").code(2);
+    check("q 3 -af:T JobPrio Owner", "  0+00:00:07 \n");
+    check(
+        "condor_q 3 -xml -attributes ClusterId,Requirements",
+        "<?xml version=\"1.0\"?>
+<!DOCTYPE classads SYSTEM \"classads.dtd\">
+<classads>
+<c>
+    <a n=\"ClusterId\"><i>3</i></a>
+    <a n=\"Requirements\"><e>Nowhere</e></a>
+</c>
+</classads>
+",
+    );
+    check("condor_q 4 -long:new -attributes ProcId -limit 2", "{\n[ ProcId = 0 ]\n,\n[ ProcId = 1 ]\n}\n");
+    check("q 3 -jsonl -attributes ProcId,Owner2", "{\"ProcId\":0}\n");
+    check("condor_q nosuchuser -af ClusterId", "");
+    check("condor_q -submitter nosuchuser@x -af ClusterId", "");
+    check("condor_q nosuchuser 3 -af ClusterId", "3\n");
+    ask(&home, "q nosuchuser").code(2).says(["is no job"]);
+    check("condor_q -global -allusers -name t -pool localhost 3 -af ClusterId", "3\n");
+    check("condor_q -name $(id -un)@$(uname -n) 3 -af ClusterId", "3\n");
+    ask(&home, "condor_q -name elsewhere.example.org").code(2).says(["there is no elsewhere.example.org", "-s NAME"]);
+    for theirs in ["-io", "-jobads x", "-goodput", "-autocluster"] {
+        ask(&home, &format!("condor_q {theirs}")).code(2).says(["condor_q has no option"]);
+    }
+    let idle = said("condor_q -idle");
+    let rows: Vec<&str> = idle.lines().skip(3).collect();
+    assert_eq!(rows[0], " ID      OWNER          UNIVERSE  CPUS MEMORY STARTS LAST_HOST");
+    assert_eq!(rows.len(), 4, "{idle}");
+    assert!(rows[1].ends_with(" Vanilla      1             0 undefined"), "{idle}");
+    let wide = said("condor_q -nobatch -wide:20");
+    assert!(wide.lines().skip(3).take(6).all(|line| line.len() == 20), "{wide}");
+    assert_eq!(
+        said("q -nobatch -cputime").lines().nth(3).unwrap(),
+        " ID      OWNER            SUBMITTED     CPU_TIME ST PRI SIZE CMD"
+    );
+    // What HTCondor's analysis would tell is told by why.
+    let (why, analyzed) = (said("why 3.0"), said("condor_q -better-analyze 3.0"));
+    assert_eq!(why, analyzed);
+    assert!(analyzed.contains("Nowhere"), "{analyzed}");
+    let all = ask(&home, "q --analyze --json").ok().json();
+    let names: Vec<&Value> = all.as_array().unwrap().iter().map(|answer| &answer["name"]).collect();
+    assert_eq!(names, ["2", "3", "4"]);
+    let some = ask(&home, "condor_q -analyze:summary -json -const 'JobStatus == 1 && ClusterId == 4'").ok().json();
+    assert_eq!(some.as_array().unwrap().len(), 2);
+    ask(&home, "condor_q -analyze:reverse 3").code(2).says(["machines are not analyzed"]);
+    leave(&home);
+}
+
+#[test]
+fn histories_end_where_they_are_told_to() {
+    let home = Home::new();
+    home.write("t.sub", "executable = /bin/true\nqueue 2\n");
+    home.write("never.sub", "executable = /bin/true\nrequirements = Nowhere\nqueue 2\n");
+    home.vo(["-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub && wait 1 --timeout 60s; submit never.sub; rm 2.1"])
+        .ok();
+    ask(&home, "submit t.sub && wait 3 --timeout 60s && rm 2.0").ok();
+    let jobs =
+        |options: &str| ask(&home, &format!("condor_history {options} -af:j JobStatus")).ok().stdout.replace('\n', ",");
+    let backwards = jobs("");
+    assert!(backwards.starts_with("2.0 3,3.") && backwards.contains(",2.1 3,1."), "{backwards}");
+    let mut forwards: Vec<&str> = backwards.trim_end_matches(',').split(',').collect();
+    forwards.reverse();
+    assert_eq!(jobs("-forwards"), forwards.join(",") + ",");
+    assert_eq!(jobs("-backwards"), backwards);
+    assert_eq!(jobs("-limit 2 -forwards"), forwards[..2].join(",") + ",");
+    assert_eq!(jobs("-match 1"), "2.0 3,");
+    assert_eq!(jobs("-limit 0 -scanlimit 0"), backwards);
+    assert_eq!(jobs("-scanlimit 1"), "2.0 3,");
+    assert_eq!(jobs("-scanlimit 1 -const 'ClusterId == 3'"), "", "what a constraint passes over is looked at");
+    assert_eq!(jobs("-scanlimit 1 3").matches("3.").count(), 1);
+    assert_eq!(jobs("-since 2.0"), "");
+    assert_eq!(jobs("-since 2.1").matches(' ').count(), 3);
+    assert_eq!(jobs("-since 1 -const 'JobStatus == 3'"), "2.0 3,2.1 3,");
+    assert_eq!(jobs("-since 'JobStatus == 4'"), "2.0 3,");
+    assert_eq!(jobs("-since 3"), "2.0 3,");
+    assert_eq!(jobs("-since 3 2"), "2.0 3,2.1 3,", "what isn't asked for ends nothing");
+    assert_eq!(jobs("-completedsince 4000000000"), "");
+    assert_eq!(jobs("-completedsince 1 -forwards").matches(" 4").count(), 4);
+    assert_eq!(jobs("nosuchuser"), "");
+    ask(&home, "condor_history -since 1 -forwards").code(2);
+    ask(&home, "condor_history -since 'foo('").code(2).says(["no ClassAd expression"]);
+    ask(&home, "condor_history -file f").code(2).says(["condor_history has no option -file here"]);
+    let xml = ask(&home, "condor_history -limit 1 -xml -attributes ClusterId").ok().stdout;
+    assert!(xml.contains("\n    <a n=\"ClusterId\"><i>2</i></a>\n"), "{xml}");
+    let rows = ask(&home, "history --json --forwards --limit 1").ok().json();
+    assert_eq!(rows[0]["job"].as_str(), forwards[0].split(' ').next());
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
 fn whole_ads_are_lines_or_json() {
     let home = session();
     let long = ask(&home, "condor_q -l 3.0").ok().stdout;
@@ -191,6 +291,21 @@ fn a_dag_or_a_named_batch_is_one_line_of_the_batch_view() {
         (nodes.lines().count() == 4).then_some(())
     });
     ask(&home, "submit never.sub; submit --batch-name sim never.sub; submit --batch-name sim never.sub; rm 6.1").ok();
+    let tree = ask(&home, "q --dag").ok().stdout;
+    let tree: Vec<&str> = tree.lines().skip(3).take_while(|line| !line.is_empty()).collect();
+    assert_eq!(tree[0], " ID      OWNER/NODENAME      SUBMITTED     RUN_TIME ST PRI SIZE CMD");
+    let names: Vec<String> =
+        tree[1..].iter().map(|line| line[..20].split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let owner = ask(&home, "q 2.0 -af Owner").ok().stdout;
+    assert_eq!(names[..5], [&format!("1.0 {}", owner.trim()), "2.0 |-A", "2.1 |-A", "3.0 |-B", "3.1 |-B"]);
+    assert_eq!(
+        ask(&home, "condor_q -dag -nobatch 3").ok().stdout.lines().filter(|line| line.contains("   |-B ")).count(),
+        2
+    );
+    assert_eq!(
+        ask(&home, "condor_q -dag").ok().stdout.lines().nth(3).map(|line| line.contains("BATCH_NAME")),
+        Some(true)
+    );
     let rows = |line: &str| -> Vec<String> {
         let shown = ask(&home, line).ok().stdout;
         let rows = shown.lines().skip(4).take_while(|line| !line.is_empty());

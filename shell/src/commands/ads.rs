@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use vo_lang::classad::{Ad, Context, Expr, Value};
 use vo_wire::control::{AdRow, AdRows, Columns};
@@ -10,7 +11,7 @@ use vo_wire::frame::Message;
 
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result, printable};
-use crate::table::{JsonList, stdout, written};
+use crate::table::{JsonList, clock, short_date, stdout, written};
 
 /// Which ads, and what of them.
 #[derive(Args, Debug)]
@@ -18,15 +19,21 @@ pub(super) struct Shown {
     #[command(flatten)]
     pub(super) constraint: Constraint,
     /// The values of ClassAd expressions, a line for each ad; `-af:h` and so on has letters for how: h headings, l labels, j job ids, V strings in
-    /// quotes, r not evaluated, `,` commas, t tabs, n a line each, g a line between ads
+    /// quotes, r not evaluated, T times that passed, Y dates, `,` commas, t tabs, n a line each, g a line between ads
     #[arg(long, visible_alias = "af", value_name = "EXPRESSION", num_args = 1.., conflicts_with = "long")]
     autoformat: Vec<String>,
     /// The value of a ClassAd expression, written as printf does; may be given several times, and ends no line by itself
     #[arg(long, value_names = ["FORMAT", "EXPRESSION"], num_args = 2, allow_hyphen_values = true, conflicts_with_all = ["autoformat", "long"])]
     format: Vec<String>,
-    /// Whole ads, an attribute a line; with --json, as JSON
-    #[arg(short, long)]
-    pub(super) long: bool,
+    /// Whole ads, an attribute a line; with --json, as JSON; `-long:FORM` names a form
+    #[arg(short, long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "long")]
+    pub(super) long: Option<Form>,
+    /// Whole ads as XML
+    #[arg(long, conflicts_with_all = ["autoformat", "format", "long", "json", "jsonl"])]
+    xml: bool,
+    /// Whole ads as JSON, a line each
+    #[arg(long, conflicts_with_all = ["autoformat", "format", "long", "json"])]
+    jsonl: bool,
     /// Only these attributes of whole ads
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1)]
     attributes: Vec<String>,
@@ -78,12 +85,14 @@ impl Shown {
             return self.format.chunks(2).map(pair).collect::<Result<_>>().map(Format::Printf).map(Some);
         }
         let attributes = || self.attributes.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
-        Ok(match (self.long, json) {
-            (true, false) => Some(Format::Long(attributes())),
-            (true, true) => Some(Format::Json(attributes())),
-            (false, true) if self.htcondor => Some(Format::Json(attributes())),
-            _ => None,
-        })
+        let form = match self.long {
+            Some(Form::Long) if json => Some(Form::Json),
+            None if json && self.htcondor => Some(Form::Json),
+            None if self.xml => Some(Form::Xml),
+            None if self.jsonl => Some(Form::Jsonl),
+            form => form,
+        };
+        Ok(form.map(|form| Format::Ads(form, attributes())))
     }
 }
 
@@ -93,10 +102,113 @@ pub(super) enum Format {
     Auto(Layout),
     /// The values of expressions, each as a format says.
     Printf(Vec<(Printf, String)>),
-    /// Whole ads, or these attributes, as lines.
-    Long(Vec<String>),
-    /// The same as JSON.
-    Json(Vec<String>),
+    /// Whole ads, or these attributes.
+    Ads(Form, Vec<String>),
+}
+
+/// How whole ads are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// An attribute a line.
+    Long,
+    Xml,
+    Json,
+    /// An ad a line.
+    Jsonl,
+    /// Expressions, as ClassAds have been written since.
+    New,
+}
+
+impl Form {
+    /// What stands before the ads, between two and after them.
+    fn around(self) -> [&'static str; 3] {
+        match self {
+            Form::Long | Form::Jsonl | Form::Json => ["", "", ""],
+            Form::Xml => [
+                "<?xml version=\"1.0\"?>\n<!DOCTYPE classads SYSTEM \"classads.dtd\">\n<classads>\n",
+                "",
+                "</classads>\n",
+            ],
+            Form::New => ["{\n", ",\n", "}\n"],
+        }
+    }
+
+    /// An ad, ended by a newline.
+    fn written(self, row: &AdRow, names: &[String]) -> Result<String> {
+        let attributes = attributes(row, names);
+        Ok(match self {
+            Form::Long => attributes.map(|(name, value)| format!("{name} = {value}\n")).collect::<String>() + "\n",
+            Form::New => {
+                let all: Vec<String> = attributes.map(|(name, value)| format!("{name} = {value}")).collect();
+                format!("[ {} ]\n", all.join("; "))
+            }
+            Form::Xml => {
+                let each =
+                    |(name, value): (&str, &str)| attribute(name, Expr::parse_old(value).ok().as_ref(), value, 1);
+                format!("<c>\n{}</c>\n", attributes.map(each).collect::<String>())
+            }
+            Form::Json | Form::Jsonl => {
+                let text = serde_json::to_string(&AdJson(row, names));
+                text.map_err(|e| Error::new(ExitCode::Internal, "cannot write JSON").because(e))? + "\n"
+            }
+        })
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// An attribute in XML.
+fn attribute(name: &str, expr: Option<&Expr>, text: &str, depth: usize) -> String {
+    let value = expr.map_or_else(|| format!("<e>{}</e>", escaped(text)), |expr| xml(expr, depth));
+    format!("{}<a n=\"{}\">{value}</a>\n", "    ".repeat(depth), escaped(name))
+}
+
+/// A value in XML; what is none stands there as an expression.
+fn xml(expr: &Expr, depth: usize) -> String {
+    let truth = |truth: bool| format!("<b v=\"{}\"/>", if truth { "t" } else { "f" });
+    match value_of(expr) {
+        Some(Value::Undefined) => "<un/>".into(),
+        Some(Value::Error) => "<er/>".into(),
+        Some(Value::Boolean(value)) => truth(value),
+        Some(Value::Integer(number)) => format!("<i>{number}</i>"),
+        Some(number @ Value::Real(_)) => format!("<r>{number}</r>"),
+        Some(Value::String(text)) => format!("<s>{}</s>", escaped(&text.to_str_lossy())),
+        Some(Value::List(elements)) => {
+            format!("<l>{}</l>", elements.iter().map(|element| xml(element, depth + 1)).collect::<String>())
+        }
+        Some(Value::Ad(ad)) => {
+            let each = |(name, value): (_, &Expr)| {
+                let name: &vo_lang::classad::Text = name;
+                attribute(&name.to_str_lossy(), Some(value), "", depth + 1)
+            };
+            format!("<c>\n{}{}</c>", ad.iter().map(each).collect::<String>(), "    ".repeat(depth))
+        }
+        Some(Value::AbsoluteTime(_) | Value::RelativeTime(_)) | None => {
+            format!("<e>{}</e>", escaped(&expr.to_string()))
+        }
+    }
+}
+
+/// How `-af` writes numbers that are seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Passed,
+    Date,
+}
+
+impl Times {
+    /// Of a value in quotes, if it is a string; nothing, unless it is a number.
+    fn written(self, cell: &str, zone: &TimeZone) -> String {
+        let value = Expr::parse_old(cell).ok().and_then(|expr| expr.as_literal().cloned());
+        let Some(seconds) = value.and_then(|value| value.as_f64()) else { return String::new() };
+        let ms = (seconds.max(0.0) as u64).saturating_mul(1000);
+        match self {
+            Times::Passed => format!("{:>12}", clock(ms)),
+            Times::Date => short_date(ms, zone),
+        }
+    }
 }
 
 /// What `-af` says.
@@ -108,6 +220,7 @@ pub(super) struct Layout {
     ids: bool,
     quoted: bool,
     raw: bool,
+    times: Option<Times>,
     before_row: &'static str,
     before: &'static str,
     after: &'static str,
@@ -128,18 +241,22 @@ impl Layout {
                 'j' => layout.ids = true,
                 'V' => layout.quoted = true,
                 'r' | 'o' => layout.raw = true,
+                'T' if layout.times.is_none() => layout.times = Some(Times::Passed),
+                'T' => {}
+                'Y' => layout.times = Some(Times::Date),
                 ',' => layout.after = ",",
                 'n' => layout.after = "\n",
                 't' => layout.before = "\t",
                 'g' => (layout.before_row, layout.before) = ("\n", ""),
                 other => {
                     let error = Error::usage(format!("-af:{letters}: there is no letter {other:?}"));
-                    return Err(error.hint("the letters are h, l, j, V, r, o, `,`, n, t and g"));
+                    return Err(error.hint("the letters are h, l, j, V, r, o, T, Y, `,`, n, t and g"));
                 }
             }
         }
         // As HTCondor has it.
         layout.labels &= !layout.headings;
+        layout.times = layout.times.filter(|_| !layout.quoted && !layout.raw);
         if exprs.is_empty() {
             return Err(Error::usage("-af: no expression is given").hint("`q -af ClusterId ProcId JobStatus`"));
         }
@@ -151,13 +268,18 @@ impl Layout {
     }
 
     fn columns(&self) -> Columns {
-        Columns { exprs: self.exprs.clone(), quoted: self.quoted, raw: self.raw }
+        Columns { exprs: self.exprs.clone(), quoted: self.quoted || self.times.is_some(), raw: self.raw }
     }
 
     fn cells(&self, row: &AdRow) -> Vec<String> {
         let label = |name: &str, cell: String| if self.labels { format!("{name} = {cell}") } else { cell };
         let id = row.job.filter(|_| self.ids).map(|job| label("ID", job.to_string()));
-        let cells = self.exprs.iter().zip(&row.cells).map(|(name, cell)| label(name, cell.clone()));
+        let zone = self.times.map(|_| TimeZone::system());
+        let timed = |cell: &String| match (self.times, &zone) {
+            (Some(times), Some(zone)) => times.written(cell, zone),
+            _ => cell.clone(),
+        };
+        let cells = self.exprs.iter().zip(&row.cells).map(|(name, cell)| label(name, timed(cell)));
         id.into_iter().chain(cells).collect()
     }
 
@@ -345,7 +467,7 @@ impl Format {
                 let exprs = all.iter().map(|(_, expr)| expr.clone()).collect();
                 Columns { exprs, quoted: true, ..Columns::default() }
             }
-            Format::Long(_) | Format::Json(_) => Columns::default(),
+            Format::Ads(..) => Columns::default(),
         }
     }
 
@@ -390,21 +512,27 @@ impl Format {
                     })
                 })
             })?,
-            Format::Long(names) => master.pages(request, |page: AdRows| {
-                page.rows.iter().try_for_each(|row| {
-                    let mut lines = attributes(row, names);
-                    lines
-                        .try_for_each(|(name, value)| writeln!(out, "{name} = {}", clean(value)))
-                        .and_then(|()| writeln!(out))
-                        .map_err(written)
-                })
-            })?,
-            Format::Json(names) => {
+            Format::Ads(Form::Json, names) => {
                 let mut list = JsonList::new(out);
                 master.pages(request, |page: AdRows| {
                     page.rows.iter().try_for_each(|row| list.push(&AdJson(row, names)))
                 })?;
                 return list.end().map(|()| ExitCode::Success);
+            }
+            Format::Ads(form, names) => {
+                let [before, between, after] = form.around();
+                let mut lead = before;
+                master.pages(request, |page: AdRows| {
+                    page.rows.iter().try_for_each(|row| {
+                        let ad = form.written(row, names)?;
+                        let ad: Vec<String> = ad.split('\n').map(clean).collect();
+                        write!(out, "{lead}{}", ad.join("\n")).map_err(written)?;
+                        lead = between;
+                        Ok(())
+                    })
+                })?;
+                let lead = if lead == before { before } else { "" };
+                write!(out, "{lead}{after}").map_err(written)?;
             }
         }
         out.flush().map_err(written)?;
@@ -438,15 +566,20 @@ fn json(text: &str) -> serde_json::Value {
     }
 }
 
-fn json_of(expr: &Expr) -> serde_json::Value {
-    let text = expr.to_string();
-    let literal = match expr.as_literal() {
+/// The value that an expression is as it stands, if it is one.
+fn value_of(expr: &Expr) -> Option<Value> {
+    match expr.as_literal() {
         Some(literal) => Some(literal.clone()),
-        None if text.starts_with(['{', '[']) => Some(Context::new(Some(&Ad::new()), None, 0).evaluate(expr)),
+        None if expr.to_string().starts_with(['{', '[']) => {
+            Some(Context::new(Some(&Ad::new()), None, 0).evaluate(expr))
+        }
         None => None,
-    };
-    let whole = || serde_json::Value::from(format!("/Expr({text})/"));
-    match literal {
+    }
+}
+
+fn json_of(expr: &Expr) -> serde_json::Value {
+    let whole = || serde_json::Value::from(format!("/Expr({expr})/"));
+    match value_of(expr) {
         Some(Value::Undefined) => serde_json::Value::Null,
         Some(Value::Boolean(truth)) => truth.into(),
         Some(Value::Integer(number)) => number.into(),
@@ -498,6 +631,60 @@ mod tests {
             let error = Layout::read(&words(text)).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn autoformat_writes_times() {
+        let check = |text: &str, expected: &str| {
+            let layout = Layout::read(&words(text)).unwrap();
+            let cells = ["61.5", "1795295589", "\"7\"", "undefined"].map(str::to_owned).to_vec();
+            let line = layout.line(&layout.cells(&AdRow { cells, ..AdRow::default() }), &[]);
+            assert_eq!(line, expected, "{text}");
+        };
+        check(":T A B C D", "  0+00:01:01 20778+21:13:09  ");
+        check(":T A", "  0+00:01:01");
+        check(":,T A B", "  0+00:01:01, 20778+21:13:09");
+        check(":TV A B C", "61.5 1795295589 \"7\"");
+        let dates = |letters| format!("{:?}", Layout::read(&words(&format!(":{letters} A"))).unwrap().times);
+        assert_eq!(
+            ["T", "Y", "TY", "YT", "rY"].map(dates).join(" "),
+            "Some(Passed) Some(Date) Some(Date) Some(Date) None"
+        );
+        assert_eq!(Times::Date.written("61", &TimeZone::UTC), " 1/1  00:01");
+        assert_eq!(Times::Date.written("1795295589", &TimeZone::UTC), "11/21 21:13");
+    }
+
+    #[test]
+    fn whole_ads_have_htcondors_forms() {
+        let ad = AdRow {
+            names: ["A", "B", "L", "N", "Req"].map(str::to_owned).to_vec(),
+            cells: ["[ x = 1; y = \"<&>\" ]", "false", "{ 1,\"a\",undefined }", "0.0", "Foo > 1"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..AdRow::default()
+        };
+        let check = |form: Form, names: &[&str], expected: &str| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(form.written(&ad, &names).unwrap(), expected, "{form:?}");
+        };
+        check(
+            Form::Xml,
+            &[],
+            "<c>
+    <a n=\"A\"><c>
+        <a n=\"x\"><i>1</i></a>
+        <a n=\"y\"><s>&lt;&amp;&gt;</s></a>
+    </c></a>
+    <a n=\"B\"><b v=\"f\"/></a>
+    <a n=\"L\"><l><i>1</i><s>a</s><un/></l></a>
+    <a n=\"N\"><r>0.0</r></a>
+    <a n=\"Req\"><e>Foo &gt; 1</e></a>
+</c>
+",
+        );
+        check(Form::New, &["b", "req"], "[ B = false; Req = Foo > 1 ]\n");
+        check(Form::Jsonl, &["b", "l"], "{\"B\":false,\"L\":[1,\"a\",null]}\n");
+        check(Form::Long, &["b"], "B = false\n\n");
     }
 
     #[test]

@@ -3,17 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use vo_core::JobId;
 use vo_wire::control::{
     AdRows, ClusterRow, ClusterRows, Columns, Counts, JobRow, JobRows, JobState, ListClusters, ListJobs, Pick,
-    SessionDetail, ShowSession,
+    SessionDetail, ShowSession, Subject,
 };
 
-use super::ads::{Format, Shown};
-use super::{Asking, pick};
+use super::ads::{Format, Shown, expression};
+use super::{Asking, Place, pick, why};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result, printable};
 use crate::table::{JsonList, Side, Table, clock, count, date_and_time, now_ms, short_date, stdout, written};
@@ -24,19 +24,35 @@ pub(crate) struct Queue {
     #[command(flatten)]
     asking: Asking,
     /// A line for each job
-    #[arg(long, conflicts_with_all = ["hold", "run", "totals"])]
+    #[arg(long, conflicts_with_all = ["hold", "run", "idle", "totals"])]
     pub(super) nobatch: bool,
     /// A line for each cluster: the default
-    #[arg(long, conflicts_with_all = ["nobatch", "hold", "run", "totals"])]
+    #[arg(long, conflicts_with_all = ["nobatch", "hold", "run", "idle", "totals"])]
     batch: bool,
+    /// A line for each job, those of a DAG's nodes below it
+    #[arg(long, conflicts_with_all = ["batch", "hold", "idle", "totals"])]
+    dag: bool,
     /// Held jobs and why they are held
     #[arg(long, visible_alias = "held", conflicts_with = "run")]
     hold: bool,
     /// Running jobs and where they run
     #[arg(long)]
     run: bool,
+    /// Idle jobs, what they ask for and how often they were started
+    #[arg(long, conflicts_with_all = ["hold", "run"])]
+    idle: bool,
+    /// CPU time instead of the time that a job has run
+    #[arg(long)]
+    cputime: bool,
+    /// The first N jobs only; of the batch view, the first N lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// What `why` tells of the jobs, or of all that are not finished
+    #[arg(long, visible_alias = "better-analyze", num_args = 0..=1, require_equals = true, value_name = "HOW",
+          default_missing_value = "", conflicts_with_all = ["nobatch", "batch", "dag", "hold", "run", "idle", "totals", "all", "limit"])]
+    analyze: Option<String>,
     /// Totals only
-    #[arg(long, visible_alias = "total", conflicts_with_all = ["hold", "run"])]
+    #[arg(long, visible_alias = "total", conflicts_with_all = ["hold", "run", "idle"])]
     totals: bool,
     /// Completed and removed jobs too
     #[arg(long, visible_alias = "allusers")]
@@ -46,9 +62,30 @@ pub(crate) struct Queue {
     pub(super) json: bool,
     #[command(flatten)]
     shown: Shown,
+    #[command(flatten)]
+    lines: Lines,
+    /// Those of this user: all, or none
+    #[arg(long, value_name = "USER")]
+    submitter: Option<String>,
+    /// Taken for HTCondor's sake: there is one queue
+    #[arg(long, hide = true)]
+    global: bool,
+    /// Taken for HTCondor's sake: times are those of the last attempt anyway
+    #[arg(long, hide = true)]
+    currentrun: bool,
     /// Clusters (12, 12-15), jobs (12.3, 12.3-9) or your own name, which means all [default: all]
-    #[arg(value_name = "JOB", value_parser = own)]
-    pub(super) picks: Vec<Option<Pick>>,
+    #[arg(value_name = "JOB", value_parser = whose)]
+    pub(super) picks: Vec<Whose>,
+}
+
+/// Of listings in lines.
+#[derive(Args, Debug)]
+pub(crate) struct Lines {
+    /// Lines are not cut, which they are not anyway; `-wide:N` cuts them
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    wide: Option<usize>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Lists completed and removed jobs, the last one first
@@ -56,17 +93,34 @@ pub(crate) struct Queue {
 pub(crate) struct History {
     #[command(flatten)]
     asking: Asking,
-    /// The last N only
+    /// The last N only; with --forwards the first; 0 is all
     #[arg(long, visible_alias = "match", value_name = "N")]
     pub(super) limit: Option<u32>,
-    /// A JSON array, one object for each job, in order of number unless --limit is given
+    /// Those that ended after this job, or after the last of which this ClassAd expression holds
+    #[arg(long, value_name = "JOB|EXPRESSION", value_parser = since, conflicts_with = "forwards")]
+    since: Option<String>,
+    /// Those that were completed after this time, in seconds since 1970
+    #[arg(long, value_name = "SECONDS")]
+    completedsince: Option<u64>,
+    /// Look at N jobs at the most, whether a constraint holds of them or not; 0 is all
+    #[arg(long, value_name = "N")]
+    scanlimit: Option<u32>,
+    /// The one that ended first comes first
+    #[arg(long, conflicts_with = "backwards")]
+    forwards: bool,
+    /// The one that ended last comes first: the default
+    #[arg(long)]
+    backwards: bool,
+    /// A JSON array, one object for each job, in order of number unless the order of time is asked for
     #[arg(long, conflicts_with = "autoformat")]
     json: bool,
     #[command(flatten)]
     shown: Shown,
+    #[command(flatten)]
+    lines: Lines,
     /// Clusters (12, 12-15), jobs (12.3, 12.3-9) or your own name, which means all [default: all]
-    #[arg(value_name = "JOB", value_parser = own)]
-    picks: Vec<Option<Pick>>,
+    #[arg(value_name = "JOB", value_parser = whose)]
+    picks: Vec<Whose>,
 }
 
 /// States of jobs that are not finished.
@@ -80,27 +134,93 @@ pub(super) fn own(word: &str) -> std::result::Result<Option<Pick>, String> {
     if word == owner() { Ok(None) } else { pick(word).map(Some) }
 }
 
+/// Whose jobs are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Jobs(Pick),
+    Own,
+    /// Another user, who has none here.
+    Other(String),
+}
+
+fn whose(word: &str) -> std::result::Result<Whose, String> {
+    match own(word) {
+        Ok(None) => Ok(Whose::Own),
+        Ok(Some(pick)) => Ok(Whose::Jobs(pick)),
+        Err(_) if word.starts_with(|c: char| c.is_alphabetic() || c == '_') => Ok(Whose::Other(word.to_owned())),
+        Err(error) => Err(error),
+    }
+}
+
+/// The jobs that are meant, and whether they are none, as all are another user's. By our own name of the command that is an error.
+fn meant(whose: Vec<Whose>, htcondor: bool) -> Result<(Vec<Pick>, bool)> {
+    let (mut picks, mut own, mut others) = (Vec::new(), whose.is_empty(), false);
+    for one in whose {
+        match one {
+            Whose::Jobs(pick) => picks.push(pick),
+            Whose::Own => own = true,
+            Whose::Other(_) if htcondor => others = true,
+            Whose::Other(name) => {
+                let why = pick(&name).err().unwrap_or_default();
+                return Err(Error::usage(format!("{name:?} is no job: {why}")));
+            }
+        }
+    }
+    let none = others && !own && picks.is_empty();
+    Ok((if own { Vec::new() } else { picks }, none))
+}
+
+/// What ends a history: a job, as an expression, or an expression.
+fn since(text: &str) -> std::result::Result<String, String> {
+    match pick(text) {
+        Ok(Pick::Job(JobId { cluster, proc })) => Ok(format!("ClusterId == {cluster} && ProcId == {proc}")),
+        Ok(Pick::Cluster(cluster)) => Ok(format!("ClusterId == {cluster}")),
+        _ => expression(text),
+    }
+}
+
+/// All conditions in one.
+fn all_of(conditions: impl IntoIterator<Item = String>) -> Option<String> {
+    let all: Vec<String> = conditions.into_iter().map(|text| format!("({text})")).collect();
+    (!all.is_empty()).then(|| all.join(" && "))
+}
+
 pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
-    let Queue { asking, nobatch, batch: _, hold, run, totals, all, json, shown, picks } = arguments;
+    let Queue { asking, nobatch, dag, hold, run, idle, totals, all, json, shown, limit, .. } = arguments;
     let format = shown.format(json)?;
+    let (picks, mut none) = meant(arguments.picks, shown.htcondor)?;
+    none |= arguments.submitter.is_some_and(|user| user.split('@').next() != Some(&owner()));
+    // HTCondor's -dag alone is the batch view.
+    let nobatch = nobatch || dag && !run && !shown.htcondor;
     let mut master = asking.connect()?;
-    let picks: Vec<Pick> = picks.into_iter().flatten().collect();
+    arguments.lines.place.check(&master.welcome.session)?;
+    let constraint = all_of(shown.constraint.text().into_iter().chain(none.then(|| "false".to_owned())));
+    if let Some(how) = arguments.analyze {
+        if how.split(',').any(|how| how == "reverse") {
+            let error = Error::usage("-analyze:reverse: machines are not analyzed");
+            return Err(error.hint("`why JOB` tells which slots fail which clause"));
+        }
+        let subjects = subjects(&mut master, picks, constraint)?;
+        return why::all(&mut master, &subjects, json);
+    }
     let states = match (hold, run, all) {
         (true, ..) => vec![JobState::Held],
         (_, true, _) => RUNNING.to_vec(),
+        _ if idle => vec![JobState::Idle, JobState::Matched],
         // HTCondor's -all asks for all users' jobs.
         (.., true) if !shown.htcondor => Vec::new(),
         _ => UNFINISHED.to_vec(),
     };
     let columns = format.as_ref().map(Format::columns);
-    let whole = picks.is_empty() && shown.constraint.is_empty();
+    let whole = picks.is_empty() && constraint.is_none() && limit.is_none();
     let jobs = ListJobs {
         picks: picks.clone(),
         states: states.clone(),
-        last: None,
-        constraint: shown.constraint.text(),
+        constraint,
         columns,
         stays: states == UNFINISHED,
+        first: limit,
+        ..ListJobs::default()
     };
     if let Some(format) = format {
         return format.show(&mut master, &jobs);
@@ -108,20 +228,41 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
     if json {
         return json_rows(&mut master, &jobs);
     }
-    let head =
-        Head { session: &master.welcome.session.clone(), owner: &owner(), now: now_ms(), zone: TimeZone::system() };
+    let head = Head {
+        session: &master.welcome.session.clone(),
+        owner: &owner(),
+        now: now_ms(),
+        zone: TimeZone::system(),
+        cpu: arguments.cputime,
+        wide: arguments.lines.wide.filter(|wide| *wide > 0),
+    };
     let mut out = stdout();
     head.begin(&mut out).map_err(written)?;
     let mut found = Counts::default();
     if hold {
         head.held(&mut master, jobs, &mut found, &mut out)?;
+    } else if idle {
+        head.idle(&mut master, jobs, &mut out)?;
+    } else if dag && (nobatch || run) {
+        let family = family(&mut master, &jobs)?;
+        let mut rows = Vec::new();
+        master.pages(&jobs, |page: JobRows| {
+            rows.extend(page.rows);
+            Ok(())
+        })?;
+        head.say(&head.titles(true), &mut out)?;
+        for (place, depth) in generations(&rows, &family) {
+            let Some(row) = rows.get(place) else { continue };
+            add(&mut found, row.state);
+            head.say(&head.relative(row, family.get(&row.id), depth), &mut out)?;
+        }
     } else if nobatch || run {
-        writeln!(out, "{}", if run { Head::RUNNING } else { Head::JOBS }).map_err(written)?;
+        head.say(&if run { Head::RUNNING.to_owned() } else { head.titles(false) }, &mut out)?;
         master.pages(&jobs, |page: JobRows| {
             page.rows.iter().try_for_each(|row| {
                 add(&mut found, row.state);
                 found.later += u32::from(row.starts_ms.is_some());
-                writeln!(out, "{}", if run { head.running(row) } else { head.job(row) }).map_err(written)
+                head.say(&if run { head.running(row) } else { head.job(row) }, &mut out)
             })
         })?;
     } else {
@@ -138,7 +279,9 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         let listed = |c: &ClusterRow| c.counts.unfinished() > 0 || c.stays != (0, 0) || goes_on(&c.batch);
         clusters.retain(|c| states.is_empty() || listed(c));
         if !totals {
-            head.clusters(&batches(&clusters, &picks)).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
+            let mut batches = batches(&clusters, &picks);
+            batches.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
+            head.clusters(&batches).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
         }
         found = total(&clusters);
         if !states.is_empty() {
@@ -146,7 +289,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
             (found.completed, found.removed, found.failed) = (stays(|c| c.stays.0), stays(|c| c.stays.1), 0);
         }
     }
-    if run {
+    if (run && !dag) || idle {
         return out.flush().map_err(written).map(|()| ExitCode::Success);
     }
     let every = if whole && !hold && !(nobatch && states.is_empty()) {
@@ -155,7 +298,7 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         let all = master.ask::<_, SessionDetail>(&ShowSession {})?.jobs;
         if states.is_empty() { all } else { Counts { completed: 0, removed: 0, failed: 0, ..all } }
     };
-    if nobatch || hold {
+    if nobatch || hold || run {
         writeln!(out).map_err(written)?;
     }
     for (whose, counts) in [("query", found), ("all users", every)] {
@@ -182,28 +325,104 @@ fn json_rows(master: &mut Master, jobs: &ListJobs) -> Result<ExitCode> {
     list.end().map(|()| ExitCode::Success)
 }
 
+/// What `-analyze` is about: the jobs that are meant, or each cluster that has unfinished ones.
+fn subjects(master: &mut Master, picks: Vec<Pick>, constraint: Option<String>) -> Result<Vec<(Subject, String)>> {
+    let mut subjects = Vec::new();
+    if constraint.is_some() || picks.iter().any(|pick| matches!(pick, Pick::Jobs(..))) {
+        let jobs = ListJobs { picks, states: UNFINISHED.to_vec(), constraint, ..ListJobs::default() };
+        master.pages(&jobs, |page: JobRows| {
+            subjects.extend(page.rows.iter().map(|row| (Subject::Job, row.id.to_string())));
+            Ok(())
+        })?;
+        return Ok(subjects);
+    }
+    let (jobs, clusters): (Vec<_>, Vec<_>) = picks.into_iter().partition(|pick| matches!(pick, Pick::Job(_)));
+    for pick in &jobs {
+        if let Pick::Job(job) = pick {
+            subjects.push((Subject::Job, job.to_string()));
+        }
+    }
+    if jobs.is_empty() || !clusters.is_empty() {
+        let named = !clusters.is_empty();
+        master.pages(&ListClusters { picks: clusters, constraint }, |page: ClusterRows| {
+            let some = page.rows.iter().filter(|row| named || row.counts.unfinished() > 0);
+            subjects.extend(some.map(|row| (Subject::Cluster, row.cluster.to_string())));
+            Ok(())
+        })?;
+    }
+    Ok(subjects)
+}
+
+/// Of the jobs that DAGs submitted: the DAG and the node.
+fn family(master: &mut Master, jobs: &ListJobs) -> Result<HashMap<JobId, (u32, String)>> {
+    let columns = Columns { exprs: ["DAGManJobId", "DAGNodeName"].map(str::to_owned).to_vec(), ..Columns::default() };
+    let mut family = HashMap::new();
+    master.pages(&ListJobs { columns: Some(columns), ..jobs.clone() }, |page: AdRows| {
+        family.extend(page.rows.into_iter().filter_map(|row| {
+            let [dag, node] = row.cells.try_into().ok()?;
+            Some((row.job?, (dag.parse().ok()?, node)))
+        }));
+        Ok(())
+    })?;
+    Ok(family)
+}
+
+/// The places of rows, each DAG before what it submitted, and how many DAGs stand above each.
+fn generations(rows: &[JobRow], family: &HashMap<JobId, (u32, String)>) -> Vec<(usize, usize)> {
+    let listed: HashSet<u32> = rows.iter().map(|row| row.id.cluster).collect();
+    let mut below: HashMap<u32, Vec<usize>> = HashMap::new();
+    let mut open = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        match family.get(&row.id).filter(|(dag, _)| listed.contains(dag)) {
+            Some((dag, _)) => below.entry(*dag).or_default().push(place),
+            None => open.push((place, 0)),
+        }
+    }
+    open.reverse();
+    let mut all = Vec::with_capacity(rows.len());
+    while let Some((place, depth)) = open.pop() {
+        all.push((place, depth));
+        let children = rows.get(place).and_then(|row| below.remove(&row.id.cluster)).unwrap_or_default();
+        open.extend(children.into_iter().rev().map(|child| (child, depth + 1)));
+    }
+    all
+}
+
 pub(super) fn history(arguments: History) -> Result<ExitCode> {
-    let History { asking, limit, json, shown, picks } = arguments;
+    let History { asking, limit, json, shown, forwards, since, .. } = arguments;
     let format = shown.format(json)?;
-    let picks = picks.into_iter().flatten().collect();
-    let last = if json && format.is_none() { limit } else { limit.or(Some(u32::MAX)) };
-    let columns = format.as_ref().map(Format::columns);
-    let request =
-        ListJobs { picks, states: FINISHED.to_vec(), last, constraint: shown.constraint.text(), columns, stays: false };
+    let (picks, none) = meant(arguments.picks, shown.htcondor)?;
+    let some = |number: &u32| *number > 0;
+    let (limit, scan) = (limit.filter(some), arguments.scanlimit.filter(some));
+    let timeless = json && format.is_none() && !forwards && !arguments.backwards && since.is_none() && scan.is_none();
+    let completed = arguments.completedsince.map(|time| format!("CompletionDate > {time}"));
+    let conditions = shown.constraint.text().into_iter().chain(completed).chain(none.then(|| "false".to_owned()));
+    let request = ListJobs {
+        picks,
+        states: FINISHED.to_vec(),
+        last: if timeless { limit } else { limit.or(Some(u32::MAX)) },
+        constraint: all_of(conditions),
+        columns: format.as_ref().map(Format::columns),
+        forwards,
+        since,
+        scan,
+        ..ListJobs::default()
+    };
     let mut master = asking.connect()?;
+    arguments.lines.place.check(&master.welcome.session)?;
     if let Some(format) = format {
         return format.show(&mut master, &request);
     }
     if json {
         return json_rows(&mut master, &request);
     }
-    let head = Head { session: "", owner: &owner(), now: now_ms(), zone: TimeZone::system() };
+    let wide = arguments.lines.wide.filter(|wide| *wide > 0);
+    let head = Head { session: "", owner: &owner(), now: now_ms(), zone: TimeZone::system(), cpu: false, wide };
     let mut out = stdout();
     if shown.htcondor {
-        writeln!(out, "{}", Head::FINISHED).map_err(written)?;
-        master.pages(&request, |page: JobRows| {
-            page.rows.iter().try_for_each(|row| writeln!(out, "{}", head.was(row)).map_err(written))
-        })?;
+        head.say(Head::FINISHED, &mut out)?;
+        master
+            .pages(&request, |page: JobRows| page.rows.iter().try_for_each(|row| head.say(&head.was(row), &mut out)))?;
         return out.flush().map_err(written).map(|()| ExitCode::Success);
     }
     let mut rows = Vec::new();
@@ -323,16 +542,33 @@ struct Head<'a> {
     owner: &'a str,
     now: u64,
     zone: TimeZone,
+    /// CPU time is shown.
+    cpu: bool,
+    /// Characters of a line.
+    wide: Option<usize>,
 }
 
 impl Head<'_> {
-    const JOBS: &'static str = " ID      OWNER            SUBMITTED     RUN_TIME ST PRI SIZE CMD";
+    const IDLE: &'static str = " ID      OWNER          UNIVERSE  CPUS MEMORY STARTS LAST_HOST";
     const RUNNING: &'static str = " ID      OWNER            SUBMITTED     RUN_TIME HOST(S)";
     const HELD: &'static str = " ID      OWNER          HELD_SINCE  CODE/SUB HOLD_REASON";
     const FINISHED: &'static str = " ID          OWNER            SUBMITTED   RUN_TIME   ST   COMPLETED CMD";
 
     fn begin(&self, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "\n\n-- Session: {} @ {}", self.session, date_and_time(self.now, &self.zone))
+    }
+
+    /// A line, cut where that is asked for.
+    fn say(&self, line: &str, out: &mut impl Write) -> Result<()> {
+        let cut = self.wide.and_then(|wide| line.char_indices().nth(wide)).map_or(line.len(), |(cut, _)| cut);
+        writeln!(out, "{}", line.get(..cut).unwrap_or_default()).map_err(written)
+    }
+
+    /// Those of the job view.
+    fn titles(&self, dag: bool) -> String {
+        let (owner, time) =
+            (if dag { "OWNER/NODENAME   " } else { "OWNER         " }, if self.cpu { "CPU" } else { "RUN" });
+        format!(" ID      {owner}   SUBMITTED     {time}_TIME ST PRI SIZE CMD")
     }
 
     fn date(&self, ms: u64) -> String {
@@ -375,7 +611,22 @@ impl Head<'_> {
 
     /// A line of condor_q -nobatch.
     fn job(&self, row: &JobRow) -> String {
-        let (who, date, time) = (self.who(row.id), self.date(row.submitted_ms), clock(self.wall(row)));
+        self.job_of(&self.who(row.id), row)
+    }
+
+    /// A line of condor_q -nobatch -dag: a job of a node has the node's name for its owner.
+    fn relative(&self, row: &JobRow, node: Option<&(u32, String)>, depth: usize) -> String {
+        let text = match node {
+            Some((_, node)) => format!("{}|-{}", " ".repeat(depth), printable(node)),
+            None => self.owner.to_owned(),
+        };
+        let text: String = text.chars().take(17).collect();
+        self.job_of(&format!("{:>4}.{:<3} {text:<17}", row.id.cluster, row.id.proc), row)
+    }
+
+    fn job_of(&self, who: &str, row: &JobRow) -> String {
+        let time = if self.cpu { row.usage.cpu_ms } else { self.wall(row) };
+        let (date, time) = (self.date(row.submitted_ms), clock(time));
         let (state, priority, size) = (letter(row.state), row.priority, row.usage.peak_kib as f64 / 1024.0);
         format!("{who} {date:<11} {time:>12} {state:<2} {priority:<3} {size:>4.1} {}", named(&row.command))
     }
@@ -387,11 +638,34 @@ impl Head<'_> {
         format!("{who} {date:<11} {time:>12} {} ({})", printable(host), printable(site))
     }
 
+    /// Those of condor_q -idle.
+    fn idle(&self, master: &mut Master, jobs: ListJobs, out: &mut impl Write) -> Result<()> {
+        let exprs = [
+            "JobUniverse == 7 ? \"Scheduler\" : JobUniverse == 12 ? \"Local\" : \"Vanilla\"",
+            "RequestCpus",
+            "RequestMemory",
+            "NumJobStarts",
+            "LastRemoteHost",
+        ];
+        let columns = Columns { exprs: exprs.map(str::to_owned).to_vec(), ..Columns::default() };
+        self.say(Self::IDLE, out)?;
+        master.pages(&ListJobs { columns: Some(columns), ..jobs }, |page: AdRows| {
+            page.rows.iter().try_for_each(|row| {
+                let (Some(id), [universe, cpus, memory, starts, host]) = (row.job, row.cells.as_slice()) else {
+                    return Err(Error::new(ExitCode::Internal, "the master said something unintelligible"));
+                };
+                let memory = if memory == "undefined" { "" } else { memory };
+                let host = printable(host);
+                self.say(&format!("{} {universe:<9} {cpus:>4} {memory:>6} {starts:>6} {host}", self.who(id)), out)
+            })
+        })
+    }
+
     /// Those of condor_q -hold.
     fn held(&self, master: &mut Master, jobs: ListJobs, found: &mut Counts, out: &mut impl Write) -> Result<()> {
         let exprs = ["EnteredCurrentStatus", "HoldReasonCode ?: 0", "HoldReasonSubCode ?: 0", "HoldReason ?: \"\""];
         let columns = Columns { exprs: exprs.map(str::to_owned).to_vec(), ..Columns::default() };
-        writeln!(out, "{}", Self::HELD).map_err(written)?;
+        self.say(Self::HELD, out)?;
         master.pages(&ListJobs { columns: Some(columns), ..jobs }, |page: AdRows| {
             page.rows.iter().try_for_each(|row| {
                 let (Some(id), [since, code, sub, why]) = (row.job, row.cells.as_slice()) else {
@@ -401,7 +675,7 @@ impl Head<'_> {
                 let since = self.date(since.parse::<u64>().unwrap_or(0).saturating_mul(1000));
                 let code = format!("{code:>4}/{sub}");
                 let why = printable(why).replace('\n', " ");
-                writeln!(out, "{} {since:<11} {code:<8} {why}", self.who(id)).map_err(written)
+                self.say(&format!("{} {since:<11} {code:<8} {why}", self.who(id)), out)
             })
         })
     }
@@ -587,7 +861,8 @@ mod tests {
     use super::*;
     use vo_core::job::Usage;
 
-    const HEAD: Head<'_> = Head { session: "default", owner: "ann", now: 1_795_295_600_000, zone: TimeZone::UTC };
+    const HEAD: Head<'_> =
+        Head { session: "default", owner: "ann", now: 1_795_295_600_000, zone: TimeZone::UTC, cpu: false, wide: None };
 
     fn row(proc: u32, state: JobState) -> JobRow {
         JobRow {
@@ -686,6 +961,62 @@ ann   two        11/21 21:13      _      _      1      _      1 16.0
         let mut out = Vec::new();
         head.begin(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "\n\n-- Session: default @ 11/21/26 21:13:20\n");
+    }
+
+    #[test]
+    fn jobs_of_a_dag_stand_below_it() {
+        let job = |cluster| JobRow { id: JobId { cluster, proc: 0 }, ..row(0, JobState::Idle) };
+        let rows: Vec<JobRow> = [1, 2, 3, 4, 5, 6].map(job).into();
+        let node = |cluster, dag, node: &str| (JobId { cluster, proc: 0 }, (dag, node.to_owned()));
+        let family: HashMap<JobId, (u32, String)> =
+            [node(2, 1, "A"), node(3, 1, "SUB"), node(4, 1, "ANodeWithALongName"), node(5, 3, "S1")].into();
+        let head = Head { owner: "alice", ..HEAD };
+        let lines = |rows: &[JobRow]| -> String {
+            let places = generations(rows, &family);
+            let line = |(place, depth): &(usize, usize)| {
+                let row = &rows[*place];
+                head.relative(row, family.get(&row.id), *depth).chars().take(38).collect::<String>() + "\n"
+            };
+            places.iter().map(line).collect()
+        };
+        // As condor_q 25.14 has them.
+        assert_eq!(head.titles(true), " ID      OWNER/NODENAME      SUBMITTED     RUN_TIME ST PRI SIZE CMD");
+        assert_eq!(
+            lines(&rows),
+            "   1.0   alice             11/21 21:13
+   2.0    |-A              11/21 21:13
+   3.0    |-SUB            11/21 21:13
+   5.0     |-S1            11/21 21:13
+   4.0    |-ANodeWithALong 11/21 21:13
+   6.0   alice             11/21 21:13
+"
+        );
+        assert_eq!(
+            lines(&rows[4..]),
+            "   5.0   |-S1              11/21 21:13\n   6.0   alice             11/21 21:13\n"
+        );
+    }
+
+    #[test]
+    fn users_and_jobs_are_told_apart() {
+        let (own, job) = (Whose::Own, Whose::Jobs(Pick::Cluster(12)));
+        assert_eq!(whose(&owner()), Ok(Whose::Own));
+        assert_eq!(whose("bob"), Ok(Whose::Other("bob".into())));
+        assert!(whose("12.").is_err());
+        let bob = || Whose::Other("bob".into());
+        assert_eq!(meant(vec![], true).unwrap(), (vec![], false));
+        assert_eq!(meant(vec![bob()], true).unwrap(), (vec![], true));
+        assert_eq!(meant(vec![bob(), job.clone()], true).unwrap(), (vec![Pick::Cluster(12)], false));
+        assert_eq!(meant(vec![own, job, bob()], true).unwrap(), (vec![], false));
+        assert!(meant(vec![bob()], false).unwrap_err().to_string().contains("\"bob\" is no job"));
+    }
+
+    #[test]
+    fn a_history_ends_at_a_job_or_an_expression() {
+        assert_eq!(since("5.3").unwrap(), "ClusterId == 5 && ProcId == 3");
+        assert_eq!(since("5").unwrap(), "ClusterId == 5");
+        assert_eq!(since("JobStatus == 3").unwrap(), "JobStatus == 3");
+        assert!(since("foo(").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use vo_wire::control::{Because, Subject, Why as Question, WhyStep};
 
 use super::{Asking, json_list};
+use crate::client::Master;
 use crate::error::{Error, ExitCode, Result, printable};
 use crate::table::{full_date, stdout, written};
 
@@ -58,6 +59,20 @@ pub(super) fn run(arguments: Why) -> Result<ExitCode> {
     }
     let mut out = stdout();
     write(&answer, &TimeZone::system(), &mut out).and_then(|()| out.flush()).map_err(written)?;
+    Ok(ExitCode::Success)
+}
+
+/// Answers several questions.
+pub(super) fn all(master: &mut Master, subjects: &[(Subject, String)], json: bool) -> Result<ExitCode> {
+    let mut answers = Vec::new();
+    for (subject, name) in subjects {
+        answers.push(master.ask::<_, Because>(&Question { subject: Some(*subject), name: name.clone() })?);
+    }
+    if json {
+        return json_list(answers.iter().map(WhyJson::new));
+    }
+    let (mut out, zone) = (stdout(), TimeZone::system());
+    answers.iter().try_for_each(|answer| write(answer, &zone, &mut out)).and_then(|()| out.flush()).map_err(written)?;
     Ok(ExitCode::Success)
 }
 

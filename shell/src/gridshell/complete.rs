@@ -117,14 +117,8 @@ fn jobs(master: &mut Master, word: &str) -> Result<Vec<String>> {
             let Ok(JobId { cluster, .. }) = format!("{cluster}.0").parse() else {
                 return Ok(found);
             };
-            let request = ListJobs {
-                picks: vec![Pick::Cluster(cluster)],
-                states: Vec::new(),
-                last: Some(OFFERED_JOBS),
-                constraint: None,
-                columns: None,
-                stays: false,
-            };
+            let request =
+                ListJobs { picks: vec![Pick::Cluster(cluster)], last: Some(OFFERED_JOBS), ..ListJobs::default() };
             master.pages(&request, |page: JobRows| {
                 found.extend(page.rows.iter().map(|row| row.id.to_string()));
                 Ok(())

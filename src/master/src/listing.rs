@@ -50,8 +50,15 @@ pub(crate) struct Listing {
     show: Show,
     facts: Arc<Facts>,
     next: Option<JobId>,
-    /// In the order of time: the ids, the last first, and how many are wanted yet.
-    last: Option<(std::vec::IntoIter<JobId>, usize)>,
+    /// In the order of time: the ids, the last first.
+    order: Option<std::vec::IntoIter<JobId>>,
+    /// The first comes first there.
+    forwards: bool,
+    /// How many are wanted yet, and may be looked at yet.
+    left: usize,
+    scan: Option<usize>,
+    /// Ends the listing.
+    since: Option<Condition>,
     counted: bool,
     /// DAGs that are not yet listed, by number.
     dags: BTreeMap<u32, Job>,
@@ -67,14 +74,11 @@ impl Listing {
         show: Show,
         facts: Arc<Facts>,
     ) -> Self {
-        let last = last.map(|limit| {
+        let order = last.map(|_| {
             let chosen = pool.views(&select, None).filter(|view| wanted(&states, view));
             let mut ids: Vec<(Time, JobId)> = chosen.map(|view| (view.at, view.id)).collect();
             ids.sort_unstable_by(|a, b| b.cmp(a));
-            if condition.is_none() {
-                ids.truncate(limit as usize);
-            }
-            (ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter(), limit as usize)
+            ids.into_iter().map(|(_, id)| id).collect::<Vec<_>>().into_iter()
         });
         Listing {
             select,
@@ -84,7 +88,11 @@ impl Listing {
             show,
             facts,
             next: None,
-            last,
+            order,
+            forwards: false,
+            left: last.map_or(usize::MAX, |last| last as usize),
+            scan: None,
+            since: None,
             counted: false,
             dags: BTreeMap::new(),
         }
@@ -95,16 +103,21 @@ impl Listing {
         Listing { stays, ..self }
     }
 
+    /// Ends it before the first of which `since` holds, or when `scan` were looked at or `first` listed; what is in the order of time may go forwards.
+    pub(crate) fn until(self, first: Option<u32>, scan: Option<u32>, since: Option<Condition>, forwards: bool) -> Self {
+        let most = |count: u32| count as usize;
+        Listing { left: self.left.min(first.map_or(usize::MAX, most)), scan: scan.map(most), since, forwards, ..self }
+    }
+
     /// The same, with those of the DAGs that are asked for.
     pub(crate) fn with(mut self, pool: &Pool, dags: Vec<Job>) -> Self {
         let wanted = |dag: &Job| {
             let state = self.states.is_empty() || self.states.contains(&dag.row.state);
             // In sessions of earlier versions DAGs had numbers of their own.
-            let alone = pool.jobs_of(dag.row.id.cluster) == 0;
-            state && alone && self.condition.as_ref().is_none_or(|condition| condition.holds_of(&dag.ad))
+            state && pool.jobs_of(dag.row.id.cluster) == 0
         };
         self.dags = dags.into_iter().filter(wanted).map(|dag| (dag.row.id.cluster, dag)).collect();
-        if let Some((ids, _)) = self.last.as_mut().filter(|_| !self.dags.is_empty()) {
+        if let Some(ids) = self.order.as_mut().filter(|_| !self.dags.is_empty()) {
             let jobs = ids.filter_map(|id| Some((pool.view(id)?.at, id)));
             let dags = self.dags.values().map(|dag| (Time(dag.row.entered_ms), dag.row.id));
             let mut all: Vec<(Time, JobId)> = jobs.chain(dags).collect();
@@ -116,15 +129,31 @@ impl Listing {
 
     /// The next page, and whether there are more.
     pub(crate) fn page(&mut self, pool: &Pool) -> (Page, bool) {
-        let Listing { select, states, stays, condition, show, facts, next, last, counted, dags } = self;
+        let Listing {
+            select,
+            states,
+            stays,
+            condition,
+            show,
+            facts,
+            next,
+            order,
+            forwards,
+            left,
+            scan,
+            since,
+            counted,
+            dags,
+        } = self;
         let site = |site: u16| facts.sites.get(usize::from(site)).cloned();
         let (mut rows, mut ads, mut bytes, mut looked) = (Vec::new(), Vec::new(), 0, 0);
         let mut more = !*counted;
         let mut walk = pool.ids(select, *next).peekable();
         while more && rows.len().max(ads.len()) < PAGE && bytes < PAGE_BYTES && looked < LOOKED_AT {
-            let id = match last {
-                Some((_, 0)) => None,
-                Some((ids, _)) => ids.next(),
+            let id = match order {
+                _ if *left == 0 || *scan == Some(0) => None,
+                Some(ids) if *forwards => ids.next_back(),
+                Some(ids) => ids.next(),
                 None => match dags.first_key_value() {
                     Some((dag, _)) if walk.peek().is_none_or(|job| *dag < job.cluster) => {
                         Some(JobId { cluster: *dag, proc: 0 })
@@ -138,9 +167,15 @@ impl Listing {
             };
             looked += 1;
             if let Some(dag) = dags.remove(&id.cluster) {
-                if let Some((_, left)) = last {
-                    *left -= 1;
+                if since.as_ref().is_some_and(|since| since.holds_of(&dag.ad)) {
+                    more = false;
+                    break;
                 }
+                *scan = scan.map(|scan| scan - 1);
+                if condition.as_ref().is_some_and(|condition| !condition.holds_of(&dag.ad)) {
+                    continue;
+                }
+                *left -= 1;
                 match show {
                     Show::Rows => rows.push(dag.row),
                     Show::Ads(columns) => ads.push(ctl::AdRow { job: Some(id), ..columns.of(&dag.ad) }),
@@ -152,7 +187,8 @@ impl Listing {
             let out = |condition: &Condition| {
                 pool.place_of(id).and_then(|place| condition.of_group((id.cluster, place))) == Some(false)
             };
-            if condition.as_ref().is_some_and(out) {
+            // Whatever ends the listing must be looked at.
+            if since.is_none() && scan.is_none() && condition.as_ref().is_some_and(out) {
                 continue;
             }
             let Some(view) = pool.view(id) else { continue };
@@ -160,15 +196,21 @@ impl Listing {
             if !wanted(states, &view) && !stays() {
                 continue;
             }
+            if let Some(since) = since {
+                looked += ASKED;
+                if since.holds(&view, facts) {
+                    more = false;
+                    break;
+                }
+            }
+            *scan = scan.map(|scan| scan - 1);
             if let Some(condition) = condition {
                 looked += ASKED;
                 if !condition.holds(&view, facts) {
                     continue;
                 }
             }
-            if let Some((_, left)) = last {
-                *left -= 1;
-            }
+            *left -= 1;
             match show {
                 Show::Rows => rows.push(row(&view, &site)),
                 Show::Ads(columns) => {

@@ -226,7 +226,7 @@ struct Promised {
 }
 
 enum Request {
-    Listing(Listing),
+    Listing(Box<Listing>),
     Watching {
         select: Select,
         told: Option<(Instant, ctl::Counts)>,

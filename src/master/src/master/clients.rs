@@ -143,9 +143,10 @@ impl Master {
     }
 
     fn list_jobs(&mut self, id: u64, asked: ctl::ListJobs) {
-        let ctl::ListJobs { picks, states, last, constraint, columns, stays } = asked;
+        let ctl::ListJobs { picks, states, last, constraint, columns, stays, first, forwards, since, scan } = asked;
         let Some(select) = self.select(id, &picks) else { return };
         let Some(condition) = self.condition(id, constraint) else { return };
+        let Some(since) = self.condition(id, since) else { return };
         let show = match columns {
             None => Some(Show::Rows),
             Some(columns) => self.understood(id, Columns::read(columns, self.seconds())).map(Show::Ads),
@@ -154,9 +155,9 @@ impl Master {
         let stays = stays.then(|| self.staying()).flatten();
         let dags = self.dags.chosen(&select).iter().map(|dag| self.dags.job(dag, &self.facts)).collect();
         let listing = Listing::new(&self.pool, select, states, last, condition, show, self.facts.clone());
-        let listing = listing.staying(stays).with(&self.pool, dags);
+        let listing = listing.staying(stays).until(first, scan, since, forwards).with(&self.pool, dags);
         if let Some(client) = self.clients.get_mut(&id) {
-            client.request = Some(Request::Listing(listing));
+            client.request = Some(Request::Listing(Box::new(listing)));
         }
     }
 
@@ -168,7 +169,7 @@ impl Master {
             let listing = Listing::new(&self.pool, select, Vec::new(), None, condition, show, self.facts.clone());
             let listing = listing.staying(self.staying());
             if let Some(client) = self.clients.get_mut(&id) {
-                client.request = Some(Request::Listing(listing));
+                client.request = Some(Request::Listing(Box::new(listing)));
             }
             return;
         }

@@ -90,7 +90,7 @@ pub enum JobState {
 }
 
 /// List jobs: [`JobRows`] in order of id, then [`Done`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ListJobs {
     /// Which; empty is all.
     #[n(0)]
@@ -110,6 +110,18 @@ pub struct ListJobs {
     /// Also those that have ended and stay in the queue: whose `LeaveJobInQueue` is true.
     #[cbor(n(5), default)]
     pub stays: bool,
+    /// At most so many, in the order that `last` gives.
+    #[n(6)]
+    pub first: Option<u32>,
+    /// With `last`: the first ones first (`history -forwards`).
+    #[cbor(n(7), default)]
+    pub forwards: bool,
+    /// Ends before the first of which this ClassAd expression holds (`history -since`).
+    #[n(8)]
+    pub since: Option<String>,
+    /// Ends when so many were looked at (`history -scanlimit`).
+    #[n(9)]
+    pub scan: Option<u32>,
 }
 
 /// What of ads is listed.

@@ -48,13 +48,43 @@ fn session(name: &str, conf: &str, more: &str) {
 
     home.script("end.sh", "#!/bin/sh\necho hello\n[ $1 = 2 ] && kill -KILL $$\nexit $(($1 * 3))\n");
     submit(
-        "executable = end.sh\narguments = $(Process)\nbatch_name = a \"b\" <c>\noutput = out.$(Process)\nshould_transfer_files = yes\nqueue 3\n",
+        "executable = end.sh\narguments = $(Process)\nbatch_name = a \"b\" <c>\noutput = out.$(Process)\nshould_transfer_files = yes\n\
+         request_disk = 2MB\nmax_idle = 2\nqueue 3\n",
     );
     // The log may not be there yet; whether jobs succeeded is not what it tells.
     assert_eq!(vo(&format!("wait --timeout 60s {log}")).stdout, "All jobs done.\n");
     let ends: Vec<_> = read().iter().filter_map(|event| event.end).collect();
     for end in [End::Exited(0), End::Exited(3), End::Signaled(9)] {
         assert!(ends.contains(&end), "{name}: {ends:?}");
+    }
+
+    let of = |proc: Option<i64>| -> Vec<(u16, String)> {
+        let own = |event: &Head| event.proc.filter(|proc| *proc >= 0) == proc && event.number != 6;
+        read().into_iter().filter(own).map(|event| (event.number, event.time)).collect()
+    };
+    let numbers = |events: &[(u16, String)]| events.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+    assert_eq!(numbers(&of(None)), [35, 36], "{name}: the cluster's own");
+    for proc in 0..3 {
+        let seen = of(Some(proc));
+        assert_eq!(numbers(&seen), [0, 40, 40, 1, 40, 40, 5], "{name}");
+        assert!(seen.is_sorted_by_key(|(_, time)| time), "{name}: {seen:?}");
+    }
+    let (script, text) = (home.read("end.sh").len(), home.read(&log));
+    for (form, lines) in [
+        (
+            "text",
+            [
+                &format!("\t{script}  -  Total Bytes Received By Job"),
+                "\t6  -  Total Bytes Sent By Job",
+                "     2048      2048 ",
+            ],
+        ),
+        ("json", [&format!("\"TotalReceivedBytes\": {script}.0"), "\"TotalSentBytes\": 6.0", "\"RequestDisk\": 2048"]),
+    ] {
+        lines
+            .iter()
+            .filter(|_| form == name)
+            .for_each(|line| assert_eq!(text.matches(line).count(), 3, "{line}\n{text}"));
     }
 
     // What runs is lost with the agent, and found again.

@@ -29,7 +29,7 @@ use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
     Acknowledge, Assign, Assignment, CHUNK, CheckpointKept, Checkpointed, DefineProgram, Drain, FetchOutput, FileRef,
-    Inventory, Kill, Measured, OutputChunk, OutputLost, PRINTED, Printed, Recall, Report, Seen, WINDOW, Wait,
+    FileRole, Inventory, Kill, Measured, OutputChunk, OutputLost, PRINTED, Printed, Recall, Report, Seen, WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -38,6 +38,7 @@ use crate::spool::{self, Who};
 use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Given, Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
+use super::moving::Moves;
 use super::scratch::{self, Place, Scratch, Set};
 use super::usage::{self, Meter};
 use super::{ENDING_SIGNALS, Settings, facts, random, tree};
@@ -65,7 +66,7 @@ enum Job {
     /// Input files are on the way.
     Fetching { assignment: Assignment, program: Arc<Prepared>, missing: HashSet<Hash> },
     /// Its scratch directory is being made.
-    Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, wait: Option<Wait>, killed: bool },
+    Placing { program: Arc<Prepared>, hashes: HashSet<Hash>, bytes: u64, wait: Option<Wait>, killed: bool },
     /// Its program runs, in its own directory or in `place`.
     Running {
         program: Arc<Prepared>,
@@ -93,8 +94,9 @@ struct Past {
 }
 
 impl Past {
-    fn new(directory: Option<u64>) -> Past {
-        Past { since: Instant::now(), used: Usage::default(), checkpoints: 0, directory }
+    fn new(directory: Option<u64>, received_bytes: u64) -> Past {
+        let used = Usage { received_bytes, ..Usage::default() };
+        Past { since: Instant::now(), used, checkpoints: 0, directory }
     }
 
     /// What was used, with what its program uses this time.
@@ -104,6 +106,7 @@ impl Past {
             system_ms: self.used.system_ms + now.system_ms,
             peak_kib: self.used.peak_kib.max(now.peak_kib),
             disk_kib: self.used.disk_kib.max(now.disk_kib),
+            received_bytes: self.used.received_bytes,
             ..now
         }
     }
@@ -154,6 +157,7 @@ struct Driver {
     sets: HashMap<AttemptId, Vec<Set>>,
     /// How much of what running tries print is at home, and whether a piece is on its way.
     printed: BTreeMap<(AttemptId, OutputKind), (u64, bool)>,
+    moves: Moves,
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
@@ -246,6 +250,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         partials: HashMap::new(),
         sets: HashMap::new(),
         printed: BTreeMap::new(),
+        moves: Moves::default(),
         done,
         happened: Vec::new(),
         left: None,
@@ -297,7 +302,8 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             },
             _ = children.recv() => driver.reap(),
             Some(done) = finished.recv() => driver.done(done, &mut link),
-            _ = measure.tick(), if !driver.pids.is_empty() => {
+            _ = measure.tick(), if !(driver.pids.is_empty() && driver.moves.is_empty()) => {
+                driver.tell_moved(&mut link);
                 driver.measure();
                 driver.tell_all_printed(&mut link);
             }
@@ -333,7 +339,7 @@ fn endings() -> io::Result<mpsc::UnboundedReceiver<&'static str>> {
     Ok(told)
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -403,6 +409,7 @@ impl Driver {
             Action::Terminate(id) => self.terminate(id),
             Action::Kill(id) => self.signal_tree(id, Signal::SIGKILL),
             Action::SendInventory { number, queued, running, finished } => {
+                self.tell_moved(link);
                 link.put(route, &Inventory { queued, running, finished, number });
                 let used: Vec<_> = self.meters().filter_map(|(id, meter)| Some((id, meter.last()?))).collect();
                 if !used.is_empty() {
@@ -418,7 +425,8 @@ impl Driver {
             Action::SendReport { started, results, returned } => {
                 let alone = |id: &AttemptId| self.partials.contains_key(id) || self.sets.contains_key(id);
                 let (cut_off, whole): (Vec<_>, Vec<_>) = results.into_iter().partition(|result| alone(&result.id));
-                link.put(route, &Report { started, results: whole, returned });
+                let moved = self.moves.news(Instant::now());
+                link.put(route, &Report { started, results: whole, returned, moved });
                 // Each with its own frame, which all of them together might not fit.
                 for result in cut_off {
                     link.put(route, &Report { results: vec![self.with_partial(result)], ..Report::default() });
@@ -540,10 +548,11 @@ impl Driver {
         let program = program.filled(&assignment.row);
         let Some(files) = &assignment.files else {
             let given = self.given(id, assignment.wait);
-            let past = Past::new(assignment.directory);
+            let past = Past::new(assignment.directory, 0);
             let started = given.and_then(|given| self.node.start_in_place(&program, given, past.directory, false));
             return self.started(id, program, None, past, started);
         };
+        self.moves.began(id, Instant::now());
         let missing = self.blobs.need(&hashes(files));
         if missing.is_empty() {
             return self.place(assignment, program);
@@ -583,6 +592,7 @@ impl Driver {
     }
 
     fn not_started(&mut self, id: AttemptId, outcome: Outcome) {
+        self.moves.failed(id);
         let result = AttemptResult { id, outcome, usage: Usage::default(), outputs: Vec::new(), kept: None };
         self.happened.push(Event::JobEnded(result));
     }
@@ -629,7 +639,10 @@ impl Driver {
         let (id, files, wait) = (assignment.id, assignment.files.unwrap_or_default(), assignment.wait);
         let paths: HashMap<Hash, PathBuf> = files.iter().map(|file| (file.hash, self.blobs.path(&file.hash))).collect();
         let (directory, done, prepared) = (self.scratch.job(id), self.done.clone(), Arc::clone(&program));
-        self.jobs.insert(id, Job::Placing { program, hashes: hashes(&files), wait, killed: false });
+        // What an earlier try left is no input of the user's.
+        let inputs = files.iter().filter(|file| !matches!(file.role, FileRole::Kept(_)));
+        let bytes = inputs.map(|file| file.size).fold(0, u64::saturating_add);
+        self.jobs.insert(id, Job::Placing { program, hashes: hashes(&files), bytes, wait, killed: false });
         tokio::task::spawn_blocking(move || {
             let blob = |file: &FileRef| paths.get(&file.hash).cloned().unwrap_or_default();
             let placed = Place::make(directory, &prepared.program, id, &files, blob);
@@ -641,16 +654,17 @@ impl Driver {
     fn done(&mut self, done: Done, link: &mut Link) {
         match done {
             Done::Placed(id, placed) => {
-                let Some(Job::Placing { program, hashes, wait, killed }) = self.jobs.remove(&id) else {
+                let Some(Job::Placing { program, hashes, bytes, wait, killed }) = self.jobs.remove(&id) else {
                     return;
                 };
                 self.kept.insert(id, BTreeMap::new());
                 match placed {
                     _ if killed => self.not_started(id, Outcome::Killed),
                     Ok(place) => {
+                        self.moves.came(id, Instant::now());
                         let given = self.given(id, wait);
                         let started = given.and_then(|given| self.node.start_in_scratch(&program, given, &place));
-                        self.started(id, program, Some(place), Past::new(None), started);
+                        self.started(id, program, Some(place), Past::new(None, bytes), started);
                     }
                     Err(outcome) => self.not_started(id, outcome),
                 }
@@ -838,6 +852,7 @@ impl Driver {
                 return;
             }
             let well = result.outcome == Outcome::Exited(program.success);
+            result.usage.disk_kib = result.usage.disk_kib.max(usage::kib_below(&place.work()));
             let mut left = place.collect(program, id, &how, limits, well);
             if !well && facts::free_bytes(&scratch) < FULL {
                 let text = format!("the node's scratch space is full, {} ({how})", scratch.display());

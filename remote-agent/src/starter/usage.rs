@@ -162,7 +162,7 @@ impl Sample {
 }
 
 /// What the files below a directory occupy.
-fn kib_below(directory: &Path) -> u64 {
+pub(super) fn kib_below(directory: &Path) -> u64 {
     let (mut blocks, mut left, mut directories) = (0, MOST_FILES, vec![directory.to_owned()]);
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

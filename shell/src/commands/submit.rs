@@ -414,6 +414,7 @@ fn prepare(
     let mut groups = Vec::new();
     for group in &description.groups {
         let mut converted = convert(group, here)?;
+        converted.log_terms.late = is_late(&group.ad).then_some(description.items);
         if let Some(name) = batch_name {
             converted.log_terms.batch_name = Some(Template::constant(name));
         }
@@ -693,7 +694,19 @@ fn log_terms(ad: &JobAd) -> LogTerms {
         dag_node: node.map(Template::constant),
         notes: text("SubmitEventNotes"),
         user_notes: text("SubmitEventUserNotes"),
+        disk_kib: ad.request_disk_kb.filter(|disk| *disk > 0),
+        late: None,
     }
+}
+
+/// Are the jobs not all to be in the queue at once?
+fn is_late(ad: &JobAd) -> bool {
+    let idle = ad.settings.iter().find(|(name, _)| *name == "JobMaterializeMaxIdle").map(|(_, setting)| setting);
+    let idle = match idle {
+        Some(Setting::Expression(text)) => text.parse::<u32>().ok(),
+        _ => None,
+    };
+    ad.at_once.is_some() || idle.is_some_and(|most| most > 0)
 }
 
 /// Is this an image that container programs take from a registry?

@@ -370,6 +370,9 @@ pub struct Usage {
     /// Largest space that its scratch directory took, in KiB, as far as it was measured.
     #[cbor(n(5), default)]
     pub disk_kib: u64,
+    /// Of input files that were brought to it.
+    #[cbor(n(6), default)]
+    pub received_bytes: u64,
 }
 
 /// The end of a try, as a starter reports it until it is acknowledged.

@@ -4,7 +4,8 @@
 use std::error::Error;
 use std::io::{Write, stdin, stdout};
 
-use vo_lang::eventlog::{Body, End, Event, Form, Reader, Resources, Spent, Usage, Used};
+use vo_lang::classad::{Context, Expr, Value};
+use vo_lang::eventlog::{Body, End, Event, Files, Form, Reader, Resources, Spent, Usage, Used};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,10 +46,14 @@ fn event(line: &str) -> Option<Event> {
                 (_, signal) => Some(End::Signaled(signal.try_into().ok()?)),
             };
             let usage = Usage { user: count()?, system: count()? };
-            let sent_bytes = count()?;
-            let asked = resources(&mut count)?;
-            let used = Used { cpus: count()? as f64 / 100.0, memory_mb: count()?, seconds: count()? };
-            let spent = Spent { usage, sent_bytes, asked, used: Some(used) };
+            let (sent_bytes, received_bytes) = (count()?, count()?);
+            let mut asked = resources(&mut count)?;
+            let (cpus, memory_mb, seconds) = (count()? as f64 / 100.0, count()?, count()?);
+            let mut some = || Some(count()?).map(|kib| Some(kib).filter(|kib| *kib > 0));
+            let disk_kib = some()?;
+            asked.disk_kib = some()?.filter(|_| disk_kib.is_some());
+            let used = Used { cpus, memory_mb, disk_kib, seconds };
+            let spent = Spent { usage, sent_bytes, received_bytes, asked, used: Some(used) };
             match (number, end) {
                 (5, Some(end)) => Body::Terminated { end, spent },
                 _ => Body::Evicted { reason: text()?, end, spent },
@@ -59,6 +64,22 @@ fn event(line: &str) -> Option<Event> {
             Body::Executing { has, host: text()?, slot: text()? }
         }
         6 => Body::ImageSize { resident_kib: count()? },
+        28 => {
+            let (priority, truth) = (i64::try_from(count()?).ok()?, count()? > 0);
+            let list = Expr::parse(text()?).ok()?;
+            let attributes = vec![
+                ("JobPrio".to_owned(), Value::Integer(priority)),
+                ("Truth".to_owned(), Value::Boolean(truth)),
+                ("List".to_owned(), Context::new(None, None, 0).evaluate(&list)),
+                ("Words".to_owned(), Value::from(text()?.as_str())),
+            ];
+            Body::Information { of: Box::new(Body::Held { reason: text()?, code: 3, subcode: -1 }), attributes }
+        }
+        36 => Body::ClusterRemoved { jobs: count()?.try_into().ok()?, items: count()?.try_into().ok()? },
+        40 => {
+            let all = [Files::InputsBegan, Files::InputsCame, Files::OutputsBegan, Files::OutputsCame];
+            Body::Moved { files: *all.get(usize::try_from(count()?).ok()?)?, host: text()? }
+        }
         12 => {
             let (code, subcode) = (count()?, count()?);
             Body::Held { code: code.try_into().ok()?, subcode: subcode.try_into().ok()?, reason: text()? }
@@ -73,6 +94,7 @@ fn event(line: &str) -> Option<Event> {
                     notes: some()?,
                     user_notes: some()?,
                 },
+                35 => Body::ClusterSubmitted { host: some()?? },
                 9 => Body::Aborted { reason: some()?? },
                 13 => Body::Released { reason: some()?? },
                 22 => Body::Disconnected { reason: some()??, slot: some()??, host: some()?? },
@@ -82,12 +104,13 @@ fn event(line: &str) -> Option<Event> {
             }
         }
     };
+    let proc = Some(proc).filter(|_| !matches!(number, 35 | 36));
     Some(Event { cluster, proc, time, body })
 }
 
 fn resources(count: &mut dyn FnMut() -> Option<u64>) -> Option<Resources> {
     let (cpus, memory, gpus) = (count()?.try_into().ok()?, count()?, count()?.try_into().ok()?);
-    Some(Resources { cpus, memory_mb: Some(memory).filter(|memory| *memory > 0), gpus })
+    Some(Resources { cpus, memory_mb: Some(memory).filter(|memory| *memory > 0), gpus, disk_kib: None })
 }
 
 fn read(file: &str) -> Result<(), Box<dyn Error>> {

@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 use vo_core::Time;
 use vo_core::ids::{JobId, ProxyId};
 use vo_core::items::Row;
-use vo_core::pool::{self, Action, Hold, LogTerms, Note};
+use vo_core::pool::{self, Action, Files, Hold, LogTerms, Note};
 use vo_core::template::Template;
-use vo_lang::eventlog::{Body, End, Event, Form, Resources, Spent, Usage, Used};
+use vo_lang::eventlog::{self, Body, End, Event, Form, Resources, Spent, Usage, Used};
 
 /// In the session's directory; see [`marked`].
 pub(crate) const MARK: &str = "event-logs";
@@ -281,7 +281,7 @@ impl Writer {
         let form = if terms.xml { Form::Xml } else { self.form };
         let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
         let time = stamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
-        let mut event = |proc: u32, path: PathBuf, body: Body| {
+        let mut event = |proc: Option<u32>, path: PathBuf, body: Body| {
             let event = Event { cluster: job.cluster, proc, time: time.clone(), body };
             take(path, form, event.write(form));
         };
@@ -289,20 +289,25 @@ impl Writer {
             for proc in jobs.iter() {
                 let (job, row) = (JobId { cluster: job.cluster, proc }, jobs.row(proc));
                 let path = path(&log.fill(&row), &initialdir.fill(&row), job);
-                event(proc, path, submitted(terms, job, &row));
+                event(Some(proc), path, submitted(terms, job, &row));
             }
             return;
         }
-        let has = Resources { cpus: asks.cpus, memory_mb: asks.memory_mb, gpus: asks.gpus };
+        let pool::Resources { cpus, memory_mb, gpus } = *asks;
+        let has = Resources { cpus, memory_mb, gpus, disk_kib: terms.disk_kib };
         let path = path(log, initialdir, *job);
+        let proc = (!matches!(note, Note::ClusterSubmitted | Note::ClusterOver { .. })).then_some(job.proc);
         if let Note::Terminated { usage, .. } = note
             && usage.peak_kib > 0
         {
-            event(job.proc, path.clone(), Body::ImageSize { resident_kib: usage.peak_kib });
+            event(proc, path.clone(), Body::ImageSize { resident_kib: usage.peak_kib });
         }
-        body(note, has).into_iter().for_each(|body| event(job.proc, path.clone(), body));
+        body(note, has).into_iter().for_each(|body| event(proc, path.clone(), body));
     }
 }
+
+/// The host that jobs are submitted from.
+const HERE: &str = "<127.0.0.1:0>";
 
 /// The bytes that end an event, and are in no other place of one.
 fn end(form: Form) -> String {
@@ -315,7 +320,7 @@ fn submitted(terms: &LogTerms, job: JobId, row: &Row) -> Body {
         text.map(|text| String::from_utf8_lossy(&text).into_owned())
     };
     Body::Submitted {
-        host: "<127.0.0.1:0>".into(),
+        host: HERE.into(),
         batch_name: text(&terms.batch_name),
         dag_node: text(&terms.dag_node),
         notes: text(&terms.notes),
@@ -329,7 +334,10 @@ fn body(note: &Note, has: Resources) -> Option<Body> {
     let slot = |proxy: &ProxyId, host: &str| format!("slot{}@{host}", proxy.0);
     Some(match note {
         Note::Submitted { .. } => return None,
+        Note::ClusterSubmitted => Body::ClusterSubmitted { host: HERE.into() },
+        Note::ClusterOver { jobs, items } => Body::ClusterRemoved { jobs: *jobs, items: *items },
         Note::Executing { proxy, host } => Body::Executing { host: address(host), slot: slot(proxy, host), has },
+        Note::Moved { files, host } => Body::Moved { files: moved(*files), host: address(host) },
         Note::Disconnected { proxy, host, why } => {
             Body::Disconnected { reason: why.clone(), slot: slot(proxy, host), host: address(host) }
         }
@@ -360,13 +368,24 @@ fn ended(end: pool::End) -> End {
     }
 }
 
+fn moved(files: Files) -> eventlog::Files {
+    match files {
+        Files::InputsBegan => eventlog::Files::InputsBegan,
+        Files::InputsCame => eventlog::Files::InputsCame,
+        Files::OutputsBegan => eventlog::Files::OutputsBegan,
+        Files::OutputsCame => eventlog::Files::OutputsCame,
+    }
+}
+
 #[allow(clippy::cast_precision_loss, reason = "an average")]
 fn spent(used: &vo_core::job::Usage, asked: Resources) -> Spent {
     let system = used.system_ms.min(used.cpu_ms);
     let usage = Usage { user: (used.cpu_ms - system) / 1000, system: system / 1000 };
     let cpus = used.cpu_ms as f64 / used.wall_ms.max(1) as f64;
-    let table = Used { cpus, memory_mb: used.peak_kib.div_ceil(1024), seconds: used.wall_ms / 1000 };
-    Spent { usage, sent_bytes: used.sent_bytes, asked, used: Some(table) }
+    let disk_kib = Some(used.disk_kib).filter(|kib| *kib > 0);
+    let table = Used { cpus, memory_mb: used.peak_kib.div_ceil(1024), disk_kib, seconds: used.wall_ms / 1000 };
+    let (sent_bytes, received_bytes) = (used.sent_bytes, used.received_bytes);
+    Spent { usage, sent_bytes, received_bytes, asked, used: Some(table) }
 }
 
 #[cfg(test)]
@@ -477,7 +496,7 @@ mod tests {
             let seen = std::fs::read(dir.join("log")).unwrap();
             let (seen, later) = seen.split_at(whole.len());
             assert!(seen == whole, "{name}, {kept} bytes were kept: {}", String::from_utf8_lossy(seen));
-            let mut reader = vo_lang::eventlog::Reader::default();
+            let mut reader = eventlog::Reader::default();
             reader.feed(later);
             let (head, _) = reader.next_event().unwrap().unwrap();
             assert_eq!((head.number, head.cluster, head.proc), (9, Some(7), Some(7)));

@@ -142,6 +142,23 @@ pub struct Report {
     /// Queued tries given back, as asked with [`Recall`] or because the starter ends.
     #[n(2)]
     pub returned: Vec<AttemptId>,
+    /// Input files that came, or are on their way. Told once: lost with the connection, it is not repeated.
+    #[cbor(n(3), default)]
+    pub moved: Vec<Moved>,
+}
+
+/// Input files of a try, on their way to its scratch directory. In milliseconds before this was sent: no two clocks are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Moved {
+    /// Which.
+    #[n(0)]
+    pub id: AttemptId,
+    /// They began to come; none if that was told before.
+    #[n(1)]
+    pub began_ms: Option<u64>,
+    /// All were there.
+    #[n(2)]
+    pub came_ms: Option<u64>,
 }
 
 /// These results are durable and their outputs are at home: the starter forgets them and removes their files.

@@ -32,11 +32,13 @@ def resources():
 
 def spent():
     usage = [dice.choice([0, 1, 59, 3661, 86_400, 10**7]), dice.choice([0, 7, 90_061])]
-    return usage + [dice.choice([0, 43, 3145728])] + resources() + [dice.randint(0, 5000), dice.randint(0, 99_999), dice.randint(0, 10**6)]
+    moved = [dice.choice([0, 43, 3145728]), dice.choice([0, 1668, 10**10])]
+    disk = [dice.choice([0, 1, 2250, 10**9]), dice.choice([0, 10240])]
+    return usage + moved + resources() + [dice.randint(0, 5000), dice.randint(0, 99_999), dice.randint(0, 10**6)] + disk
 
 
 def event():
-    number = dice.choice([0, 1, 4, 5, 5, 6, 9, 12, 13, 22, 23, 24])
+    number = dice.choice([0, 1, 4, 5, 5, 6, 9, 12, 13, 22, 23, 24, 28, 35, 36, 40])
     if number == 0:
         rest = [host(), maybe(words()), maybe(words(2)), maybe(words()), maybe(words())]
     elif number == 1:
@@ -48,6 +50,14 @@ def event():
         rest = [how, dice.randint(0, 255) if how == 1 else dice.randint(1, 64)] + spent()
     elif number == 6:
         rest = [dice.choice([1, 2336, 10**9])]
+    elif number == 28:
+        rest = [dice.randint(0, 20), dice.randint(0, 1), dice.choice(["{1,2}", "{}", '{"a",{2.5}}', "[a=1;b=\"x\"]", "1.5"]), words(), words()]
+    elif number == 35:
+        rest = [host()]
+    elif number == 36:
+        rest = [dice.choice([1, 4, 10**6]), dice.choice([0, 3])]
+    elif number == 40:
+        rest = [dice.randint(0, 3), host()]
     elif number == 12:
         rest = [dice.randint(0, 50), dice.randint(0, 300), words()]
     elif number in (9, 13):

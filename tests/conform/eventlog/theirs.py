@@ -7,6 +7,7 @@ import sys
 import time
 
 import htcondor2
+import classad2
 
 FORMS = ["text", "json", "xml"]
 
@@ -28,8 +29,12 @@ def read(path):
 
 
 def flat(value):
+    if isinstance(value, str) and value.startswith("/Expr("):
+        value = classad2.ExprTree(value[6:-2]).eval()
     if hasattr(value, "items"):
         return {key: flat(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [flat(part) for part in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -48,19 +53,22 @@ def compare(dir):
             if place < len(found):
                 read = found[place]
                 when = calendar.timegm(time.strptime(event["EventTime"][:19], "%Y-%m-%dT%H:%M:%S"))
-                assert (int(read.type), read.cluster, read.proc) == (event["EventTypeNumber"], event["Cluster"], event["Proc"]), (form, place, read)
+                assert (int(read.type), read.cluster, read.proc) == (event["EventTypeNumber"], event["Cluster"], event.get("Proc", -1)), (form, place, read)
                 assert read.timestamp == when, (form, place, read.timestamp, when)
             for one in (ours, theirs):
                 one.pop("EventTime", None)
                 # In text, notes with names stand where those for programs would.
                 if form == "text" and "StructuredNotes" in one:
                     one.pop("LogNotes", None)
+            # Written in it is the type of the event before it.
+            if event["EventTypeNumber"] == 28:
+                ours["MyType"] = theirs["MyType"] = "JobAdInformationEvent"
             # In text, nothing tells notes for people from those for programs if they are alone.
             if form == "text" and "UserNotes" in ours and not {"LogNotes", "StructuredNotes"} & ours.keys():
                 ours["LogNotes"] = ours.pop("UserNotes")
             # HTCondor reads a usage from ads only where there is a request for it, though it writes others.
             if form != "text":
-                for name in ("TimeExecute", "Memory"):
+                for name in ("TimeExecute", "Memory", "Disk"):
                     if f"Request{name}" not in ours and event["EventTypeNumber"] == 5:
                         ours.pop(f"{name}Usage", None)
             line = lambda ad: "\t".join(f"{key}={ad[key]!r}" for key in sorted(ad))

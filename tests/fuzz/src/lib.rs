@@ -258,7 +258,7 @@ pub fn eventlog(data: &[u8]) {
     assert_eq!(read(data.len().max(1)), read(1 + data.first().map_or(0, |first| usize::from(*first % 16))));
     let reason = String::from_utf8_lossy(data).into_owned();
     let body = Body::Held { reason: reason.clone(), code: 1, subcode: -1 };
-    let held = Event { cluster: 7, proc: 3, time: "2026-11-25 20:14:37.247".to_owned(), body };
+    let held = Event { cluster: 7, proc: Some(3), time: "2026-11-25 20:14:37.247".to_owned(), body };
     let body = Body::Submitted {
         host: "<h>".to_owned(),
         batch_name: Some(reason.clone()),
@@ -654,7 +654,10 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
                 outputs: Vec::new(),
                 kept: None,
             };
-            let report = |n| body(&work::Report { started: ids(n), results: vec![result(n)], returned: ids(n) });
+            let moved = |n| vec![work::Moved { id: ids(n)[0], began_ms: Some(70), came_ms: None }];
+            let report = |n| {
+                body(&work::Report { started: ids(n), results: vec![result(n)], returned: ids(n), moved: moved(n) })
+            };
             let with = |key: u8, body: &[u8]| [&[key][..], body].concat();
             let steps = [
                 field(0x31, b""),

@@ -49,6 +49,17 @@ impl Driver {
         }
     }
 
+    /// Tells the master of input files that came, or have been coming for a while.
+    pub(super) fn tell_moved(&mut self, link: &mut Link) {
+        if !self.master {
+            return;
+        }
+        let moved = self.moves.news(Instant::now());
+        if !moved.is_empty() {
+            link.put(self.key.0, &Report { moved, ..Report::default() });
+        }
+    }
+
     /// Copies a checkpoint, while nothing of the job runs.
     pub(super) fn checkpoint(&mut self, id: AttemptId, program: Arc<Prepared>, place: Option<Place>, past: Past) {
         let Some(place) = place else {

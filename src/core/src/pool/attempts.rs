@@ -143,6 +143,24 @@ impl Pool {
         self.kill(key, strays, KILL_GRACE, 0);
     }
 
+    /// Tells of input files.
+    pub(super) fn inputs_moved(&mut self, key: StarterKey, moved: &[(AttemptId, Option<Time>, Option<Time>)]) {
+        for (id, began, came) in moved {
+            for (at, files) in [(began, Files::InputsBegan), (came, Files::InputsCame)] {
+                if let Some(at) = at {
+                    self.note_moved(*at, *id, key, files);
+                }
+            }
+        }
+    }
+
+    fn note_moved(&mut self, at: Time, id: AttemptId, key: StarterKey, files: Files) {
+        let Some(starter) = self.starters.get(&key).filter(|_| self.is_current(id, key)) else { return };
+        let host = starter.offer.host.clone();
+        let note = self.note(at, id.job, || Note::Moved { files, host });
+        note.into_iter().for_each(|note| self.act(note));
+    }
+
     pub(super) fn returned(&mut self, now: Time, key: StarterKey, ids: &[AttemptId]) {
         let live = ids.iter().any(|id| self.is_current(*id, key));
         let mut why = Return::Recalled;
@@ -250,7 +268,7 @@ impl Pool {
             Outcome::Exited(_) | Outcome::Signaled(_) if result.outputs.is_empty() => {
                 return self.stored(now, key, &result);
             }
-            Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(key, result),
+            Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(now, key, result),
             Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone(), policy::UNRUNNABLE),
             Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
             Outcome::Killed => self.site_failed(now, id, "killed at the node"),
@@ -283,7 +301,7 @@ impl Pool {
         }
     }
 
-    fn collect(&mut self, key: StarterKey, result: AttemptResult) {
+    fn collect(&mut self, now: Time, key: StarterKey, result: AttemptResult) {
         let id = result.id;
         let Some(group) = self.group(id.job) else {
             return;
@@ -302,6 +320,7 @@ impl Pool {
             job.state = JobState::Transferring;
             job.site = site;
         });
+        self.note_moved(now, id, key, Files::OutputsBegan);
         self.act(Action::Collect { key, result, program });
     }
 
@@ -335,6 +354,9 @@ impl Pool {
             let site = self.starters.get(&key).map_or(job.site, |s| s.offer.site.0);
             let sent_bytes = result.outputs.iter().map(|output| output.size).fold(0, u64::saturating_add);
             let usage = Usage { sent_bytes, ..result.usage };
+            if !result.outputs.is_empty() {
+                self.note_moved(now, id, key, Files::OutputsCame);
+            }
             let other = self.live.get(&id.job).copied().filter(|live| *live != (id.attempt, key));
             let mut ended = Ended { id, site, end, usage, then: None };
             ended.then = self.judge_end(now, &ended);
@@ -344,6 +366,7 @@ impl Pool {
                     ends.push(ended.clone());
                     self.apply_ended(now, &ended);
                     self.note_end(now, &ended).into_iter().for_each(|note| self.act(note));
+                    self.note_over(now, [id.job].into_iter()).into_iter().for_each(|note| self.act(note));
                 }
                 _ => self.write(Record::Ended { at: now, ends: vec![ended] }),
             }

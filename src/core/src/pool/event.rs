@@ -64,6 +64,13 @@ pub enum Event {
         /// Which.
         ids: Vec<AttemptId>,
     },
+    /// Input files of attempts came to their nodes, or are on their way.
+    InputsMoved {
+        /// Where.
+        key: StarterKey,
+        /// Which, when they began to come, if that is new, and when all were there.
+        moved: Vec<(AttemptId, Option<Time>, Option<Time>)>,
+    },
     /// What running attempts have used so far.
     AttemptsMeasured {
         /// Where.
@@ -269,10 +276,26 @@ pub enum Note {
         /// Which; the named one is the first.
         jobs: Members,
     },
+    /// A cluster was submitted that is [late](LogTerms::late).
+    ClusterSubmitted,
+    /// All of its jobs are over.
+    ClusterOver {
+        /// How many they are.
+        jobs: u32,
+        /// How many items they were made of.
+        items: u32,
+    },
     /// An attempt runs.
     Executing {
         /// The proxy.
         proxy: ProxyId,
+        /// The node.
+        host: String,
+    },
+    /// Its files begin to come to the node, or home, or have come.
+    Moved {
+        /// Which.
+        files: Files,
         /// The node.
         host: String,
     },
@@ -342,6 +365,19 @@ pub enum Note {
         /// Why, if its policy did it, not the user.
         why: Option<String>,
     },
+}
+
+/// Which files move, and how far they have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Input files begin to come to the node.
+    InputsBegan,
+    /// They are there.
+    InputsCame,
+    /// Output files begin to come home.
+    OutputsBegan,
+    /// They are here.
+    OutputsCame,
 }
 
 impl Action {

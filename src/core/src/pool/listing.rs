@@ -238,6 +238,7 @@ impl Pool {
                 system_ms: job.system_ms.into(),
                 disk_kib: job.disk_kib.into(),
                 sent_bytes: 0,
+                received_bytes: 0,
             },
             site: starter.map(|s| s.offer.site).or((ran && job.site != timing::NOWHERE).then_some(SiteId(job.site))),
             host: starter.map(|s| s.offer.host.as_str()),

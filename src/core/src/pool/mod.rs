@@ -43,7 +43,7 @@ use crate::job::{AttemptResult, Killing, Outcome, Program, Transfer, Usage};
 use crate::template::Template;
 
 pub use change::{Change, Edit};
-pub use event::{Action, Assigned, Definition, Event, Note, Resources};
+pub use event::{Action, Assigned, Definition, Event, Files, Note, Resources};
 pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
@@ -563,6 +563,7 @@ impl Pool {
             Event::StarterGone { key, why } => self.gone(now, key, &why),
             Event::AttemptsStarted { key, ids } => self.started(now, key, &ids),
             Event::AttemptsReturned { key, ids } => self.returned(now, key, &ids),
+            Event::InputsMoved { key, moved } => self.inputs_moved(key, &moved),
             Event::AttemptsMeasured { key, used } => self.measured(now, key, &used),
             Event::AttemptEnded { key, result } => self.ended(now, key, result),
             Event::OutputsStored { key, result } => self.stored(now, key, &result),
@@ -746,13 +747,14 @@ impl Pool {
         cluster.counts.add(job);
     }
 
-    /// What the event logs have to say of a record that was applied just now. All that they say but what runs where
-    /// ([`Note::Executing`], [`Note::Disconnected`], [`Note::Reconnected`]) follows from records, so that what a crash kept from being
+    /// What the event logs have to say of a record that was applied just now. All that they say but what runs where and what moves
+    /// ([`Note::Executing`], [`Note::Moved`], [`Note::Disconnected`], [`Note::Reconnected`]) follows from records, so that what a crash kept from being
     /// written is found again.
     pub fn notes(&self, record: &Record) -> Vec<Action> {
         let mut notes = Vec::new();
         match record {
             Record::Submitted { cluster, at, .. } => {
+                notes.extend(self.note_cluster(*at, *cluster, |_, _| Note::ClusterSubmitted));
                 let groups = self.clusters.get(cluster).into_iter().flat_map(|c| &c.groups);
                 notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
                     let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone()?);
@@ -768,7 +770,10 @@ impl Pool {
                     })
                 }));
             }
-            Record::Ended { at, ends } => notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended))),
+            Record::Ended { at, ends } => {
+                notes.extend(ends.iter().filter_map(|ended| self.note_end(*at, ended)));
+                notes.extend(self.note_over(*at, ends.iter().map(|ended| ended.id.job)));
+            }
             Record::SiteFailed { at, id, why, lost, .. } => {
                 let lost = lost.and_then(|key| self.starters.get(&key)).map(|starter| &starter.offer);
                 notes.extend(self.note(*at, id.job, || match (lost, why.clone()) {
@@ -789,12 +794,14 @@ impl Pool {
                         (JobState::Idle, Note::Evicted { why: why.clone() })
                     }
                 };
-                let changed = self.changed_then(ranges, state, *at);
-                notes.extend(changed.filter_map(|id| self.note(*at, id, || note.clone())));
+                let changed = || self.changed_then(ranges, state, *at);
+                notes.extend(changed().filter_map(|id| self.note(*at, id, || note.clone())));
+                notes.extend(self.note_over(*at, changed()));
             }
             Record::Removed { at, ranges } => {
-                let changed = self.changed_then(ranges, JobState::Removed, *at);
-                notes.extend(changed.filter_map(|id| self.note(*at, id, || Note::Removed { why: None })));
+                let changed = || self.changed_then(ranges, JobState::Removed, *at);
+                notes.extend(changed().filter_map(|id| self.note(*at, id, || Note::Removed { why: None })));
+                notes.extend(self.note_over(*at, changed()));
             }
             Record::HeldByUser { at, ranges, why } => {
                 let changed = self.changed_then(ranges, JobState::Held, *at);
@@ -821,6 +828,26 @@ impl Pool {
             Some(Decision::Again(why)) => Note::Requeued { end: ended.end, usage: ended.usage, why: why.clone() },
             _ => Note::Terminated { end: ended.end, usage: ended.usage },
         })
+    }
+
+    /// Of these jobs that changed, the clusters that are over by that.
+    fn note_over(&self, at: Time, changed: impl Iterator<Item = JobId>) -> Vec<Action> {
+        let clusters: BTreeSet<u32> = changed.map(|job| job.cluster).collect();
+        let over = |number: &u32| {
+            let counts = self.clusters.get(number).map(|cluster| cluster.counts);
+            counts.is_some_and(|counts| counts.idle + counts.running + counts.held == 0)
+        };
+        let over = clusters.into_iter().filter(over);
+        over.filter_map(|number| self.note_cluster(at, number, |jobs, items| Note::ClusterOver { jobs, items }))
+            .collect()
+    }
+
+    /// A note of a cluster that is late, in the log of its first job; made from how many jobs and items it has.
+    fn note_cluster(&self, at: Time, number: u32, note: fn(u32, u32) -> Note) -> Option<Action> {
+        let cluster = self.clusters.get(&number)?;
+        let first = JobId { cluster: number, proc: 0 };
+        let items = self.group(first)?.log_terms.late?;
+        self.note(at, first, || note(u32::try_from(cluster.jobs.len()).unwrap_or(u32::MAX), items))
     }
 
     fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {

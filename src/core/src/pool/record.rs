@@ -112,6 +112,12 @@ pub struct LogTerms {
     /// What it notes for people.
     #[n(4)]
     pub user_notes: Option<Template>,
+    /// Disk space that the jobs ask for, in KiB.
+    #[n(5)]
+    pub disk_kib: Option<u64>,
+    /// Of a cluster whose jobs are not all to be there at once, how many items they are made of: its log tells of the cluster, too.
+    #[n(6)]
+    pub late: Option<u32>,
 }
 
 impl GroupRecord {

@@ -8,7 +8,7 @@ mod tests;
 mod write;
 
 pub use read::{End, Fault, Head, MAX_EVENT, Reader};
-pub use write::{Body, Event, Resources, Spent, Usage, Used};
+pub use write::{Body, Event, Files, Resources, Spent, Usage, Used};
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::*;
+use crate::classad::{Context, Expr, Value};
 
 const FORMS: [Form; 3] = [Form::Text, Form::Json, Form::Xml];
 
 fn events() -> Vec<Event> {
-    let has = Resources { cpus: 2, memory_mb: Some(64), gpus: 0 };
-    let used = Used { cpus: 1.5, memory_mb: 3, seconds: 90 };
-    let spent = Spent { usage: Usage { user: 3661, system: 90_061 }, sent_bytes: 43, asked: has, used: Some(used) };
+    let has = Resources { cpus: 2, memory_mb: Some(64), gpus: 0, disk_kib: Some(10_240) };
+    let used = Used { cpus: 1.5, memory_mb: 3, disk_kib: Some(1_234_567_890), seconds: 90 };
+    let usage = Usage { user: 3661, system: 90_061 };
+    let spent = Spent { usage, sent_bytes: 43, received_bytes: 1668, asked: has, used: Some(used) };
     let some = |text: &str| Some(text.to_owned());
     let body = |place: usize| match place {
         0 => Body::Submitted {
@@ -28,11 +30,24 @@ fn events() -> Vec<Event> {
         9 => Body::Released { reason: "via release".into() },
         10 => Body::Disconnected { reason: "cut".into(), slot: "slot1@n1".into(), host: "<n1>".into() },
         11 => Body::Reconnected { slot: "slot1@n1".into(), host: "<n1>".into() },
-        _ => Body::ReconnectFailed { reason: "dead".into(), slot: "slot1@n1".into() },
+        12 => Body::ReconnectFailed { reason: "dead".into(), slot: "slot1@n1".into() },
+        13 => Body::Moved { files: Files::InputsBegan, host: "<n1>".into() },
+        14 => Body::Moved { files: Files::OutputsCame, host: "<n1>".into() },
+        15 => Body::ClusterSubmitted { host: "<127.0.0.1:0>".into() },
+        16 => Body::ClusterRemoved { jobs: 4, items: 2 },
+        _ => {
+            let of = Box::new(Body::Held { reason: "a \"b\" \\ é".into(), code: 3, subcode: 0 });
+            let list = Expr::parse("{ 1, \"<x>\" }").unwrap();
+            let list = Context::new(None, None, 0).evaluate(&list);
+            let attributes = [("JobPrio", Value::Integer(7)), ("List", list), ("cluster", Value::Integer(0))];
+            Body::Information { of, attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into() }
+        }
     };
-    let event =
-        |place| Event { cluster: 7, proc: place as u32, time: "2026-11-25 20:14:37.247".into(), body: body(place) };
-    (0..13).map(event).collect()
+    let event = |place: usize| {
+        let proc = (!matches!(place, 15 | 16)).then_some(place as u32);
+        Event { cluster: 7, proc, time: "2026-11-25 20:14:37.247".into(), body: body(place) }
+    };
+    (0..18).map(event).collect()
 }
 
 fn read_all(bytes: &[u8], piece: usize) -> Vec<Result<(Head, Vec<u8>), Fault>> {
@@ -64,7 +79,9 @@ fn what_is_written_is_read_in_every_form_and_in_any_pieces() {
                 _ => None,
             };
             let time = if form == Form::Text { &event.time[..19] } else { &event.time };
-            let (cluster, proc) = (Some(7), Some(i64::from(event.proc)));
+            // In text, a cluster's own events have a number there.
+            let none = (form == Form::Text).then_some(-1);
+            let (cluster, proc) = (Some(7), event.proc.map(i64::from).or(none));
             assert_eq!(head, Head { number: event.body.number(), cluster, proc, time: time.into(), end });
             assert_eq!(String::from_utf8(text).unwrap().trim(), event.write(form).trim());
         }
@@ -89,13 +106,33 @@ fn the_text_is_htcondors() {
         "\t(1) Normal termination (return value 3)",
         "\t\tUsr 0 01:01:01, Sys 1 01:01:01  -  Run Remote Usage",
         "\t43  -  Run Bytes Sent By Job",
-        "\tPartitionable Resources :    Usage  Request Allocated ",
-        "\t   Cpus                 :      1.5        2         2 ",
-        "\t   Memory (MB)          :        3       64        64 ",
-        "\t   TimeExecute (s)      :       90                    ",
+        "\t1668  -  Total Bytes Received By Job",
+        "\tPartitionable Resources :      Usage  Request Allocated ",
+        "\t   Cpus                 :        1.5        2         2 ",
+        "\t   Disk (KB)            : 1234567890    10240     10240 ",
+        "\t   Memory (MB)          :          3       64        64 ",
+        "\t   TimeExecute (s)      :         90                    ",
     ] {
         assert!(terminated.lines().any(|seen| seen == line), "{line}\n{terminated}");
     }
+    let moved =
+        "040 (007.013.000) 2026-11-25 20:14:37 Started transferring input files\n\tTransferring to host: <n1>\n...\n";
+    assert_eq!(text(13), moved);
+    assert_eq!(text(14), "040 (007.014.000) 2026-11-25 20:14:37 Finished transferring output files\n...\n");
+    let submitted = "035 (007.-01.000) 2026-11-25 20:14:37 Cluster submitted from host: <127.0.0.1:0>\n...\n";
+    assert_eq!(text(15), submitted);
+    let removed =
+        "036 (007.-01.000) 2026-11-25 20:14:37 Cluster removed\n\tMaterialized 4 jobs from 2 items.\tComplete\n...\n";
+    assert_eq!(text(16), removed);
+    assert_eq!(
+        text(17),
+        "028 (007.017.000) 2026-11-25 20:14:37 Job ad information event triggered.\nCluster = 7\nEventTime = \"2026-11-25T20:14:37.247\"\n\
+         EventTypeNumber = 28\nHoldReason = \"a \\\"b\\\" \\ é\"\nHoldReasonCode = 3\nHoldReasonSubCode = 0\nJobPrio = 7\n\
+         List = { 1,\"<x>\" }\nMyType = \"JobHeldEvent\"\nProc = 17\nSubproc = 0\nTriggerEventTypeName = \"ULOG_JOB_HELD\"\n\
+         TriggerEventTypeNumber = 12\n...\n"
+    );
+    assert!(events[17].write(Form::Json).contains("\"List\": \"/Expr({ 1,\\\"<x>\\\" })/\""));
+    assert!(events[17].write(Form::Xml).contains("<a n=\"List\"><e>{ 1,\"&lt;x&gt;\" }</e></a>"));
     assert!(text(8).contains("\tno such file\n\tCode 12 Subcode -2\n"));
     for event in &events {
         assert_eq!(event.write(Form::Text).lines().filter(|line| *line == "...").count(), 1);

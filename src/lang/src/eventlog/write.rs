@@ -1,5 +1,7 @@
 //! Events as text.
 
+use std::borrow::Cow;
+
 use super::{End, Form};
 use crate::classad::Value;
 
@@ -8,8 +10,8 @@ use crate::classad::Value;
 pub struct Event {
     /// The cluster of its job.
     pub cluster: u32,
-    /// The process.
-    pub proc: u32,
+    /// The process; none of events of the whole cluster.
+    pub proc: Option<u32>,
     /// When, as `2026-11-25 20:14:37.247`. The text form shows whole seconds.
     pub time: String,
     /// What.
@@ -81,6 +83,32 @@ pub enum Body {
         /// Why.
         reason: String,
     },
+    /// 028: what its ad says when another event is written.
+    Information {
+        /// That event.
+        of: Box<Body>,
+        /// Attributes of its ad.
+        attributes: Vec<(String, Value)>,
+    },
+    /// 035: a cluster was submitted whose jobs are not all to be there at once.
+    ClusterSubmitted {
+        /// From which host: an address between angle brackets.
+        host: String,
+    },
+    /// 036: all of its jobs are over.
+    ClusterRemoved {
+        /// How many there were.
+        jobs: u32,
+        /// Of how many items.
+        items: u32,
+    },
+    /// 040: its files move.
+    Moved {
+        /// Which, and how far they have come.
+        files: Files,
+        /// Where they go to, an address between angle brackets: told as input files begin to move.
+        host: String,
+    },
     /// 022: where it runs can't be reached.
     Disconnected {
         /// Why.
@@ -106,6 +134,31 @@ pub enum Body {
     },
 }
 
+/// Which files move, and how far they have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// Input files begin to move.
+    InputsBegan,
+    /// They are at the node.
+    InputsCame,
+    /// Output files begin to move.
+    OutputsBegan,
+    /// They are at home.
+    OutputsCame,
+}
+
+impl Files {
+    /// HTCondor's number and words for it. The numbers between are those of a queue.
+    fn told(self) -> (u64, &'static str) {
+        match self {
+            Files::InputsBegan => (2, "Started transferring input files"),
+            Files::InputsCame => (3, "Finished transferring input files"),
+            Files::OutputsBegan => (5, "Started transferring output files"),
+            Files::OutputsCame => (6, "Finished transferring output files"),
+        }
+    }
+}
+
 /// What a job occupies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -115,6 +168,8 @@ pub struct Resources {
     pub memory_mb: Option<u64>,
     /// GPUs.
     pub gpus: u32,
+    /// Disk space, if it is asked for.
+    pub disk_kib: Option<u64>,
 }
 
 /// CPU time.
@@ -133,6 +188,8 @@ pub struct Spent {
     pub usage: Usage,
     /// Of files that came back.
     pub sent_bytes: u64,
+    /// Of files that were brought to it.
+    pub received_bytes: u64,
     /// What it asked for.
     pub asked: Resources,
     /// Used of that; none if nothing is known.
@@ -146,6 +203,8 @@ pub struct Used {
     pub cpus: f64,
     /// Memory, at most.
     pub memory_mb: u64,
+    /// Disk space, at most, if that is known.
+    pub disk_kib: Option<u64>,
     /// How long it ran.
     pub seconds: u64,
 }
@@ -157,9 +216,43 @@ enum Field {
     Text(String),
     Bool(bool),
     Ad(Vec<(&'static str, Field)>),
+    /// Anything else, as an expression.
+    Expression(String),
 }
 
-type Fields = Vec<(&'static str, Field)>;
+impl Field {
+    fn expression(&self) -> String {
+        match self {
+            Field::Int(number) => number.to_string(),
+            Field::Real(number) => Value::Real(*number).to_string(),
+            Field::Text(text) => Value::String(text.as_bytes().into()).old_syntax().to_string(),
+            Field::Bool(truth) => truth.to_string(),
+            Field::Ad(fields) => {
+                let fields: Vec<String> =
+                    fields.iter().map(|(name, field)| format!("{name} = {}", field.expression())).collect();
+                format!("[ {} ]", fields.join("; "))
+            }
+            Field::Expression(text) => text.clone(),
+        }
+    }
+}
+
+impl From<&Value> for Field {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Integer(number) => Field::Int(*number),
+            Value::Real(number) if number.is_finite() => Field::Real(*number),
+            Value::Boolean(truth) => Field::Bool(*truth),
+            Value::String(text) => Field::Text(line(&String::from_utf8_lossy(text))),
+            other => Field::Expression(line(&other.to_string())),
+        }
+    }
+}
+
+/// Attributes that say which event it is.
+const HEAD: [&str; 6] = ["MyType", "EventTypeNumber", "EventTime", "Cluster", "Proc", "Subproc"];
+
+type Fields = Vec<(Cow<'static, str>, Field)>;
 
 impl From<&str> for Field {
     fn from(text: &str) -> Self {
@@ -203,13 +296,13 @@ impl Event {
         match form {
             Form::Text => {
                 let seconds = self.time.get(..19).unwrap_or(&self.time);
-                let Event { cluster, proc, body, .. } = self;
-                format!(
-                    "{:03} ({cluster:03}.{proc:03}.000) {seconds} {}{}",
-                    body.number(),
-                    body.text(),
-                    form.last_line()
-                )
+                let Event { cluster, body, .. } = self;
+                let proc = self.proc.map_or(-1, i64::from);
+                let text = match body {
+                    Body::Information { .. } => self.information(),
+                    body => body.text(),
+                };
+                format!("{:03} ({cluster:03}.{proc:03}.000) {seconds} {text}{}", body.number(), form.last_line())
             }
             Form::Json => {
                 let mut out = String::new();
@@ -225,16 +318,24 @@ impl Event {
     }
 
     fn fields(&self) -> Fields {
-        let mut fields = vec![
-            ("MyType", self.body.my_type().into()),
-            ("EventTypeNumber", u64::from(self.body.number()).into()),
-            ("EventTime", Field::from(&self.time.replacen(' ', "T", 1))),
-            ("Cluster", u64::from(self.cluster).into()),
-            ("Proc", u64::from(self.proc).into()),
-            ("Subproc", Field::Int(0)),
+        let mut fields: Fields = vec![
+            ("MyType".into(), self.body.my_type().into()),
+            ("EventTypeNumber".into(), u64::from(self.body.number()).into()),
+            ("EventTime".into(), Field::from(&self.time.replacen(' ', "T", 1))),
+            ("Cluster".into(), u64::from(self.cluster).into()),
         ];
+        fields.extend(self.proc.map(|proc| ("Proc".into(), u64::from(proc).into())));
+        fields.push(("Subproc".into(), Field::Int(0)));
         self.body.fields(&mut fields);
         fields
+    }
+
+    /// The attributes, one a line by their names.
+    fn information(&self) -> String {
+        let mut fields = self.fields();
+        fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let lines = fields.iter().map(|(name, field)| format!("{name} = {}\n", field.expression()));
+        ["Job ad information event triggered.\n".to_owned()].into_iter().chain(lines).collect()
     }
 }
 
@@ -253,6 +354,10 @@ impl Body {
             Body::Disconnected { .. } => 22,
             Body::Reconnected { .. } => 23,
             Body::ReconnectFailed { .. } => 24,
+            Body::Information { .. } => 28,
+            Body::ClusterSubmitted { .. } => 35,
+            Body::ClusterRemoved { .. } => 36,
+            Body::Moved { .. } => 40,
         }
     }
 
@@ -269,6 +374,31 @@ impl Body {
             Body::Disconnected { .. } => "JobDisconnectedEvent",
             Body::Reconnected { .. } => "JobReconnectedEvent",
             Body::ReconnectFailed { .. } => "JobReconnectFailedEvent",
+            Body::Information { of, .. } => of.my_type(),
+            Body::ClusterSubmitted { .. } => "ClusterSubmitEvent",
+            Body::ClusterRemoved { .. } => "ClusterRemoveEvent",
+            Body::Moved { .. } => "FileTransferEvent",
+        }
+    }
+
+    /// The name that an event of the job's ad knows it by.
+    fn trigger(&self) -> &'static str {
+        match self {
+            Body::Submitted { .. } => "ULOG_SUBMIT",
+            Body::Executing { .. } => "ULOG_EXECUTE",
+            Body::Evicted { .. } => "ULOG_JOB_EVICTED",
+            Body::Terminated { .. } => "ULOG_JOB_TERMINATED",
+            Body::ImageSize { .. } => "ULOG_IMAGE_SIZE",
+            Body::Aborted { .. } => "ULOG_JOB_ABORTED",
+            Body::Held { .. } => "ULOG_JOB_HELD",
+            Body::Released { .. } => "ULOG_JOB_RELEASED",
+            Body::Disconnected { .. } => "ULOG_JOB_DISCONNECTED",
+            Body::Reconnected { .. } => "ULOG_JOB_RECONNECTED",
+            Body::ReconnectFailed { .. } => "ULOG_JOB_RECONNECT_FAILED",
+            Body::Information { .. } => "ULOG_JOB_AD_INFORMATION",
+            Body::ClusterSubmitted { .. } => "ULOG_CLUSTER_SUBMIT",
+            Body::ClusterRemoved { .. } => "ULOG_CLUSTER_REMOVE",
+            Body::Moved { .. } => "ULOG_FILE_TRANSFER",
         }
     }
 
@@ -335,6 +465,19 @@ impl Body {
                 line(slot),
                 line(host)
             ),
+            // Written by the event that holds it.
+            Body::Information { .. } => String::new(),
+            Body::ClusterSubmitted { host } => format!("Cluster submitted from host: {}\n", line(host)),
+            Body::ClusterRemoved { jobs, items } => {
+                format!("Cluster removed\n\tMaterialized {jobs} jobs from {items} items.\tComplete\n")
+            }
+            Body::Moved { files, host } => {
+                let mut text = format!("{}\n", files.told().1);
+                if *files == Files::InputsBegan {
+                    text += &format!("\tTransferring to host: {}\n", line(host));
+                }
+                text
+            }
             Body::Reconnected { slot, host } => {
                 let host = line(host);
                 format!("Job reconnected to {}\n    startd address: {host}\n    starter address: {host}\n", line(slot))
@@ -355,8 +498,24 @@ impl Body {
     }
 
     fn fields(&self, fields: &mut Fields) {
-        let mut add = |name, field: Field| fields.push((name, field));
+        let mut add = |name: &'static str, field: Field| fields.push((name.into(), field));
         match self {
+            Body::Information { of, attributes } => {
+                add("TriggerEventTypeNumber", u64::from(of.number()).into());
+                add("TriggerEventTypeName", of.trigger().into());
+                of.fields(fields);
+                let own = |(name, _): &&(String, Value)| !HEAD.iter().any(|head| head.eq_ignore_ascii_case(name));
+                let attributes: Vec<_> = attributes.iter().filter(own).collect();
+                // Where both have an attribute, the job's ad has the last word.
+                fields.retain(|(name, _)| !attributes.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
+                fields.extend(attributes.iter().map(|(name, value)| (name.clone().into(), value.into())));
+            }
+            Body::ClusterSubmitted { host } => add("SubmitHost", host.into()),
+            Body::ClusterRemoved { jobs, items } => {
+                add("NextProcId", u64::from(*jobs).into());
+                add("NextRow", u64::from(*items).into());
+                add("Completion", Field::Int(1));
+            }
             Body::Submitted { host, notes, user_notes, .. } => {
                 add("SubmitHost", host.into());
                 for (name, notes) in [("LogNotes", notes), ("UserNotes", user_notes)] {
@@ -398,6 +557,12 @@ impl Body {
                 add("HoldReason", reason.into());
                 add("HoldReasonCode", u64::from(*code).into());
                 add("HoldReasonSubCode", Field::Int(*subcode));
+            }
+            Body::Moved { files, host } => {
+                add("Type", files.told().0.into());
+                if *files == Files::InputsBegan {
+                    add("Host", host.into());
+                }
             }
             Body::Disconnected { reason, slot, host } => {
                 add("DisconnectReason", reason.into());
@@ -456,49 +621,64 @@ impl Spent {
     }
 
     fn bytes(&self, which: &str) -> String {
-        format!("\t{}  -  {which} Bytes Sent By Job\n\t0  -  {which} Bytes Received By Job\n", self.sent_bytes)
+        let (sent, received) = (self.sent_bytes, self.received_bytes);
+        format!("\t{sent}  -  {which} Bytes Sent By Job\n\t{received}  -  {which} Bytes Received By Job\n")
     }
 
     fn table(&self) -> String {
         let Some(used) = self.used else { return String::new() };
-        let Resources { cpus, memory_mb, gpus } = self.asked;
-        let mut text = "\tPartitionable Resources :    Usage  Request Allocated \n".to_owned();
-        let mut row = |name: &str, used: String, asked: Option<u64>| {
-            let asked = asked.map(|n| n.to_string()).unwrap_or_default();
-            text += &format!("\t   {name:<21}: {used:>8} {asked:>8} {asked:>9} \n");
+        let Resources { cpus, memory_mb, gpus, disk_kib } = self.asked;
+        let shown = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let mut rows = vec![("Partitionable Resources", ["Usage".into(), "Request".into(), "Allocated".into()])];
+        let mut row = |name, used: String, asked: Option<u64>, has: Option<u64>| {
+            rows.push((name, [used, shown(asked), shown(has)]));
         };
-        row("Cpus", short(used.cpus), Some(cpus.into()));
-        if gpus > 0 {
-            row("GPUs", String::new(), Some(gpus.into()));
+        row("Cpus", short(used.cpus), Some(cpus.into()), Some(cpus.into()));
+        if used.disk_kib.is_some() {
+            row("Disk (KB)", shown(used.disk_kib), disk_kib, disk_kib);
         }
-        row("Memory (MB)", used.memory_mb.to_string(), memory_mb);
-        row("TimeExecute (s)", used.seconds.to_string(), None);
-        text
+        if gpus > 0 {
+            row("GPUs", String::new(), Some(gpus.into()), Some(gpus.into()));
+        }
+        row("Memory (MB)", used.memory_mb.to_string(), memory_mb, memory_mb);
+        row("TimeExecute (s)", used.seconds.to_string(), None, None);
+        // What is under a heading is read by its place.
+        let wide = |column: usize, least: usize| rows.iter().map(|(_, row)| row[column].len()).fold(least, usize::max);
+        let [a, b, c] = [wide(0, 8), wide(1, 8), wide(2, 9)];
+        let lines = rows.iter().enumerate().map(|(place, (name, [used, asked, has]))| {
+            let name = if place == 0 { format!("{name} ") } else { format!("   {name:<21}") };
+            format!("\t{name}: {used:>a$} {asked:>b$} {has:>c$} \n")
+        });
+        lines.collect()
     }
 
     fn fields(&self, total: bool, add: &mut impl FnMut(&'static str, Field)) {
         let local = || times(Usage::default()).as_str().into();
         #[allow(clippy::cast_precision_loss, reason = "HTCondor's are floating, too")]
-        let sent = self.sent_bytes as f64;
+        let (sent, received) = (self.sent_bytes as f64, self.received_bytes as f64);
         add("RunRemoteUsage", times(self.usage).as_str().into());
         add("RunLocalUsage", local());
         add("SentBytes", Field::Real(sent));
-        add("ReceivedBytes", Field::Real(0.0));
+        add("ReceivedBytes", Field::Real(received));
         if total {
             add("TotalRemoteUsage", times(self.usage).as_str().into());
             add("TotalLocalUsage", local());
             add("TotalSentBytes", Field::Real(sent));
-            add("TotalReceivedBytes", Field::Real(0.0));
+            add("TotalReceivedBytes", Field::Real(received));
         }
         let Some(used) = self.used.filter(|_| total) else { return };
         let asked = self.asked;
         add("CpusUsage", short(used.cpus).parse().map_or(Field::Int(0), Field::Real));
         add("MemoryUsage", used.memory_mb.into());
         add("TimeExecuteUsage", used.seconds.into());
+        if let Some(disk) = used.disk_kib {
+            add("DiskUsage", disk.into());
+        }
         for (name, request, value) in [
             ("Cpus", "RequestCpus", Some(u64::from(asked.cpus))),
             ("GPUs", "RequestGPUs", Some(u64::from(asked.gpus)).filter(|gpus| *gpus > 0)),
             ("Memory", "RequestMemory", asked.memory_mb),
+            ("Disk", "RequestDisk", asked.disk_kib.filter(|_| used.disk_kib.is_some())),
         ] {
             let Some(value) = value else { continue };
             add(name, value.into());
@@ -507,29 +687,32 @@ impl Spent {
     }
 }
 
-fn json(out: &mut String, fields: &Fields, depth: usize) {
+fn quoted(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+fn json<N: AsRef<str>>(out: &mut String, fields: &[(N, Field)], depth: usize) {
     out.push_str("{\n");
     for (place, (name, field)) in fields.iter().enumerate() {
         if place > 0 {
             out.push_str(",\n");
         }
         *out += &"  ".repeat(depth);
-        *out += &format!("\"{name}\": ");
+        *out += &format!("\"{}\": ", name.as_ref());
         match field {
             Field::Int(number) => *out += &number.to_string(),
             Field::Real(number) => *out += &format!("{number:?}"),
             Field::Bool(truth) => *out += &truth.to_string(),
             Field::Ad(fields) => json(out, fields, depth + 1),
-            Field::Text(text) => {
-                out.push('"');
-                for c in text.chars() {
-                    if matches!(c, '"' | '\\') {
-                        out.push('\\');
-                    }
-                    out.push(c);
-                }
-                out.push('"');
-            }
+            Field::Text(text) => quoted(out, text),
+            Field::Expression(text) => quoted(out, &format!("/Expr({text})/")),
         }
     }
     out.push('\n');
@@ -537,30 +720,25 @@ fn json(out: &mut String, fields: &Fields, depth: usize) {
     out.push('}');
 }
 
-fn xml(out: &mut String, fields: &Fields, depth: usize) {
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn xml<N: AsRef<str>>(out: &mut String, fields: &[(N, Field)], depth: usize) {
     out.push_str("<c>\n");
     for (name, field) in fields {
         *out += &"    ".repeat(depth);
-        *out += &format!("<a n=\"{name}\">");
+        *out += &format!("<a n=\"{}\">", name.as_ref());
         match field {
             Field::Int(number) => *out += &format!("<i>{number}</i>"),
             Field::Real(number) => *out += &format!("<r>{}</r>", Value::Real(*number)),
             Field::Bool(truth) => *out += if *truth { "<b v=\"t\"/>" } else { "<b v=\"f\"/>" },
             Field::Ad(fields) => xml(out, fields, depth + 1),
             Field::Text(text) => {
-                out.push_str("<s>");
-                for c in text.chars() {
-                    match c {
-                        '&' => out.push_str("&amp;"),
-                        '<' => out.push_str("&lt;"),
-                        '>' => out.push_str("&gt;"),
-                        // HTCondor reads strings in XML with the escapes of expressions.
-                        '\\' => out.push_str("\\\\"),
-                        c => out.push(c),
-                    }
-                }
-                out.push_str("</s>");
+                // HTCondor reads strings in XML with the escapes of expressions.
+                *out += &format!("<s>{}</s>", escaped(text).replace('\\', "\\\\"));
             }
+            Field::Expression(text) => *out += &format!("<e>{}</e>", escaped(text)),
         }
         out.push_str("</a>\n");
     }

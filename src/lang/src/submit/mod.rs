@@ -51,6 +51,8 @@ const MAX_GROUPS: usize = 100_000;
 pub struct Description {
     /// One for each `queue` statement, or several that share its processes, in order; processes are numbered on through the cluster.
     pub groups: Vec<Group>,
+    /// Items of all `queue` statements that have any.
+    pub items: u32,
     /// What the author should know, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }
@@ -385,9 +387,9 @@ pub fn parse(file_name: &str, text: &[u8], context: &Context<'_>) -> Result<Desc
         report.add(0, d.hint(format!("iconv -f UTF-16 -t UTF-8 {file_name} makes it readable")));
         return Err(report.finish().1);
     }
-    let groups = parser::run(file_name, text, &overrides, context, &report);
+    let (groups, items) = parser::run(file_name, text, &overrides, context, &report);
     let (refused, findings) = report.finish();
-    if refused { Err(findings) } else { Ok(Description { groups, warnings: findings }) }
+    if refused { Err(findings) } else { Ok(Description { groups, items, warnings: findings }) }
 }
 
 /// The overrides as lines of a description, for their diagnostics to show. An override is one line: a

@@ -34,12 +34,13 @@ pub(super) fn run<'a>(
     overrides: &'a [u8],
     context: &'a Context<'a>,
     report: &Report<'a>,
-) -> Vec<Group> {
+) -> (Vec<Group>, u32) {
     let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let mut parser = Parser {
         macros: Macros::new(context, file_name),
         report,
         groups: Vec::new(),
+        items: 0,
         names: Vec::new(),
         jobs: 0,
         queues: 0,
@@ -56,13 +57,15 @@ pub(super) fn run<'a>(
     let body = text.get(bom..).unwrap_or_default();
     parser.lines(&mut Lines::new(body, u32::try_from(bom).unwrap_or(0)), false, 0);
     parser.finish();
-    parser.groups
+    (parser.groups, parser.items)
 }
 
 struct Parser<'r, 'a> {
     macros: Macros<'a>,
     report: &'r Report<'a>,
     groups: Vec<Group>,
+    /// Of the statements before.
+    items: u32,
     /// Every name defined, with its first place.
     names: Vec<(String, u32)>,
     jobs: u32,
@@ -594,6 +597,7 @@ impl<'a> Parser<'_, 'a> {
         self.jobs = jobs;
         let step = |first: u32| Live::Late(Late::Process(first));
         let text = |text: String| Live::Text(text.into_bytes());
+        self.items = self.items.saturating_add(if items.is_some() { rows } else { 0 });
         let Some((made, names)) = items else {
             let live = [("step".to_owned(), step(first))].into();
             // What is wrong is found for a statement without jobs, too.

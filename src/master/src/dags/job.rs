@@ -145,7 +145,7 @@ pub(super) fn note(path: &Path, dag: u32, ms: u64, body: Body) {
         return;
     }
     let time = files::zoned(ms).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
-    let text = Event { cluster: dag, proc: 0, time, body }.write(Form::Text);
+    let text = Event { cluster: dag, proc: Some(0), time, body }.write(Form::Text);
     let written =
         OpenOptions::new().append(true).create(true).open(&log).and_then(|mut log| log.write_all(text.as_bytes()));
     if let Err(error) = written {

@@ -411,6 +411,11 @@ impl Master {
         match frame.kind {
             work::Report::KIND => {
                 let report: work::Report = heard(frame)?;
+                if !report.moved.is_empty() {
+                    let before = |ago: Option<u64>| Some(Time(now.0.saturating_sub(ago?)));
+                    let moved = report.moved.into_iter().map(|m| (m.id, before(m.began_ms), before(m.came_ms)));
+                    self.pool.handle(now, Event::InputsMoved { key, moved: moved.collect() });
+                }
                 if !report.started.is_empty() {
                     self.pool.handle(now, Event::AttemptsStarted { key, ids: report.started });
                 }

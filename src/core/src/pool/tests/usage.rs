@@ -3,7 +3,8 @@
 use super::terms::Words;
 use super::*;
 
-const USED: Usage = Usage { wall_ms: 0, cpu_ms: 900, peak_kib: 2000, system_ms: 100, sent_bytes: 0, disk_kib: 50 };
+const USED: Usage =
+    Usage { wall_ms: 0, cpu_ms: 900, peak_kib: 2000, system_ms: 100, sent_bytes: 0, disk_kib: 50, received_bytes: 0 };
 
 /// Two jobs that run, with event logs.
 fn bench() -> Bench {

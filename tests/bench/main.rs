@@ -247,14 +247,14 @@ fn idle(minutes: u64) {
 fn recover(rounds: u64) {
     println!("recover: from `vo-login -r` to the prompt");
     let waiting = "executable = /bin/sleep\narguments = 10000\nqueue";
-    let stores = [("jobs that wait", waiting, 100_000, false), ("jobs that wait", waiting, 1_000_000, false)];
-    for (what, submit, jobs, ran) in
-        stores.into_iter().chain([("jobs that ran", "executable = /bin/true\nqueue", 100_000, true)])
+    let ran = "executable = /bin/true\nqueue";
+    let stores = [("that wait", waiting), ("that ran", ran)].into_iter();
+    for (what, submit, jobs) in stores.flat_map(|(what, submit)| [100_000, 1_000_000].map(|jobs| (what, submit, jobs)))
     {
         let home = Home::new();
         home.write("t.sub", format!("{submit} {jobs}\n"));
         home.vo(["-s", "b", "-n", "1:2", "--keep", "-c", "submit t.sub"]).ok();
-        if ran {
+        if submit == ran {
             home.command(binary("vo-login")).args(["-s", "b", "-c", "wait -q"]).timed();
         }
         let mut resident_after = 0;
@@ -278,7 +278,7 @@ fn recover(rounds: u64) {
             .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
             .sum();
         println!(
-            "  {jobs:>9} {what}: {:.3} s; the store has {:.1} MB, the master {:.1} MB resident",
+            "  {jobs:>9} jobs {what}: {:.3} s; the store has {:.1} MB, the master {:.1} MB resident",
             median(&times),
             bytes as f64 / 1e6,
             resident_after as f64 / 1e6

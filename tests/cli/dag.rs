@@ -1,5 +1,7 @@
 //! DAGs over a local site: order, scripts, retries, rescue files, sub-DAGs, holding and removing, and a master that is killed.
 
+use std::collections::BTreeSet;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vo_tests::{Home, project, seconds, wait_until};
@@ -75,6 +77,26 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
     home.vo(["-s", "t", "-c", "condor_submit_dag -f x.dag; dag wait x.dag"]).ok();
     assert_eq!(ledger(&home).iter().filter(|line| *line == "A 0").count(), 2);
     assert!(home.work("x.dag.rescue001.old").exists());
+    end(&home);
+}
+
+#[test]
+fn the_nodes_of_a_dag_are_submitted_by_few_processes() {
+    let home = home();
+    // What a description runs must not take what the next nodes are told by, nor answer for them.
+    home.write("who.sub", "executable = /bin/echo\narguments = $(who)\noutput = $(JOB).out\nqueue who from cat; echo 1 >&2; echo $PPID |\n");
+    let node = |number: u32| format!("JOB N{number} who.sub\n");
+    let parents: String = (0..40).map(|number| format!("N{number} ")).collect();
+    // Those that have nothing to do are killed before the last node, for which another is started.
+    home.script("kill.sh", "#!/bin/sh\nkill -9 $(cat N*.out)\ntrue\n");
+    let last = format!("JOB LOST gone.sub\nJOB LAST who.sub\nSCRIPT PRE LAST kill.sh\nPARENT {parents} CHILD LAST\n");
+    home.write("x.dag", (0..40).map(node).collect::<String>() + &last);
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).code(7);
+    let by: BTreeSet<String> = (0..40).map(|number| home.read(format!("N{number}.out"))).collect();
+    assert!(by.len() <= 4 && !by.contains(&home.read("LAST.out")), "{by:?}");
+    let out = home.read("x.dag.dagman.out");
+    assert!(out.contains("node LOST can't be submitted: error: cannot read gone.sub"), "{out}");
+    assert!(!out.contains("node LAST can't"), "{out}");
     end(&home);
 }
 

@@ -58,12 +58,9 @@ pub(crate) struct Submit {
     /// Called by HTCondor's name, which says more
     #[arg(long, hide = true)]
     htcondor: bool,
-    /// A line before the description
-    #[arg(long, value_name = "COMMAND", hide = true)]
-    before: Vec<OsString>,
-    /// The node of a DAG that this submits, as DAG:NODE:TRY
-    #[arg(long, value_name = "TAG", hide = true)]
-    dag_node: Option<String>,
+    /// Submit the nodes of a DAG that standard input tells of
+    #[arg(long, hide = true)]
+    dag_nodes: bool,
     /// Submit descriptions and DAG files (`*.dag`); `-` is standard input [default: standard input, unless it is a terminal]. With --for, --jobs, --cpus,
     /// --memory, --disk or --gpus: a program and its arguments, in which `{}` stands for the job's item
     #[arg(value_name = "FILE")]
@@ -94,6 +91,7 @@ struct ByArguments {
 }
 
 mod dry;
+mod nodes;
 mod world;
 
 /// Dots of condor_submit's first line, one a job, at most.
@@ -113,20 +111,11 @@ struct SubmittedJson {
 }
 
 pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
-    let Submit {
-        asking,
-        append,
-        queue,
-        batch_name,
-        terse,
-        json,
-        dry_run,
-        by_arguments,
-        htcondor,
-        before,
-        dag_node,
-        words,
-    } = arguments;
+    let Submit { asking, append, queue, batch_name, terse, json, dry_run, by_arguments, htcondor, dag_nodes, words } =
+        arguments;
+    if dag_nodes {
+        return nodes::serve(&asking);
+    }
     let described = by_arguments.describe(&words)?;
     let words = if described.is_some() { Vec::new() } else { words };
     let (overrides, mut files): (Vec<_>, Vec<_>) =
@@ -166,20 +155,14 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
             text.extend_from_slice(&line);
         }
     }
-    if dag_node.is_some() {
-        texts.iter_mut().for_each(|(_, text)| *text = of_a_dag(&before, text));
-    }
     if let Some(into) = dry_run {
         return dry::run(&texts, &overrides, &here, &into);
     }
     // All of them are read and checked before any is sent.
-    let mut requests: Vec<Request> = texts
+    let requests: Vec<Request> = texts
         .iter()
-        .map(|(file, text)| prepare(file, text, before.len(), &overrides, batch_name.as_deref(), &here))
+        .map(|(file, text)| prepare(file, text, 0, &overrides, batch_name.as_deref(), &here))
         .collect::<Result<_>>()?;
-    if let Some(first) = requests.first_mut().and_then(|request| request.groups.first_mut()) {
-        first.tag = dag_node;
-    }
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
@@ -226,7 +209,7 @@ fn assignment(word: &OsStr) -> Option<(String, Vec<u8>)> {
 }
 
 /// The description of a DAG's node: after the lines that the DAG gives it. It queues one job, if it doesn't say.
-fn of_a_dag(before: &[OsString], text: &[u8]) -> Vec<u8> {
+fn of_a_dag(before: &[String], text: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     for line in before {
         all.extend(line.as_bytes().iter().map(|b| if *b == b'\n' { b' ' } else { *b }));

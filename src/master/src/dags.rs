@@ -4,9 +4,9 @@
 //! anew whenever the master starts; `log`, the records of its run; and in their place, once it has ended, `ended`, its row. The number N is
 //! taken from those of clusters: to listings and to who holds, releases and removes jobs, the DAG is a job `N.0`, as DAGMan is.
 //!
-//! A node's jobs are submitted by a `submit` of their own, in the node's directory and the DAG's environment: reading descriptions and
-//! what they name takes time and may fail in many ways, none of which is the master's affair. The submission carries the node and the
-//! try as its tag, by which the master knows one that came before.
+//! A node's jobs are submitted by a `submit` that is kept for the DAG, in the node's directory and the DAG's environment: reading
+//! descriptions and what they name takes time and may fail in many ways, none of which is the master's affair. The submission carries
+//! the node and the try as its tag, by which the master knows one that came before.
 
 mod files;
 mod job;
@@ -36,9 +36,12 @@ pub(crate) use job::{Job, concerns};
 use crate::jobad::Facts;
 use files::{JobStates, Out};
 use log::Logs;
+use node::Submitter;
 
-/// Nodes that are being submitted at a time: each is a process.
+/// Nodes that are being submitted at a time, each by a process.
 const SUBMITTING: usize = 4;
+/// How long such a process is kept without work.
+const KEPT: Duration = Duration::from_secs(10);
 /// DAGs that have ended are listed up to this many.
 const ENDED: usize = 1000;
 /// What is drawn and told of a DAG that changes is written at most this often.
@@ -59,7 +62,7 @@ pub(crate) enum Told {
     /// A script ended; its `serial` tells it from others of its node.
     ScriptEnded { dag: u32, node: u32, script: Script, serial: u64, code: i32 },
     /// A node was submitted as this cluster of so many jobs (a DAG as this DAG), or can't be.
-    Submitted { dag: u32, node: u32, try_number: u32, result: Result<(u32, u32), String> },
+    Submitted { dag: u32, node: u32, try_number: u32, by: Option<Box<Submitter>>, result: Result<(u32, u32), String> },
 }
 
 /// A bundle, understood.
@@ -118,6 +121,8 @@ pub(crate) struct Dags {
     stirred: BTreeSet<u32>,
     submits: VecDeque<(u32, u32, u32)>,
     submitting: usize,
+    /// What submits nodes of which DAG, and since when it has had nothing to do.
+    idle: VecDeque<(u32, Instant, Submitter)>,
     serial: u64,
     ticked: Instant,
 }
@@ -191,6 +196,7 @@ impl Dags {
             stirred: BTreeSet::new(),
             submits: VecDeque::new(),
             submitting: 0,
+            idle: VecDeque::new(),
             serial: 0,
             ticked: Instant::now(),
             dir: dir.clone(),
@@ -461,7 +467,10 @@ impl Dags {
             Told::ScriptEnded { dag, node, script, serial, code } => {
                 self.script_ended(now, dag, node, script, serial, code)
             }
-            Told::Submitted { dag, node, try_number, result } => self.submitted(now, dag, node, try_number, result),
+            Told::Submitted { dag, node, try_number, by, result } => {
+                self.idle.extend(by.map(|by| (dag, Instant::now(), *by)));
+                self.submitted(now, dag, node, try_number, result);
+            }
             Told::Loaded { .. } => {}
         }
     }
@@ -556,15 +565,43 @@ impl Dags {
         while self.submitting < SUBMITTING
             && let Some((dag, node, try_number)) = self.submits.pop_front()
         {
-            if let Some(active) = self.active.get(&dag) {
-                self.submitting += 1;
-                let (tell, dags) = (self.tell.clone(), (&self.session, self.session_name.as_str(), &self.program));
-                node::submit(active.submission(dag, node, try_number, dags), move |result| {
-                    tell(Told::Submitted { dag, node, try_number, result });
-                });
-            }
+            self.submit_node(dag, node, try_number);
         }
         wishes
+    }
+
+    fn submit_node(&mut self, dag: u32, node: u32, try_number: u32) {
+        let Some(active) = self.active.get(&dag) else { return };
+        self.submitting += 1;
+        let tell = self.tell.clone();
+        let tell = move |by, result| tell(Told::Submitted { dag, node, try_number, by, result });
+        let session = node::Home { dir: &self.session, name: &self.session_name, program: &self.program };
+        if active.is_subdag(node) {
+            let process = active.subdag(dag, node, try_number, session);
+            tokio::spawn(async move { tell(None, node::submit_dag(process).await) });
+            return;
+        }
+        let own = self.idle.iter().position(|(of, ..)| *of == dag);
+        // One of another DAG makes room.
+        let spare = self.idle.len() + self.submitting > SUBMITTING;
+        let taken = self.idle.remove(own.unwrap_or(if spare { 0 } else { usize::MAX }));
+        let mut kept = taken.filter(|_| own.is_some()).map(|(.., submitter)| submitter);
+        let (process, submission) = (active.submitter(session), active.submission(dag, node, try_number));
+        tokio::spawn(async move {
+            let (by, result) = loop {
+                let fresh = kept.is_none();
+                let submitter = match kept.take().map_or_else(|| Submitter::start(&process), Ok) {
+                    Ok(submitter) => submitter,
+                    Err(why) => break (None, Err(why)),
+                };
+                let (by, result) = submitter.submit(&submission).await;
+                // One that was killed while it had nothing to do takes no node with it.
+                if by.is_some() || fresh {
+                    break (by, result);
+                }
+            };
+            tell(by.map(Box::new), result);
+        });
     }
 
     /// When something is due by itself.
@@ -573,6 +610,7 @@ impl Dags {
     }
 
     fn tick(&mut self, now: Time) {
+        self.idle.retain(|(_, since, _)| since.elapsed() < KEPT);
         if self.clusters.len() <= COUNTED {
             self.changed.extend(self.clusters.keys());
         }

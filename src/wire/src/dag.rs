@@ -307,6 +307,41 @@ pub struct WatchDag {
     pub dag: u32,
 }
 
+/// What a master gives to a `submit` that it keeps for a DAG's nodes, over its standard input: the length in four bytes, high ones first,
+/// then this. Answered in the same form, over its standard output, by [`NodeSubmitted`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SubmitNode {
+    /// The node and the try, as `DAG:NODE:TRY`.
+    #[n(0)]
+    pub tag: String,
+    /// Absolute directory of the node.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub directory: Vec<u8>,
+    /// Its submit description, from there.
+    #[n(2)]
+    pub file: String,
+    /// The description itself, if it is within the DAG.
+    #[n(3)]
+    pub text: Option<Bytes>,
+    /// Commands before the description.
+    #[n(4)]
+    pub before: Vec<String>,
+    /// Commands that win over it, as `NAME=VALUE`.
+    #[n(5)]
+    pub append: Vec<String>,
+}
+
+/// What became of a node's submission.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeSubmitted {
+    /// The cluster and its jobs; none if it was refused.
+    #[n(0)]
+    pub cluster: Option<(u32, u32)>,
+    /// Errors and warnings, as people read them.
+    #[n(1)]
+    pub said: String,
+}
+
 kinds! {
     0x0440 => SubmitDag, 0x0441 => DagSubmitted, 0x0442 => ListDags, 0x0443 => DagRows, 0x0444 => ShowDag, 0x0445 => DagNodes,
     0x0446 => OrderDag, 0x0447 => WatchDag,

@@ -8,11 +8,11 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use vo_core::dag as core;
-use vo_wire::dag::Options;
+use vo_wire::dag::{NodeSubmitted, Options, SubmitNode};
 
 use super::*;
 
@@ -92,6 +92,14 @@ pub(super) fn read_tag(tag: &str) -> Option<(u32, u32, u32)> {
     parts.next().is_none().then_some(read)
 }
 
+/// The session that a submission goes to.
+#[derive(Clone, Copy)]
+pub(super) struct Home<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) name: &'a str,
+    pub(super) program: &'a Path,
+}
+
 /// A process to run.
 pub(super) struct Process {
     program: OsString,
@@ -99,7 +107,6 @@ pub(super) struct Process {
     words: Vec<OsString>,
     directory: PathBuf,
     environment: Vec<(OsString, OsString)>,
-    input: Option<Vec<u8>>,
     /// Appended to: a file, whether standard output and standard error are.
     debug: Option<(PathBuf, bool, bool)>,
 }
@@ -132,80 +139,73 @@ impl Active {
         if names.len() > PARENT_NAMES { String::new() } else { names }
     }
 
-    /// What submits a node: a `submit` in its directory, told of the DAG by macros and attributes as DAGMan's jobs are.
-    pub(super) fn submission(
-        &self,
-        dag: u32,
-        node: u32,
-        try_number: u32,
-        (session, session_name, program): (&PathBuf, &str, &PathBuf),
-    ) -> Process {
-        let name = self.dag.name(node);
-        let mut words: Vec<OsString> = vec!["--json".into(), "--dag-node".into(), tag(dag, node, try_number).into()];
-        let mut input = None;
+    fn priority(&self, node: u32) -> i32 {
+        self.dag.nodes().get(node as usize).map_or(0, |node| node.priority) + self.bundle.options.priority
+    }
+
+    /// A grid command in the DAG's environment.
+    fn grid_command(&self, name: &str, words: Vec<OsString>, directory: PathBuf, session: Home<'_>) -> Process {
         let mut environment = self.environment();
         environment.retain(|(name, _)| !name.as_bytes().starts_with(b"VO_SESSION"));
-        environment.push(("VO_SESSION".into(), session_name.into()));
-        environment.push(("VO_SESSION_DIR".into(), session.into()));
-        let options = &self.bundle.options;
-        if self.is_subdag(node) {
-            words.extend(options.deep.iter().map(OsString::from));
-            let priority = self.dag.nodes().get(node as usize).map_or(0, |node| node.priority) + options.priority;
-            if priority != 0 {
-                words.extend([OsString::from("--priority"), priority.to_string().into()]);
-            }
-            if let Some(Description::Dag(file)) = self.dag.description(node) {
-                words.extend([OsString::from("--"), file.into()]);
-            }
-        } else {
-            let mut before = |name: &str, value: &str| {
-                words.extend([OsString::from("--before"), format!("{name}={value}").into()]);
-            };
-            before("JOB", name);
-            before("RETRY", &try_number.to_string());
-            before("DAG_STATUS", &self.run.status().to_string());
-            before("FAILED_COUNT", &self.run.counts().of(State::Failed).to_string());
-            before("DAGManJobId", &dag.to_string());
-            // Looking through a large DAG for each node would cost its square.
-            if self.dag.nodes().len() <= PARENT_NAMES {
-                before("DAG_PARENT_NAMES", &self.parent_names(node));
-            }
-            let priority = self.dag.nodes().get(node as usize).map_or(0, |node| node.priority) + options.priority;
-            if priority != 0 {
-                before("priority", &priority.to_string());
-            }
-            if let Some(batch) = &options.batch_name {
-                before("batch_name", batch);
-            }
-            let (mut first, mut last) = (Vec::new(), Vec::new());
-            for (name, value, append) in self.dag.vars(node) {
-                let list = if append.unwrap_or(options.append_vars) { &mut last } else { &mut first };
-                list.push(format!("{name}={value}"));
-            }
-            last.push(format!("MY.DAGManJobId={dag}"));
-            last.push(format!("MY.DAGNodeName=\"{name}\""));
-            last.push(format!("MY.DAGManNodeRetry={try_number}"));
-            last.extend(options.append.iter().cloned());
-            words.extend(first.into_iter().flat_map(|line| [OsString::from("--before"), line.into()]));
-            words.extend(last.into_iter().flat_map(|line| [OsString::from("--append"), line.into()]));
-            match self.dag.description(node) {
-                Some(Description::File(file)) => words.extend([OsString::from("--"), file.into()]),
-                Some(Description::Inline(text)) => {
-                    words.extend([OsString::from("--"), "-".into()]);
-                    input = Some(text.clone());
-                }
-                _ => {}
-            }
+        environment.push(("VO_SESSION".into(), session.name.into()));
+        environment.push(("VO_SESSION_DIR".into(), session.dir.into()));
+        Process { program: session.program.into(), name: name.into(), words, directory, environment, debug: None }
+    }
+
+    /// What submits the DAG that a node is.
+    pub(super) fn subdag(&self, dag: u32, node: u32, try_number: u32, session: Home<'_>) -> Process {
+        let mut words: Vec<OsString> = vec!["--json".into(), "--dag-node".into(), tag(dag, node, try_number).into()];
+        words.extend(self.bundle.options.deep.iter().map(OsString::from));
+        let priority = self.priority(node);
+        if priority != 0 {
+            words.extend([OsString::from("--priority"), priority.to_string().into()]);
         }
-        Process {
-            program: program.into(),
-            name: if self.is_subdag(node) { "condor_submit_dag".into() } else { "submit".into() },
-            words,
-            directory: self.directory_of(node),
-            environment,
-            input,
-            debug: None,
+        if let Some(Description::Dag(file)) = self.dag.description(node) {
+            words.extend([OsString::from("--"), file.into()]);
         }
+        self.grid_command("condor_submit_dag", words, self.directory_of(node), session)
+    }
+
+    /// What submits other nodes, one after another.
+    pub(super) fn submitter(&self, session: Home<'_>) -> Process {
+        self.grid_command("submit", vec!["--dag-nodes".into()], session.dir.to_owned(), session)
+    }
+
+    /// A node's submission, told of the DAG by macros and attributes as DAGMan's jobs are.
+    pub(super) fn submission(&self, dag: u32, node: u32, try_number: u32) -> SubmitNode {
+        let (name, options) = (self.dag.name(node), &self.bundle.options);
+        let mut before = vec![
+            format!("JOB={name}"),
+            format!("RETRY={try_number}"),
+            format!("DAG_STATUS={}", self.run.status()),
+            format!("FAILED_COUNT={}", self.run.counts().of(State::Failed)),
+            format!("DAGManJobId={dag}"),
+        ];
+        // Looking through a large DAG for each node would cost its square.
+        if self.dag.nodes().len() <= PARENT_NAMES {
+            before.push(format!("DAG_PARENT_NAMES={}", self.parent_names(node)));
+        }
+        let priority = self.priority(node);
+        if priority != 0 {
+            before.push(format!("priority={priority}"));
+        }
+        before.extend(options.batch_name.iter().map(|batch| format!("batch_name={batch}")));
+        let mut append = Vec::new();
+        for (name, value, last) in self.dag.vars(node) {
+            let list = if last.unwrap_or(options.append_vars) { &mut append } else { &mut before };
+            list.push(format!("{name}={value}"));
+        }
+        append.push(format!("MY.DAGManJobId={dag}"));
+        append.push(format!("MY.DAGNodeName=\"{name}\""));
+        append.push(format!("MY.DAGManNodeRetry={try_number}"));
+        append.extend(options.append.iter().cloned());
+        let (file, text) = match self.dag.description(node) {
+            Some(Description::File(file)) => (file.into(), None),
+            Some(Description::Inline(text)) => (String::new(), Some(vo_wire::dag::Bytes(text.to_vec()))),
+            _ => (String::new(), None),
+        };
+        let directory = self.directory_of(node).into_os_string().into_vec();
+        SubmitNode { tag: tag(dag, node, try_number), directory, file, text, before, append }
     }
 
     /// A script of a node, with its macros filled in.
@@ -229,7 +229,6 @@ impl Active {
             name: program.into(),
             words,
             environment: self.environment(),
-            input: None,
             debug: debug.map(|(file, out, err)| (directory.join(file), *out, *err)),
             directory,
         }
@@ -271,12 +270,11 @@ impl Active {
 }
 
 impl Process {
-    fn command(&self) -> Result<Command, String> {
+    fn command(&self) -> Command {
         let mut command = std::process::Command::new(&self.program);
         command.arg0(&self.name).args(&self.words).current_dir(&self.directory);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.process_group(0);
+        command.stdin(Stdio::null()).process_group(0);
         let mut command = Command::from(command);
         // SAFETY: prctl is safe to call between fork and exec.
         unsafe {
@@ -285,7 +283,7 @@ impl Process {
                 nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
             });
         }
-        Ok(command)
+        command
     }
 
     fn missing(&self) -> Option<String> {
@@ -294,34 +292,65 @@ impl Process {
     }
 }
 
-/// Runs a `submit`; tells the cluster and its jobs.
-pub(super) fn submit(process: Process, tell: impl FnOnce(Result<(u32, u32), String>) + Send + 'static) {
-    tokio::spawn(async move { tell(submitted(process).await) });
-}
-
-async fn submitted(process: Process) -> Result<(u32, u32), String> {
+/// Submits the DAG that a node is; tells its number.
+pub(super) async fn submit_dag(process: Process) -> Result<(u32, u32), String> {
     if let Some(missing) = process.missing() {
         return Err(missing);
     }
-    let mut command = process.command()?;
+    let mut command = process.command();
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| format!("cannot run submit: {e}"))?;
-    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), process.input) {
-        // One that doesn't read says why.
-        let _ = stdin.write_all(&input).await;
-    }
-    let output = child.wait_with_output().await.map_err(|e| e.to_string())?;
+    let output = command.output().await.map_err(|e| format!("cannot run condor_submit_dag: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if !output.status.success() {
-        return Err(if said.is_empty() { format!("submit ended with {}", output.status) } else { said });
+        return Err(if said.is_empty() { format!("condor_submit_dag ended with {}", output.status) } else { said });
     }
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
-    let row = rows.get(0).ok_or("submit submitted nothing")?;
-    let number = |name: &str| row.get(name).and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
-    match (number("cluster"), number("jobs"), number("dag")) {
-        (Some(cluster), Some(jobs), _) => Ok((cluster, jobs)),
-        (_, _, Some(dag)) => Ok((dag, 1)),
-        _ => Err("submit told no cluster".to_owned()),
+    let number = rows.get(0).and_then(|row| row.get("dag")?.as_u64()).and_then(|n| u32::try_from(n).ok());
+    number.map(|dag| (dag, 1)).ok_or_else(|| "condor_submit_dag told no DAG".to_owned())
+}
+
+/// A `submit` that submits the nodes of a DAG, one after another: a process for each would cost more than all the rest of a node.
+pub(crate) struct Submitter {
+    child: Child,
+    requests: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Submitter {
+    pub(super) fn start(process: &Process) -> Result<Submitter, String> {
+        let failed = |e: &dyn std::fmt::Display| format!("cannot run submit: {e}");
+        let mut command = process.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| failed(&e))?;
+        let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(&"it has no pipes"));
+        };
+        Ok(Submitter { child, requests, answers })
+    }
+
+    /// Submits a node: tells its cluster and jobs, or why there are none. If it can't even tell that, it is no use any more.
+    pub(super) async fn submit(mut self, node: &SubmitNode) -> (Option<Submitter>, Result<(u32, u32), String>) {
+        match self.ask(node).await {
+            Ok(NodeSubmitted { cluster: Some(cluster), .. }) => (Some(self), Ok(cluster)),
+            Ok(NodeSubmitted { said, .. }) => (Some(self), Err(said)),
+            Err(why) => {
+                let ended = self.child.try_wait().ok().flatten();
+                (
+                    None,
+                    Err(ended.map_or_else(|| format!("submit: {why}"), |status| format!("submit ended with {status}"))),
+                )
+            }
+        }
+    }
+
+    async fn ask(&mut self, node: &SubmitNode) -> io::Result<NodeSubmitted> {
+        let body = minicbor::to_vec(node).map_err(io::Error::other)?;
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+        self.requests.write_all(&[&length.to_be_bytes(), &body[..]].concat()).await?;
+        let length = self.answers.read_u32().await?;
+        let mut body = vec![0; length as usize];
+        self.answers.read_exact(&mut body).await?;
+        minicbor::decode(&body).map_err(io::Error::other)
     }
 }
 
@@ -337,7 +366,7 @@ pub(super) fn run_script(process: Process, killed: oneshot::Receiver<()>, tell: 
 }
 
 async fn script(process: Process, killed: oneshot::Receiver<()>) -> Result<i32, String> {
-    let mut command = process.command()?;
+    let mut command = process.command();
     let (out, err) = match &process.debug {
         Some((file, out, err)) => {
             let open = || {

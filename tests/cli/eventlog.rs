@@ -105,13 +105,18 @@ fn session(name: &str, conf: &str, more: &str) {
     home.write("go", "");
     wait_for(5, 4);
 
-    submit("executable = until.sh\nrequirements = false\nqueue\n");
+    submit(
+        "executable = until.sh\nrequirements = false\npriority = 5\njob_ad_information_attrs = JobPrio, Owner Nothing\nqueue\n",
+    );
     vo("hold 3");
     vo("release 3");
     vo("rm 3");
     wait_for(9, 1);
     let seen: Vec<_> = read().iter().filter(|event| event.cluster == Some(3)).map(|event| event.number).collect();
-    assert_eq!(seen, [0, 12, 13, 9]);
+    assert_eq!(seen, [0, 28, 12, 28, 13, 28, 9, 28]);
+    let told = ["JobPrio = 5\n", "\"JobPrio\": 5,\n", "<a n=\"JobPrio\"><i>5</i></a>\n"]
+        .map(|line| home.read(&log).matches(line).count());
+    assert_eq!(told.iter().sum::<usize>(), 4, "{name}: {told:?}");
     let days = read().iter().filter(|event| event.time.len() >= 19 && event.time.starts_with("20")).count();
     assert_eq!(days, read().len());
     if let Some(kept) = std::env::var_os("VO_KEEP_EVENT_LOGS") {

@@ -679,7 +679,16 @@ fn log_terms(ad: &JobAd) -> LogTerms {
         user_notes: text("SubmitEventUserNotes"),
         disk_kib: ad.request_disk_kb.filter(|disk| *disk > 0),
         late: None,
+        information: text("JobAdInformationAttrs").as_ref().and_then(constant).map_or_else(Vec::new, |names| {
+            let names = names.split(|c: char| c == ',' || c.is_whitespace());
+            names.filter(|name| is_name(name)).map(str::to_owned).collect()
+        }),
     }
+}
+
+fn is_name(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Are the jobs not all to be in the queue at once?

@@ -19,6 +19,7 @@ use vo_core::ids::{JobId, ProxyId};
 use vo_core::items::Row;
 use vo_core::pool::{self, Action, Files, Hold, LogTerms, Note};
 use vo_core::template::Template;
+use vo_lang::classad::Value;
 use vo_lang::eventlog::{self, Body, End, Event, Form, Resources, Spent, Usage, Used};
 
 /// In the session's directory; see [`marked`].
@@ -32,6 +33,9 @@ const GROUP: usize = 10_000;
 /// How much of a log is read to find entries that a crash may have kept from it.
 const TAIL_BYTES: u64 = 256 << 20;
 
+/// Attributes of jobs' ads, by process.
+pub(crate) type Information = BTreeMap<u32, Vec<(String, Value)>>;
+
 /// An entry to write.
 pub(crate) struct Entry {
     pub(crate) job: JobId,
@@ -41,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) asks: pool::Resources,
     pub(crate) at: Time,
     pub(crate) note: Note,
+    /// What is told of the jobs' ads with the event. What a crash kept from a log has none: the ads were others then.
+    pub(crate) information: Information,
 }
 
 impl Entry {
@@ -48,7 +54,7 @@ impl Entry {
     pub(crate) fn of(action: Action) -> Option<Entry> {
         match action {
             Action::Note { job, log, terms, initialdir, asks, at, note } => {
-                Some(Entry { job, log, terms, initialdir, asks, at, note })
+                Some(Entry { job, log, terms, initialdir, asks, at, note, information: BTreeMap::new() })
             }
             _ => None,
         }
@@ -277,13 +283,17 @@ pub(crate) fn path(log: &Template, initialdir: &Template, job: JobId) -> PathBuf
 impl Writer {
     /// Hands out the entry's events, each with the path of its log and the form that it is in.
     fn render(&self, entry: &Entry, take: &mut dyn FnMut(PathBuf, Form, String)) {
-        let Entry { job, log, terms, initialdir, asks, at, note } = entry;
+        let Entry { job, log, terms, initialdir, asks, at, note, information } = entry;
         let form = if terms.xml { Form::Xml } else { self.form };
         let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
         let time = stamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
         let mut event = |proc: Option<u32>, path: PathBuf, body: Body| {
             let event = Event { cluster: job.cluster, proc, time: time.clone(), body };
-            take(path, form, event.write(form));
+            take(path.clone(), form, event.write(form));
+            if let Some(attributes) = proc.and_then(|proc| information.get(&proc)) {
+                let body = Body::Information { of: Box::new(event.body.clone()), attributes: attributes.clone() };
+                take(path, form, Event { body, ..event }.write(form));
+            }
         };
         if let Note::Submitted { jobs } = note {
             for proc in jobs.iter() {
@@ -414,6 +424,7 @@ mod tests {
             asks: pool::Resources { cpus: 1, memory_mb: Some(4), gpus: 0 },
             at: Time(1_700_000_000_000 + u64::from(proc) * 1000),
             note,
+            information: BTreeMap::new(),
         }
     }
 
@@ -448,6 +459,18 @@ mod tests {
         assert!(texts(&entry).contains("000 (007.003.000)"));
         entry.terms = Arc::new(LogTerms { batch_name: Some(Template::constant("a b")), ..LogTerms::default() });
         assert!(texts(&entry).contains("\n    [ JobBatchName = \"a b\" ]\n...\n"));
+        entry.note = Note::Removed { why: None };
+        entry.information = [(2, vec![("JobPrio".to_owned(), Value::Integer(3))])].into();
+        let text = texts(&entry);
+        let (own, more) = text.split_once("...\n").unwrap();
+        assert!(own.starts_with("009 (007.002.000)"), "{own}");
+        assert!(
+            more.starts_with("028 (007.002.000) 2023-11-14 22:13:22 Job ad information event triggered.\n"),
+            "{more}"
+        );
+        assert!(more.contains("\nJobPrio = 3\n") && more.contains("\nTriggerEventTypeNumber = 9\n...\n"), "{more}");
+        entry.note = Note::Submitted { jobs: Members::new(2, 2, None, None) };
+        entry.information = BTreeMap::new();
         entry.terms = Arc::new(LogTerms { xml: true, ..LogTerms::default() });
         assert!(texts(&entry).contains("</c>\n<c>\n    <a n=\"MyType\"><s>SubmitEvent</s></a>\n"));
     }

@@ -546,6 +546,30 @@ impl Scope {
     }
 }
 
+/// Attributes of jobs' ads.
+#[derive(Debug)]
+pub(crate) struct Named {
+    names: Vec<String>,
+    lens: Lens,
+    now: i64,
+}
+
+impl Named {
+    pub(crate) fn new(names: &[String], now: i64) -> Named {
+        let read = |name: &String| Some((name.clone(), Expr::parse_old(name).ok()?));
+        let (names, exprs) = names.iter().filter_map(read).unzip();
+        Named { names, lens: Lens::new(exprs), now }
+    }
+
+    /// Those that the job has, with their values.
+    pub(crate) fn values(&mut self, view: &JobView<'_>, facts: &Facts) -> Vec<(String, Value)> {
+        let ad = self.lens.scope(view, facts).ad(view, facts);
+        let context = context(&ad, self.now);
+        let values = self.lens.exprs.iter().map(|expr| context.evaluate(expr));
+        self.names.iter().cloned().zip(values).filter(|(_, value)| !matches!(value, Value::Undefined)).collect()
+    }
+}
+
 /// A condition on jobs. Where it asks for nothing in which the jobs of a group differ, it is judged once for all of them.
 #[derive(Debug)]
 pub(crate) struct Condition {

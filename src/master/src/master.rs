@@ -24,7 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use vo_core::ids::{AttemptId, JobId, ProxyId, SiteId, StarterKey};
 use vo_core::job::{AttemptResult, Comes, Outcome, OutputKind, Program, Usage};
-use vo_core::pool::{Action, Assigned, Definition, Event, GroupRecord, JobState, Offer, Pool, Select, Shared, When};
+use vo_core::pool::{
+    Action, Assigned, Definition, Event, GroupRecord, JobState, Note, Offer, Pool, Select, Shared, When,
+};
 use vo_core::{Template, Time};
 use vo_lang::conf::{Conf, OnMissed, SiteConf};
 use vo_net::ssh::KeyRing;
@@ -798,10 +800,28 @@ impl Master {
             }
             Action::KeepPartial { key, result } => self.partials.keep(key, result),
             note @ Action::Note { .. } => {
-                if let Some(entry) = Entry::of(note) {
+                if let Some(mut entry) = Entry::of(note) {
+                    entry.information = self.information(&entry);
                     self.event_logs.write(entry);
                 }
             }
+        }
+    }
+
+    /// What a log is to tell of its jobs' ads with an event, as they are now.
+    fn information(&self, entry: &Entry) -> eventlog::Information {
+        if entry.terms.information.is_empty() {
+            return eventlog::Information::new();
+        }
+        let now = i64::try_from(self.now().0 / 1000).unwrap_or(i64::MAX);
+        let mut named = jobad::Named::new(&entry.terms.information, now);
+        let mut of = |proc| {
+            let view = self.pool.view(JobId { proc, ..entry.job })?;
+            Some((proc, named.values(&view, &self.facts)))
+        };
+        match &entry.note {
+            Note::Submitted { jobs } => jobs.iter().filter_map(of).collect(),
+            _ => of(entry.job.proc).into_iter().collect(),
         }
     }
 

@@ -118,6 +118,9 @@ pub struct LogTerms {
     /// Of a cluster whose jobs are not all to be there at once, how many items they are made of: its log tells of the cluster, too.
     #[n(6)]
     pub late: Option<u32>,
+    /// Attributes of the jobs' ads that it tells with each event.
+    #[cbor(n(7), default)]
+    pub information: Vec<String>,
 }
 
 impl GroupRecord {

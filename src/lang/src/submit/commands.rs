@@ -192,7 +192,7 @@ const COMMANDS: &[Command] = &[
     with(&["run_as_owner"], NoEffect(TRUE), "RunAsOwner", Boolean),
     with(&["want_job_networking"], NoEffect(TRUE), "WantJobNetworking", Boolean),
     with(&["core_size", "coresize"], NoEffect(&[]), "CoreSize", Expression),
-    with(&["job_ad_information_attrs"], NoEffect(&[]), "JobAdInformationAttrs", Text),
+    with(&["job_ad_information_attrs"], Acted, "JobAdInformationAttrs", Text),
     with(&["job_lease_duration"], NoEffect(&[]), "JobLeaseDuration", Expression),
     with(&["job_machine_attrs"], NoEffect(&[]), "JobMachineAttrs", Text),
     with(&["job_max_vacate_time"], Acted, "JobMaxVacateTime", Expression),

@@ -448,6 +448,7 @@ impl Builder<'_, '_> {
     /// How much is asked for of them, where that is a number.
     fn counted(&self) -> Vec<(String, u32)> {
         let count = |(name, text): (String, String)| {
+            super::described::demand(&name, &text)?;
             // Out of range is more than any slot has.
             let amount = self.amount(&text, 0, true).filter(|amount| *amount > 0)?;
             Some((name, u32::try_from(amount).unwrap_or(u32::MAX)))

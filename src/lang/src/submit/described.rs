@@ -503,8 +503,9 @@ pub(super) fn demand(name: &str, amount: &str) -> Option<Demand> {
     let expr = Expr::parse_old(amount).ok()?;
     match expr.as_literal() {
         Some(Value::String(text)) => (!text.is_empty()).then_some(Demand::Like),
+        Some(Value::Boolean(_)) => None,
         Some(value) => value.as_f64().filter(|amount| *amount > 0.0).map(|_| Demand::AtLeast),
-        None => None,
+        None => Some(Demand::AtLeast),
     }
 }
 

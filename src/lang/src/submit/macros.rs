@@ -73,7 +73,13 @@ impl<'a> Macros<'a> {
             return;
         }
         if refers_to_itself {
-            let so_far = earlier.map(|e| e.value.as_slice());
+            let first = first_of(name).map(|value| (value, definition.name_at));
+            if let (None, Some((value, at))) = (earlier, first) {
+                let message = format!("`$({name})` is always {} in its own definition", char::from(value));
+                let d = report.make_warning(at, message);
+                report.add(at, d.hint("without the definition, or with another name, it is that of each job"));
+            }
+            let so_far = earlier.map(|e| e.value.as_slice()).or(first.as_ref().map(std::slice::from_ref));
             match with_itself(&definition.value, name, so_far) {
                 Some(value) => definition.value = value,
                 None => {
@@ -610,6 +616,15 @@ fn mentions(value: &[Spot]) -> impl Iterator<Item = String> {
         let name = bytes(name.get(..letters)?);
         (letters > 0).then(|| String::from_utf8_lossy(&name).to_ascii_lowercase())
     })
+}
+
+/// What a number of the jobs is before there are any, which a definition of its name that refers to itself sees.
+fn first_of(name: &str) -> Option<u8> {
+    match name {
+        "process" | "procid" | "step" | "row" | "itemindex" => Some(b'0'),
+        "cluster" | "clusterid" => Some(b'1'),
+        _ => None,
+    }
 }
 
 /// `value` with `$(name)` and `$(name:default)` replaced by `so_far`, or by the default or nothing;

@@ -598,8 +598,13 @@ impl<'a> Parser<'_, 'a> {
         let step = |first: u32| Live::Late(Late::Process(first));
         let text = |text: String| Live::Text(text.into_bytes());
         self.items = self.items.saturating_add(if items.is_some() { rows } else { 0 });
+        // What the description itself calls so has its value.
+        let own: Vec<&str> =
+            ["step", "row", "itemindex"].into_iter().filter(|name| self.macros.table.contains_key(*name)).collect();
+        let unless_own = |live: &mut BTreeMap<String, Live>| live.retain(|name, _| !own.contains(&name.as_str()));
         let Some((made, names)) = items else {
-            let live = [("step".to_owned(), step(first))].into();
+            let mut live = [("step".to_owned(), step(first))].into();
+            unless_own(&mut live);
             // What is wrong is found for a statement without jobs, too.
             let scene = Scene::new(first, each.max(1), live, Vec::new());
             return self.build(at, scene, each > 0);
@@ -615,6 +620,7 @@ impl<'a> Parser<'_, 'a> {
                     ("itemindex".to_owned(), text(place.to_string())),
                 ]
                 .into();
+                unless_own(&mut live);
                 for (name, column) in names.iter().zip(&made.columns) {
                     live.insert(name.clone(), Live::Text(unescape(column.cell(row))));
                 }
@@ -664,6 +670,7 @@ impl<'a> Parser<'_, 'a> {
         } else if needs("step") {
             live.insert("step".to_owned(), column(&mut columns, &mut |_, step| step.to_string()));
         }
+        unless_own(&mut live);
         for (number, name) in (0..).zip(names).take(of_items) {
             live.insert(name, Live::Late(Late::Column(number)));
         }

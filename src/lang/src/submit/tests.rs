@@ -155,6 +155,7 @@ fn machines_fill_in_what_is_theirs() {
     check("arguments = $$(Nope:none at all) $$(Nope:)$$(Odd)", Ok("<none at all><a b>"));
     check("x = Mem\narguments = $$([TARGET.$(x)ory / MY.RequestCpus + 1]) $(Process)", Ok("<1025><0>"));
     check("arguments = \"'$$([strcat(\"\"a'b\"\", Arch)])' $$(Memory)\"", Ok("<a'bX86_64><2048>"));
+    check("arguments = $$([strcat(\\\"a\\\", Arch)])", Ok("<aX86_64>"));
     check("arguments = $$(Nope)", Err("$$(Nope) has no value on the machine that was to run it"));
     check("arguments = $$(Bad:1)", Err("$$(Bad:1) has no value on the machine that was to run it"));
 }
@@ -623,6 +624,21 @@ fn warnings_leave_the_job_as_it_is() {
     );
     check("output = a\nOUTPUT = b", &["W 3:1 `output` is set again: this value replaces that of line 2"]);
     check("output = a\nqueue\noutput = b", &[]);
+    check(
+        "PeriodicHold = a\nperiodic_hold = b",
+        &["W 2:1 `periodichold` is ignored: `periodic_hold` is set, and means the same"],
+    );
+    check(
+        "process = $(Process)",
+        &["W 2:1 `$(process)` is always 0 in its own definition; \
+        without the definition, or with another name, it is that of each job"],
+    );
+    check(
+        "process = 1\nprocess = $(process)2\nimage_size = 4 GB\nrow = 5",
+        &[
+            "W 5:1 `row` is no command, and no value refers to it; it has no effect; if it is meant to, look at vo-submit-file(5)",
+        ],
+    );
     check("output = a\nstdout = b", &["W 3:1 `stdout` is ignored: `output` is set, and means the same"]);
     check(
         "count = 1\narguments = $(cuont) $(count)",
@@ -752,6 +768,28 @@ fn job_ads_are_those_of_condor_submit() {
     }
 }
 
+/// Expected values: condor_submit 24.12.
+#[test]
+fn attributes_name_their_commands() {
+    let settings = |lines: &str| {
+        let settings = ad(lines).unwrap().settings;
+        let shown = settings.iter().map(|(name, setting)| match setting {
+            Setting::Expression(text) => format!("{name} = {text}"),
+            Setting::Text(text) | Setting::Path(text) => format!("{name} = \"{}\"", self::text(text)),
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(settings("PeriodicRelease=(JobStatus == 5)"), "PeriodicRelease = (JobStatus == 5)");
+    assert_eq!(settings("onExitRemove = ExitCode == 0"), settings("on_exit_remove = ExitCode == 0"));
+    assert_eq!(settings("KillSig = 2"), "KillSig = \"SIGINT\"");
+    assert_eq!(settings("ImageSize = 4 GB\ndisk_usage = 1.5"), "DiskUsage = 2, ImageSize = 4194304");
+    assert_eq!(settings("ConcurrencyLimits = a"), "");
+    assert_eq!(
+        ad("image_size = big").unwrap_err(),
+        "E 2:14 `big` is no size, expected a size such as 512M, 2G or 1.5T"
+    );
+}
+
 #[test]
 fn getenv_selects() {
     let check = |list: &str, name: &str, expected: bool| {
@@ -868,5 +906,10 @@ fn requests_are_asked_before_the_first_attempt_and_again() {
     let of = ad("request_Fpgas = 1 + NumJobStarts\nrequest_Lasers = 2\nrequest_kind = \"big\"").unwrap();
     assert_eq!(of.counted, [("Fpgas".to_owned(), 1), ("Lasers".to_owned(), 2)]);
     assert_eq!(of.requests, [("RequestFpgas".to_owned(), "1 + NumJobStarts".to_owned())]);
-    assert_eq!(of.demands().unwrap(), "regexp(Requestkind, TARGET.kind) && (TARGET.Lasers >= RequestLasers)");
+    assert_eq!(
+        of.demands().unwrap(),
+        "(TARGET.Fpgas >= RequestFpgas) && regexp(Requestkind, TARGET.kind) && (TARGET.Lasers >= RequestLasers)"
+    );
+    let flag = ad("request_sudo = true").unwrap();
+    assert_eq!((flag.demands(), flag.counted), (None, Vec::new()));
 }

@@ -26,14 +26,16 @@ pub(super) fn arguments(value: &[Piece]) -> Result<Vec<Vec<Piece>>, Fault> {
     if is_new(value) { new_words(value) } else { old_words(value) }
 }
 
-/// Old syntax: words parted by white space; `\"` is a double quote, any other backslash itself.
+/// Old syntax: words parted by white space; `\"` is a double quote, also in what the machine fills in, any other backslash itself.
 fn old_words(value: &[Piece]) -> Result<Vec<Vec<Piece>>, Fault> {
+    let asked = |piece: &Piece, byte: u8| piece.0 == Atom::Late(Late::Machine(byte, false));
     let mut words = Vec::new();
     for word in value.split(is_blank).filter(|w| !w.is_empty()) {
         let mut out = Vec::with_capacity(word.len());
         let mut pieces = word.iter().peekable();
         while let Some(piece) = pieces.next() {
-            match pieces.next_if(|next| is(piece, b'\\') && is(next, b'"')) {
+            let quote = |next: &&Piece| is(piece, b'\\') && is(next, b'"') || asked(piece, b'\\') && asked(next, b'"');
+            match pieces.next_if(quote) {
                 Some(quote) => out.push(*quote),
                 None if is(piece, b'"') => {
                     let expected = "`\\\"`, or the whole value in double quotes";

@@ -94,6 +94,16 @@ impl Builder<'_, '_> {
                     return self.refuse(value.at, message, "a whole number");
                 }
             },
+            Kind::Kibibytes => {
+                let text = self.text(&value, name)?;
+                match parse_bytes(&text, 1 << 10) {
+                    Ok(bytes) => Setting::Expression(bytes.div_ceil(1 << 10).to_string()),
+                    Err(expected) => {
+                        let message = format!("`{}` is no size", show(text.as_bytes()));
+                        return self.refuse(value.at, message, &expected.to_string());
+                    }
+                }
+            }
             Kind::Signal => match signal(&self.text(&value, name)?) {
                 Some(name) => Setting::Text(Template::constant(name)),
                 None => {

@@ -166,15 +166,22 @@ impl Builder<'_, '_> {
     /// A value that no machine fills in.
     fn same_everywhere(&self, value: Value, name: &str) -> Result<Value, Refused> {
         let asked = value.pieces.iter().find(|(atom, _)| matches!(atom, Atom::Late(Late::Machine(..))));
-        match asked {
-            Some((_, at)) if !self.macros.context.only_show => {
-                let d = self.report.make_error(*at, format!("`$$()` is not supported in `{name}`"));
-                let hint = "the machine fills it in in `executable`, `arguments`, `environment`, `input`, `transfer_input_files` and images";
-                self.report.add(*at, d.hint(hint));
-                Err(Refused)
-            }
-            _ => Ok(value),
+        if let Some((_, at)) = asked {
+            let hint = "the machine fills it in in `executable`, `arguments`, `environment`, `input`, `transfer_input_files` and images";
+            self.unsupported(*at, format!("`$$()` is not supported in `{name}`"), hint)?;
         }
+        Ok(value)
+    }
+
+    /// What is refused, and only warned of where nothing is submitted.
+    fn unsupported(&self, at: u32, message: String, hint: &str) -> Result<(), Refused> {
+        if self.macros.context.only_show {
+            let d = self.report.make_warning(at, format!("{message}: submitted, this is refused"));
+            self.report.add(at, d.hint(hint));
+            return Ok(());
+        }
+        self.report.add(at, self.report.make_error(at, message).hint(hint));
+        Err(Refused)
     }
 
     fn expand(&self, value: &[Spot]) -> Result<Option<Value>, Refused> {
@@ -511,8 +518,9 @@ impl Builder<'_, '_> {
             if from.is_empty() || to.is_empty() {
                 return self.refuse(*at, "this output has no place to go to".to_owned(), "`\"NAME = PATH; …\"`");
             }
-            if is_url(to) && !self.macros.context.only_show {
-                return self.refuse(*at, "transfer to URLs is not supported yet".to_owned(), "a path");
+            if is_url(to) {
+                let hint = "outputs come home: name a path there, or copy them at the end of the program";
+                self.unsupported(*at, "transfer to URLs is not supported yet".to_owned(), hint)?;
             }
             remaps.push((plain(from), plain(to)));
         }

@@ -338,9 +338,12 @@ pub(super) fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.names.contains(&name))
 }
 
-/// All names of commands.
+/// The names of commands that people write.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().flat_map(|command| command.names.iter().copied())
+    COMMANDS.iter().flat_map(|command| {
+        let of_ad = |name: &str| command.attribute.is_some_and(|(attribute, _)| attribute.eq_ignore_ascii_case(name));
+        command.names.iter().copied().filter(move |name| !of_ad(name))
+    })
 }
 
 #[cfg(test)]

@@ -788,6 +788,44 @@ fn attributes_name_their_commands() {
         ad("image_size = big").unwrap_err(),
         "E 2:14 `big` is no size, expected a size such as 512M, 2G or 1.5T"
     );
+    // Of something like an attribute, the command is thought of.
+    let odd = run(b"executable = x\nmaterialize_max_idle = 1\nperiodc_hold = a\nqueue").unwrap().warnings;
+    let hints: Vec<_> = odd.iter().filter_map(|d| d.hint.clone()).collect();
+    assert_eq!(
+        hints,
+        ["it has no effect; if it is meant to, look at vo-submit-file(5)", "did you mean `periodic_hold`?"]
+    );
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_refused() {
+    let text = "executable = x\nx509userproxy = p\nstack_size = 1\ntransfer_output_remaps = \"a = file:///b\"\nqueue";
+    let seen = |only_show| {
+        let findings = match parse("a.sub", text.as_bytes(), &Context { only_show, ..CONTEXT }) {
+            Ok(description) => description.warnings,
+            Err(findings) => findings,
+        };
+        findings.iter().map(brief).collect::<Vec<_>>()
+    };
+    let proxy = "`transfer_input_files` can bring the file of a proxy, and `environment` name it in X509_USER_PROXY";
+    let path = "outputs come home: name a path there, or copy them at the end of the program";
+    let stack = "W 3:1 `stack_size` has no effect yet";
+    assert_eq!(
+        seen(true),
+        [
+            format!("W 2:1 `x509userproxy` is not supported yet: submitted, this is refused; {proxy}"),
+            stack.to_owned(),
+            format!("W 4:27 transfer to URLs is not supported yet: submitted, this is refused; {path}"),
+        ]
+    );
+    assert_eq!(
+        seen(false),
+        [
+            format!("E 2:1 `x509userproxy` is not supported yet; {proxy}"),
+            stack.to_owned(),
+            format!("E 4:27 transfer to URLs is not supported yet; {path}"),
+        ]
+    );
 }
 
 #[test]

@@ -43,13 +43,16 @@ impl Builder<'_, '_> {
         let text = value.constant().unwrap_or_default().to_ascii_lowercase();
         let harmless = values.iter().any(|v| v.as_bytes() == text);
         match command.treatment {
-            Treatment::NoEffect(_) if !harmless && !self.macros.context.only_show => {
+            Treatment::NoEffect(_) if !harmless => {
                 self.report.warn(at, format!("`{name}` has no effect yet"));
             }
-            Treatment::Refused(_) if !harmless && !self.macros.context.only_show => {
-                let d = self.report.make_error(at, format!("`{name}` is not supported yet"));
-                self.report.add(at, d.hint("it would change what the jobs do, so it isn't just ignored"));
-                return Err(Refused);
+            Treatment::Refused(_) if !harmless => {
+                let hint = if name.contains("x509userproxy") {
+                    "`transfer_input_files` can bring the file of a proxy, and `environment` name it in X509_USER_PROXY"
+                } else {
+                    "it would change what the jobs do, so it isn't just ignored"
+                };
+                self.unsupported(at, format!("`{name}` is not supported yet"), hint)?;
             }
             _ => {}
         }

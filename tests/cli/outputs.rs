@@ -1,6 +1,8 @@
 //! When what jobs print comes home.
 
-use vo_tests::{Home, seconds, wait_until};
+use std::os::unix::fs::PermissionsExt;
+
+use vo_tests::{Home, Run, binary, seconds, wait_until};
 
 /// Prints a line for each file `go.N` that appears, until the fourth.
 const LINES: &str = "#!/bin/sh
@@ -90,5 +92,31 @@ fn what_a_job_prints_may_stay_at_its_node() {
         ("from before".into(), "error 0\nerror 1\nerror 2\nerror 3\n".into())
     );
     home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn what_jobs_leave_has_the_permissions_of_who_submitted_them() {
+    let home = Home::new();
+    home.script("made.sh", "#!/bin/sh\numask\necho made >made.$1\nmkdir dir.$1\necho in >dir.$1/in\n");
+    let common = "executable = made.sh\narguments = $(how)\noutput = out.$(how)\n";
+    let there = "should_transfer_files = YES\ntransfer_output_files = made.there, dir.there\nqueue how in (there)\n";
+    home.write("t.sub", format!("{common}queue how in (here)\n{there}"));
+    for (mask, file, directory) in [("0027", 0o640, 0o750), ("0002", 0o664, 0o775)] {
+        let mut shell = home.command("sh");
+        shell.args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")]).arg(binary("vo-login"));
+        shell.args(["-n", "1:1", "-c", "submit t.sub; wait --timeout 60s"]);
+        Run::of(shell, b"").ok();
+        for how in ["here", "there"] {
+            assert_eq!(home.read(format!("out.{how}")), format!("{mask}\n"), "{how}");
+            let mode = |name: String| home.work(&name).metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(format!("out.{how}")), file, "{how}");
+            assert_eq!(mode(format!("made.{how}")), file, "{how}");
+            assert_eq!(mode(format!("dir.{how}")), directory, "{how}");
+            std::fs::remove_file(home.work(&format!("out.{how}"))).unwrap();
+            std::fs::remove_file(home.work(&format!("made.{how}"))).unwrap();
+            std::fs::remove_dir_all(home.work(&format!("dir.{how}"))).unwrap();
+        }
+    }
     home.assert_nothing_left();
 }

@@ -350,7 +350,8 @@ pub struct Run {
 }
 
 impl Run {
-    fn of(mut command: Command, input: &[u8]) -> Run {
+    /// Runs a command with `input` on its standard input, to its end.
+    pub fn of(mut command: Command, input: &[u8]) -> Run {
         let shown = format!("{command:?}");
         let start = Instant::now();
         let mut child = command

@@ -6,13 +6,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Uid, User};
 use vo_core::ids::{AttemptId, JobId};
 use vo_core::items::Row;
@@ -109,6 +110,21 @@ pub(super) struct Standard {
     pub(super) stderr: OwnedFd,
 }
 
+/// The umask of a job, until this is dropped. Threads that write meanwhile write below directories that are the starter's alone.
+struct Umask(Mode);
+
+impl Umask {
+    fn of(program: &Program) -> Umask {
+        Umask(umask(Mode::from_bits_truncate(program.umask.unwrap_or(0o022).into())))
+    }
+}
+
+impl Drop for Umask {
+    fn drop(&mut self) {
+        umask(self.0);
+    }
+}
+
 impl Node {
     /// `scratch` is the starter's own.
     pub(super) fn new(shares: Shares, marker: &Marker, scratch: &Scratch) -> io::Result<Node> {
@@ -147,7 +163,7 @@ impl Node {
     ) -> Result<Standard, (io::Error, &'a Path)> {
         let null = || self.null().map_err(|e| (e, Path::new("/dev/null")));
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(!append).append(append).mode(0o644);
+        options.write(true).create(true).truncate(!append).append(append);
         let create = |path: &'a Path| match options.open(path) {
             Ok(file) => Ok(OwnedFd::from(file)),
             Err(e) => Err((e, path)),
@@ -179,6 +195,7 @@ impl Node {
         let file = |name: &Option<Template>| name.as_ref().map(|name| home.join(path(&name.expand(id.job))));
         let (input, output, error) = (file(&program.input), file(&program.output), file(&program.error));
         let executable = home.join(path(&program.executable.expand(id.job)));
+        let _umask = Umask::of(program);
         let standard = self
             .standard(input.as_deref(), output.as_deref(), error.as_deref(), append)
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
@@ -193,6 +210,7 @@ impl Node {
         given: Given<'_>,
         place: &Place,
     ) -> Result<i32, Outcome> {
+        let _umask = Umask::of(&prepared.program);
         let (input, output, error) = (place.stdin.as_deref(), place.stdout.as_deref(), place.stderr.as_deref());
         let standard =
             self.standard(input, output, error, place.append).map_err(|(e, path)| verdict(&e, "open", path))?;

@@ -439,6 +439,14 @@ fn base(path: &[u8]) -> Vec<u8> {
     path.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec()
 }
 
+/// The umask of this process, which has one thread.
+fn umask() -> u16 {
+    use nix::sys::stat::{Mode, umask};
+    let mask = umask(Mode::from_bits_truncate(0o077));
+    umask(mask);
+    u16::try_from(mask.bits()).unwrap_or(0o077)
+}
+
 /// The slots of the machine where jobs are submitted.
 const WORKSTATION: &str = "TARGET.Gateway == \"local\"";
 
@@ -499,6 +507,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         keep_evicted: ad.when_to_transfer == WhenToTransfer::OnExitOrEvict,
         output_comes: comes(ad, "TransferOut", "StreamOut"),
         error_comes: comes(ad, "TransferErr", "StreamErr"),
+        umask: Some(umask()),
         append: is(ad, "EraseOutputAndErrorOnRestart", "false"),
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());

@@ -106,6 +106,9 @@ pub struct Program {
     /// When standard error does.
     #[cbor(n(25), default)]
     pub error_comes: Comes,
+    /// Permissions that files get neither from it nor for what it prints, as umask(2) has them; 022 if nothing is said.
+    #[n(26)]
+    pub umask: Option<u16>,
 }
 
 /// When what a job prints comes home.

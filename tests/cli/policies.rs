@@ -416,3 +416,69 @@ fn a_job_asks_for_more_memory_than_it_had() {
     assert_eq!(told(&home, 3, "HoldReasonCode HoldReasonSubCode RequestMemory"), ["34", "102", "100"]);
     end(&home);
 }
+
+/// A cgroup below our own that allows little memory.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    /// None where we may not make one.
+    fn new(bytes: u64) -> Option<Cgroup> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = |kind: &str| Some(own.lines().find_map(|line| line.split_once(kind))?.1.to_owned());
+        let places = [
+            (path(":memory:"), "/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            (path("0::"), "/sys/fs/cgroup", "memory.max"),
+        ];
+        places.into_iter().find_map(|(path, mount, limit)| {
+            let dir = std::path::PathBuf::from(format!("{mount}{}/vo-{}", path?, std::process::id()));
+            std::fs::create_dir(&dir).ok()?;
+            let cgroup = Cgroup(dir);
+            std::fs::write(cgroup.0.join(limit), bytes.to_string()).ok()?;
+            Some(cgroup)
+        })
+    }
+
+    fn take(&self, pid: i32) -> std::io::Result<()> {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn what_the_kernel_kills_for_memory_is_held() {
+    let Some(cgroup) = Cgroup::new(64 << 20) else {
+        return vo_tests::skip("needs to make a cgroup that limits memory");
+    };
+    let home = session();
+    let starter = wait_until("the starter", seconds(30), || {
+        let all = home.processes();
+        all.into_iter().find(|(_, line)| line.contains("starter") && line.contains("--child")).map(|(pid, _)| pid)
+    });
+    cgroup.take(starter).unwrap();
+    // A signal that was no fault of the memory's.
+    submit(&home, "executable = ends.sh\narguments = -KILL\nqueue\n");
+    assert_eq!(once(&home, 1, "completed")["signal"], 9);
+    home.script("fills.sh", "#!/bin/sh\necho begun\nexec tail < /dev/zero\n");
+    home.script("within.sh", "#!/bin/sh\ntail < /dev/zero\n");
+    for (place, words) in [(2, "executable = fills.sh\noutput = out\n"), (3, "executable = within.sh\n")] {
+        let files = if place == 2 { "yes" } else { "no" };
+        submit(&home, &format!("{words}should_transfer_files = {files}\nlog = log\nrequest_memory = 1000\nqueue\n"));
+        once(&home, place, "held");
+        assert_eq!(told(&home, place, "HoldReasonCode HoldReasonSubCode"), ["34", "102"]);
+        let reason = job(&home, place)["reason"].as_str().unwrap().to_owned();
+        assert!(
+            reason.starts_with("Job has gone over cgroup memory limit of 64 megabytes. Last measured usage: "),
+            "{reason}"
+        );
+    }
+    let kept = home.vo(["-s", "t", "-c", "log 2.0"]).ok().stdout;
+    assert!(kept.contains("partial   attempt 1, output, 6 bytes: "), "{kept}");
+    assert!(home.read("log").contains("megabytes.\n\tCode 34 Subcode 102\n"), "{}", home.read("log"));
+    home.vo(["-s", "t", "-c", "condor_rm 2 3"]).ok();
+    end(&home);
+}

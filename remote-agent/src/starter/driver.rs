@@ -38,6 +38,7 @@ use crate::spool::{self, Who};
 use super::blobs::{Blobs, Hash, Progress};
 use super::jobs::{Given, Node, Prepared, reason};
 use super::link::{Caller, Connection, Refused};
+use super::memory::Killings;
 use super::moving::Moves;
 use super::scratch::{self, Place, Scratch, Set};
 use super::usage::{self, Meter};
@@ -57,6 +58,9 @@ const PARTIALS: usize = 16 << 20;
 
 /// With less scratch space than this, a job that failed could not write: the node is at fault, and the job runs elsewhere.
 const FULL: u64 = 64 << 10;
+
+/// How a program ends that SIGKILL ended, or a shell whose last command it ended.
+const KILLED: [Outcome; 2] = [Outcome::Signaled(9), Outcome::Exited(137)];
 
 /// How often the captured output of running jobs is measured.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -158,6 +162,7 @@ struct Driver {
     /// How much of what running tries print is at home, and whether a piece is on its way.
     printed: BTreeMap<(AttemptId, OutputKind), (u64, bool)>,
     moves: Moves,
+    killings: Killings,
     done: mpsc::UnboundedSender<Done>,
     happened: Vec<Happened>,
     left: Option<String>,
@@ -251,6 +256,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
         sets: HashMap::new(),
         printed: BTreeMap::new(),
         moves: Moves::default(),
+        killings: Killings::default(),
         done,
         happened: Vec::new(),
         left: None,
@@ -303,6 +309,7 @@ pub(super) async fn run(settings: Settings, guarded: &dyn Fn() -> bool) -> io::R
             _ = children.recv() => driver.reap(),
             Some(done) = finished.recv() => driver.done(done, &mut link),
             _ = measure.tick(), if !(driver.pids.is_empty() && driver.moves.is_empty()) => {
+                driver.killings.look();
                 driver.tell_moved(&mut link);
                 driver.measure();
                 driver.tell_all_printed(&mut link);
@@ -580,6 +587,9 @@ impl Driver {
     ) {
         match started {
             Ok(pid) => {
+                if self.pids.is_empty() {
+                    self.killings.begin();
+                }
                 let meter = Box::new(Meter::new(past.since));
                 self.jobs.insert(id, Job::Running { program, place, pid, past, signal: 0, meter });
                 self.pids.insert(pid, id);
@@ -823,7 +833,10 @@ impl Driver {
         if is_checkpoint && !doomed {
             return self.checkpoint(id, program, place, Past { checkpoints: past.checkpoints + 1, ..past });
         }
-        let cut_off = doomed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);
+        let fails = outcome != Outcome::Exited(program.program.success);
+        let killed = !doomed && fails && KILLED.contains(&outcome) && self.killings.are_new();
+        let outcome = if killed { self.out_of_memory(past.used.peak_kib) } else { outcome };
+        let cut_off = doomed || killed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);
         let mut result = AttemptResult { id, outcome, usage: past.used, outputs: Vec::new(), kept: None };
         let Some(place) = place else {
             let captures = program.captures_in_place(id);
@@ -847,7 +860,7 @@ impl Driver {
                 tracing::warn!(%id, ?why, "nothing of it is kept for the next try");
                 None
             });
-            if doomed {
+            if doomed || killed {
                 let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures()), set));
                 return;
             }
@@ -864,6 +877,19 @@ impl Driver {
             result.outputs = left.outputs;
             let _ = done.send(Done::Collected(result, left.paths, partial, set));
         });
+    }
+
+    /// The outcome of a job that the kernel killed for want of memory.
+    fn out_of_memory(&self, peak_kib: u64) -> Outcome {
+        let used = peak_kib >> 10;
+        Outcome::OutOfMemory(match self.killings.limit_mb() {
+            Some(limit) => format!(
+                "Job has gone over cgroup memory limit of {limit} megabytes. Last measured usage: {used} megabytes."
+            ),
+            None => format!(
+                "The node's memory was full, and the kernel killed the job. Last measured usage: {used} megabytes."
+            ),
+        })
     }
 
     /// Kills what jobs left behind outside of their groups: it has become our child.

@@ -10,6 +10,7 @@ mod facts;
 mod guardian;
 mod jobs;
 mod link;
+mod memory;
 mod moving;
 mod scratch;
 mod tree;

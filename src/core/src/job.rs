@@ -304,6 +304,9 @@ pub enum Outcome {
     /// Its time to start was over when it could have.
     #[n(7)]
     Missed,
+    /// The kernel killed it, since it took more memory than it may have.
+    #[n(8)]
+    OutOfMemory(#[n(0)] String),
 }
 
 impl Outcome {

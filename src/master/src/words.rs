@@ -107,7 +107,10 @@ impl Spoken for work::Report {
     fn make_plain(&mut self) {
         for result in &mut self.results {
             match &mut result.outcome {
-                Outcome::Unrunnable(why) | Outcome::SiteFailed(why) | Outcome::Evicted(why) => make_plain(why),
+                Outcome::Unrunnable(why)
+                | Outcome::SiteFailed(why)
+                | Outcome::Evicted(why)
+                | Outcome::OutOfMemory(why) => make_plain(why),
                 Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::Killed | Outcome::NeedsFiles | Outcome::Missed => {
                 }
             }

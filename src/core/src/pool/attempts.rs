@@ -271,6 +271,7 @@ impl Pool {
             Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(now, key, result),
             Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone(), policy::UNRUNNABLE),
             Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
+            Outcome::OutOfMemory(why) => self.out_of_memory(now, id.job, why),
             Outcome::Killed => self.site_failed(now, id, "killed at the node"),
             Outcome::NeedsFiles => self.needs_files(now, key, id),
             Outcome::Missed => {

@@ -102,9 +102,12 @@ impl Verdict {
             Outcome::Exited(_) | Outcome::Signaled(_) => Some(Verdict::Good),
             Outcome::SiteFailed(_) => Some(Verdict::FailedBySite),
             // Ours, the user's or the batch system's doing.
-            Outcome::Unrunnable(_) | Outcome::Killed | Outcome::NeedsFiles | Outcome::Evicted(_) | Outcome::Missed => {
-                None
-            }
+            Outcome::Unrunnable(_)
+            | Outcome::Killed
+            | Outcome::NeedsFiles
+            | Outcome::Evicted(_)
+            | Outcome::Missed
+            | Outcome::OutOfMemory(_) => None,
         }
     }
 }

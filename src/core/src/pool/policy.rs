@@ -13,6 +13,9 @@ pub(super) const OUTPUT_FAILED: u16 = 12;
 pub(super) const INPUT_FAILED: u16 = 13;
 pub(super) const SUBMITTED_ON_HOLD: u16 = 15;
 pub(super) const SITES_FAILED: u16 = 21;
+const OUT_OF_RESOURCES: u16 = 34;
+/// Of the last, memory.
+const OF_MEMORY: i32 = 102;
 
 /// Why a job is held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -188,6 +191,21 @@ impl Pool {
         self.write(Record::Judged { at: now, ranges, decision: Decision::Vacate(why) });
         self.ask_anew(now, &[id.job]);
         true
+    }
+
+    /// The kernel killed a job's attempt for want of memory: it is held, unless its policy has it ask for more and wait again.
+    pub(super) fn out_of_memory(&mut self, now: Time, id: JobId, why: &str) {
+        let running = |view| JobView { state: JobState::Running, ..view };
+        let policy = self.group(id).and_then(|group| group.policy.as_ref());
+        let decision = policy.and_then(|policy| policy.now(&self.view(id).map(running)?, now));
+        let why = why.to_string();
+        let decision = match decision {
+            Some(Decision::Vacate(_)) => Decision::Vacate(why),
+            _ => Decision::Hold(Hold { why, code: OUT_OF_RESOURCES, subcode: OF_MEMORY }),
+        };
+        self.remember(now, &[id]);
+        self.write(Record::Judged { at: now, ranges: change::ranges(&[id]), decision });
+        self.ask_anew(now, &[id]);
     }
 
     /// Asks the policies of all jobs, if it is time to.

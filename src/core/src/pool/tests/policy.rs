@@ -299,3 +299,25 @@ impl Pool {
         self.clusters.values().flat_map(|cluster| &cluster.jobs).map(|job| u32::from(job.site_failures)).sum()
     }
 }
+
+#[test]
+fn what_the_kernel_kills_for_memory_is_held_or_asks_for_more() {
+    let full = || Outcome::OutOfMemory("over 64 megabytes".into());
+    let (mut bench, _) = bench_of(2, &[("retry", "2"), ("hold", "1")]);
+    bench.join(1);
+    bench.run(attempt(0, 1));
+    let used = Usage { peak_kib: 70_000, ..Usage::default() };
+    let result = AttemptResult { usage: used, ..result(attempt(0, 1), full()) };
+    assert_eq!(told(&bench.tell(Event::AttemptEnded { key: KEY, result })), "7: forget 1.0#1");
+    let job = bench.job(0);
+    assert_eq!((job.state, job.code, job.reason), (JobState::Held, (34, 102), Some("over 64 megabytes")));
+    assert_eq!((job.usage.peak_kib, job.end, bench.pool.jobs_failed_by_sites()), (70_000, None, 0));
+    bench.refold();
+    assert_eq!(bench.job(0).code, (34, 102));
+
+    let (mut bench, _) = bench_of(1, &[("words", "vacate running")]);
+    bench.join(1);
+    bench.run(attempt(0, 1));
+    assert_eq!(told(&bench.end(KEY, attempt(0, 1), full())), "7: forget 1.0#1; 7: run 1.0#2");
+    assert_eq!((bench.job(0).starts(), bench.pool.jobs_failed_by_sites()), (1, 0));
+}

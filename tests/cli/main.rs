@@ -13,6 +13,7 @@ mod examples;
 mod jobs;
 mod leaving;
 mod listing;
+mod mail;
 mod outputs;
 mod policies;
 mod readme;

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::dag::State;
+use vo_core::pool::Told;
 use vo_lang::dag::{self as lang, Context, Env, Input};
 use vo_wire::control::{Done, Pick};
 use vo_wire::dag::{
@@ -90,14 +91,20 @@ pub(crate) struct SubmitDag {
     /// A JSON array with the DAG's number
     #[arg(long)]
     json: bool,
+    /// Send a mail when it has ended: `complete`, `error` for when it has failed, `always` for when it was removed, too, or `never` [default]
+    #[arg(long, value_name = "WHEN", value_parser = notification)]
+    notification: Option<Notification>,
+    /// Let its nodes' jobs send the mails that their descriptions ask for
+    #[arg(long, visible_alias = "dont_suppress_notification")]
+    mail_nodes: bool,
     /// The node of a DAG that this is, as DAG:NODE:TRY
     #[arg(long, value_name = "TAG", hide = true)]
     dag_node: Option<String>,
     /// Without effect here
-    #[arg(long, hide = true, num_args = 0..=1, visible_aliases = ["notification", "outfile_dir", "include_env", "insert_env", "insert_sub_file", "dagman", "debug", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
+    #[arg(long, hide = true, num_args = 0..=1, visible_aliases = ["outfile_dir", "include_env", "insert_env", "insert_sub_file", "dagman", "debug", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
     value: Vec<String>,
     /// Without effect here
-    #[arg(long, hide = true, visible_aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "dont_suppress_notification", "allowversionmismatch", "dontalwaysrunpost", "dorecov", "dumprescue"])]
+    #[arg(long, hide = true, visible_aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "allowversionmismatch", "dontalwaysrunpost", "dorecov", "dumprescue"])]
     flag: bool,
     /// DAG files
     #[arg(value_name = "FILE", required = true)]
@@ -125,6 +132,8 @@ impl SubmitDag {
             config: None,
             no_submit: false,
             json,
+            notification: None,
+            mail_nodes: false,
             dag_node: None,
             value: Vec::new(),
             flag: false,
@@ -138,6 +147,7 @@ impl SubmitDag {
         let mut flag = |on: bool, word: &str| words.extend(on.then(|| word.to_owned()));
         flag(self.force, "--force");
         flag(self.usedagdir, "--usedagdir");
+        flag(self.mail_nodes, "--mail-nodes");
         if let Some(batch) = &self.batch_name {
             words.extend(["--batch-name".to_owned(), batch.clone()]);
         }
@@ -146,6 +156,20 @@ impl SubmitDag {
         }
         words
     }
+}
+
+/// What a DAG tells by mail.
+#[derive(Clone, Copy, Debug)]
+struct Notification(Option<Told>);
+
+fn notification(text: &str) -> std::result::Result<Notification, &'static str> {
+    Ok(Notification(match text.to_ascii_lowercase().as_str() {
+        "never" => None,
+        "always" => Some(Told::Everything),
+        "complete" => Some(Told::Ends),
+        "error" => Some(Told::Failures),
+        _ => return Err("expected never, complete, error or always"),
+    }))
 }
 
 /// Does `submit` take the file for a DAG?
@@ -257,7 +281,10 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
         file.sync_all()
     };
     write().map_err(|e| Error::system(format!("cannot write {}", path.display()), e))?;
-    let DagSubmitted { dag, nodes } = master.ask(&Request { bundle: name })?;
+    let DagSubmitted { dag, nodes, unmailed } = master.ask(&Request { bundle: name })?;
+    if let Some(why) = unmailed {
+        super::submit::tell_unmailed(&format!("DAG {dag}"), &why);
+    }
     // What is written after the DAG was taken may say less than the master knows: it is only for the next one who comes.
     let _ = fs::write(&lock, format!("vo-login\n{}\n{dag}\n", session.dir.display()));
     if arguments.json {
@@ -396,6 +423,8 @@ fn options(arguments: &SubmitDag, dag: &lang::Dag) -> Result<Options> {
         batch_name: arguments.batch_name.clone(),
         append: arguments.append.clone(),
         deep: arguments.deep(),
+        mail: arguments.notification.and_then(|Notification(told)| told),
+        mail_nodes: arguments.mail_nodes || yes(take("SUPPRESS_NOTIFICATION")).is_some_and(|suppress| !suppress),
     };
     for name in known.keys().filter(|name| name.starts_with("DAGMAN_")) {
         eprintln!("warning: {name} has no effect here");

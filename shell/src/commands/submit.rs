@@ -13,7 +13,7 @@ use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
 use vo_core::job::{Checkpoint, CheckpointEnd, Comes, Killing, Program, Transfer};
-use vo_core::pool::{GroupRecord, LogTerms, Terms, at_once};
+use vo_core::pool::{GroupRecord, LogTerms, Mail, Terms, Told, at_once};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Context as ClassAd, Expr, Value};
 use vo_lang::submit::{
@@ -166,7 +166,10 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
-        let Submitted { cluster, jobs } = send(&mut master, request)?;
+        let Submitted { cluster, jobs, unmailed } = send(&mut master, request)?;
+        if let Some(why) = unmailed {
+            tell_unmailed(&format!("cluster {cluster}"), &why);
+        }
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
             None if terse => println!("{cluster}.0 - {cluster}.{}", jobs.saturating_sub(1)),
@@ -183,6 +186,12 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     list.map_or(Ok(()), JsonList::end)?;
     submitted?;
     Ok(ExitCode::Success)
+}
+
+/// Says that no mail will come, and why.
+pub(super) fn tell_unmailed(of: &str, why: &str) {
+    eprintln!("warning: no mail can be sent of {of}: {why}");
+    eprintln!("hint: `mail = \"PROGRAM\"` in vo.conf names what sends mails; `notification = never` asks for none");
 }
 
 /// Sends a submission, in pieces if it is long.
@@ -692,6 +701,7 @@ fn log_terms(ad: &JobAd) -> LogTerms {
             let names = names.split(|c: char| c == ',' || c.is_whitespace());
             names.filter(|name| is_name(name)).map(str::to_owned).collect()
         }),
+        mail: mail(ad),
     }
 }
 
@@ -708,6 +718,27 @@ fn is_late(ad: &JobAd) -> bool {
         _ => None,
     };
     ad.at_once.is_some() || idle.is_some_and(|most| most > 0)
+}
+
+/// The mails that the jobs ask for.
+fn mail(ad: &JobAd) -> Option<Mail> {
+    let find = |attribute: &str| ad.settings.iter().find(|(name, _)| *name == attribute).map(|(_, setting)| setting);
+    let Some(Setting::Expression(wanted)) = find("JobNotification") else { return None };
+    let told = match wanted.as_str() {
+        "1" => Told::Everything,
+        "2" => Told::Ends,
+        _ => Told::Failures,
+    };
+    let to = match find("NotifyUser") {
+        Some(Setting::Text(to)) => Some(to.clone()),
+        _ => None,
+    };
+    let attributes = match find("EmailAttributes") {
+        Some(Setting::Text(names)) => constant(names).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let attributes = attributes.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    Some(Mail { told, to, attributes })
 }
 
 /// Is this an image that container programs take from a registry?

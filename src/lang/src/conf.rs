@@ -60,6 +60,8 @@ pub struct SessionConf {
     pub policy_interval: Duration,
     /// How job event logs are written that say nothing else; text unless set.
     pub log_format: Form,
+    /// What sends mails, for the shell; empty if none are to be sent. Unless set, the system's `sendmail`.
+    pub mail: Option<String>,
 }
 
 /// Unused by line editors, and harmless where it comes through: `ctrl-^ d`.
@@ -82,6 +84,7 @@ impl Default for SessionConf {
             limits: BTreeMap::new(),
             policy_interval: Duration::from_secs(60),
             log_format: Form::Text,
+            mail: None,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! the node and the try as its tag, by which the master knows one that came before.
 
 mod files;
-mod job;
+pub(crate) mod job;
 mod log;
 mod node;
 
@@ -72,6 +72,13 @@ pub(crate) struct Loaded {
     run: Run,
 }
 
+impl Loaded {
+    /// Is its end to be told by mail?
+    pub(crate) fn asks_for_mail(&self) -> bool {
+        self.bundle.options.mail.is_some()
+    }
+}
+
 struct RunningScript {
     serial: u64,
     kill: Option<tokio::sync::oneshot::Sender<()>>,
@@ -132,6 +139,8 @@ pub(crate) struct Dags {
 pub(crate) struct Wishes {
     /// Remove what is left of these clusters.
     pub(crate) remove: Vec<u32>,
+    /// Tell by mail that these have ended.
+    pub(crate) told: Vec<(DagRow, pool::Told)>,
 }
 
 /// Reads a bundle and plans its run.
@@ -728,11 +737,11 @@ impl Dags {
                     active.problem(now, &format!("a save point can't be written: {error}"));
                 }
             }
-            Action::Finish { code, rescue } => self.finish(now, number, code, rescue),
+            Action::Finish { code, rescue } => self.finish(now, number, code, rescue, wishes),
         }
     }
 
-    fn finish(&mut self, now: Time, number: u32, code: i32, rescue: bool) {
+    fn finish(&mut self, now: Time, number: u32, code: i32, rescue: bool, wishes: &mut Wishes) {
         let Some(mut active) = self.active.remove(&number) else { return };
         for running in active.scripts.values_mut() {
             running.kill.take().map(|kill| kill.send(()));
@@ -775,6 +784,7 @@ impl Dags {
             let _ = fs::remove_file(dir.join("bundle"));
             let _ = fs::remove_dir_all(dir.join("log"));
         }
+        wishes.told.extend(active.bundle.options.mail.map(|told| (row.clone(), told)));
         let mut lock = active.path.as_os_str().to_owned();
         lock.push(".lock");
         let _ = fs::remove_file(lock);

@@ -39,7 +39,7 @@ pub(crate) type Information = BTreeMap<u32, Vec<(String, Value)>>;
 /// An entry to write.
 pub(crate) struct Entry {
     pub(crate) job: JobId,
-    pub(crate) log: Template,
+    pub(crate) log: Option<Template>,
     pub(crate) terms: Arc<LogTerms>,
     pub(crate) initialdir: Template,
     pub(crate) asks: pool::Resources,
@@ -283,7 +283,7 @@ pub(crate) fn path(log: &Template, initialdir: &Template, job: JobId) -> PathBuf
 impl Writer {
     /// Hands out the entry's events, each with the path of its log and the form that it is in.
     fn render(&self, entry: &Entry, take: &mut dyn FnMut(PathBuf, Form, String)) {
-        let Entry { job, log, terms, initialdir, asks, at, note, information } = entry;
+        let Entry { job, log: Some(log), terms, initialdir, asks, at, note, information } = entry else { return };
         let form = if terms.xml { Form::Xml } else { self.form };
         let stamp = Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(0)).unwrap_or_default();
         let time = stamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
@@ -418,7 +418,7 @@ mod tests {
     fn entry(proc: u32, log: Template, dir: &Path, note: Note) -> Entry {
         Entry {
             job: JobId { cluster: 7, proc },
-            log,
+            log: Some(log),
             terms: Arc::default(),
             initialdir: Template::constant(dir.as_os_str().as_bytes()),
             asks: pool::Resources { cpus: 1, memory_mb: Some(4), gpus: 0 },

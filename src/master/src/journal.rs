@@ -69,7 +69,7 @@ pub(crate) struct Opened {
     /// What was cut from a torn end, if anything.
     pub(crate) cut: Option<String>,
     /// See [`Journal::open`].
-    pub(crate) unlogged: Vec<Action>,
+    pub(crate) unlogged: Vec<(u64, Action)>,
 }
 
 impl JournalError {
@@ -83,11 +83,11 @@ impl JournalError {
 }
 
 impl Journal {
-    /// Opens the store in `dir`, folds what it holds into a pool with this judge, and starts the thread. Entries of the job event logs that follow from
-    /// records behind number `logged` are collected.
+    /// Opens the store in `dir`, folds what it holds into a pool with this judge, and starts the thread. What there is to tell of jobs that follows from
+    /// records behind number `told` is collected, with the numbers of these.
     pub(crate) fn open(
         dir: &Path,
-        logged: u64,
+        told: u64,
         judge: Arc<dyn Judge>,
         tell: impl Fn(Told) + Send + 'static,
     ) -> Result<Opened, JournalError> {
@@ -103,8 +103,8 @@ impl Journal {
                     let record = minicbor::decode::<Record>(bytes)?;
                     pool.apply(&record);
                     number += 1;
-                    if number > logged {
-                        unlogged.extend(pool.notes(&record));
+                    if number > told {
+                        unlogged.extend(pool.notes(&record).into_iter().map(|note| (number, note)));
                     }
                 }
             }

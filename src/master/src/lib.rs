@@ -13,6 +13,7 @@ mod journal;
 pub mod judge;
 mod kept;
 mod listing;
+mod mail;
 mod master;
 mod outputs;
 mod partials;

@@ -49,6 +49,7 @@ use crate::judge;
 use crate::judge::ClassAds;
 use crate::kept::Sets;
 use crate::listing::Listing;
+use crate::mail::{self, Mails, News};
 use crate::outputs::{self, Failure, Whole};
 use crate::partials;
 use crate::session::{self, SessionFile};
@@ -77,6 +78,8 @@ const ENDING_PATIENCE: Duration = Duration::from_secs(120);
 const SILENCE: Duration = Duration::from_secs(300);
 /// After so many times that, its stream is given up.
 const SILENCES: u32 = 3;
+/// The last mails have this long to go.
+const LAST_MAILS: Duration = Duration::from_secs(10);
 /// Clients have this long to read their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The start waits this long for a batch system's answer to the first submission.
@@ -145,6 +148,8 @@ enum Input {
         whole: Whole,
         ended: Result<(), Failure>,
     },
+    /// What was to be saved or sent for mails is done, or can't be.
+    Mailed(mail::Done),
     /// The journal was read for a question.
     Evidence(Box<why::Evidence>),
     /// A file that a site asked for was opened, and a piece of it read.
@@ -323,6 +328,7 @@ pub(crate) struct Master {
     /// Jobs that are over, whose sets go once this record is durable.
     outlived: Option<(u64, Vec<JobId>)>,
     event_logs: EventLogs,
+    mails: Mails,
     /// Results whose outputs came with them, to be written by the next group.
     whole: Vec<(StarterKey, Whole)>,
     storing: bool,
@@ -350,6 +356,8 @@ struct Ending {
     waiting: BTreeSet<SiteId>,
     left: Vec<String>,
     until: Instant,
+    /// The last mails are waited for until then.
+    told: Option<Instant>,
 }
 
 /// Runs the master in `dir`.
@@ -442,10 +450,11 @@ impl Master {
         let told = inputs.clone();
         // The thread may wait: the queue is ours alone to drain.
         let tell = move |t| drop(told.blocking_send(Input::Journal(t)));
+        let (logged, mailed) = (eventlog::marked(dir), mail::marked(dir));
         // Whoever started us takes the second line for the hint.
         let judge = Arc::new(ClassAds::new(facts.clone()));
         let opened =
-            Journal::open(&dir.join("store"), eventlog::marked(dir), judge, tell).map_err(|e| match e.hint() {
+            Journal::open(&dir.join("store"), logged.min(mailed), judge, tell).map_err(|e| match e.hint() {
                 Some(hint) => format!("{}\n{hint}", chain(&e)),
                 None => chain(&e),
             })?;
@@ -499,7 +508,12 @@ impl Master {
         let told = inputs.clone();
         let kept = move |key, result| drop(told.blocking_send(Input::PartialKept { key, result }));
         let partials = partials::Keeper::start(dir, kept).map_err(|e| failed("start a thread", &e))?;
-        let missed = unlogged.into_iter().filter_map(Entry::of).collect();
+        let mut mails = Mails::open(dir, conf.session.mail.as_deref(), now);
+        let unlogged: Vec<_> = unlogged.into_iter().filter_map(|(n, note)| Some((n, Entry::of(note)?))).collect();
+        for (_, entry) in unlogged.iter().filter(|(number, _)| *number > mailed) {
+            tell_by_mail(&mut mails, &pool, &facts, now, entry);
+        }
+        let missed = unlogged.into_iter().filter(|(number, _)| *number > logged).map(|(_, entry)| entry).collect();
         let event_logs =
             EventLogs::start(dir, conf.session.log_format, missed).map_err(|e| failed("start a thread", &e))?;
         let told = inputs.clone();
@@ -545,6 +559,7 @@ impl Master {
             sets: Arc::new(Sets::open(dir)),
             outlived: None,
             event_logs,
+            mails,
             whole: Vec::new(),
             storing: false,
             large: VecDeque::new(),
@@ -630,6 +645,7 @@ impl Master {
             Input::Answer(client, bytes) => self.deliver(client, bytes),
             Input::Shown { key, id, kind, shown } => self.shown(key, id, kind, shown),
             Input::PartialKept { key, result } => self.partial_kept(key, result),
+            Input::Mailed(done) => self.mailed(done),
             Input::Evidence(evidence) => self.evidence(*evidence),
             Input::BlobRead { site, hash, read } => self.blob_read(site, hash, read),
         }
@@ -659,6 +675,11 @@ impl Master {
             self.pool.handle(now, Event::TimePassed);
         }
         let wishes = self.dags.turn(now, &self.pool);
+        for (row, told) in wishes.told {
+            if let Some((news, text)) = mail::of_dag(&row, told, &self.facts) {
+                self.mails.take(now, news, || text);
+            }
+        }
         for cluster in wishes.remove {
             let select = Select { clusters: [cluster].into(), ..Select::default() };
             self.pool.handle(now, Event::RemovalAsked { select });
@@ -669,6 +690,12 @@ impl Master {
             self.carry_out(action);
         }
         self.event_logs.mark(self.journal.number(self.durable));
+        if let Some(work) =
+            self.mails.turn(now, self.journal.number(self.durable), (&self.session.name, &self.facts.host))
+        {
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move { drop(inputs.send(Input::Mailed(work.run().await)).await) });
+        }
         while let Some(answer) = self.answers.pop_front_if(|answer| answer.record <= self.durable) {
             if !answer.logged {
                 self.deliver(answer.client, answer.bytes);
@@ -801,8 +828,12 @@ impl Master {
             Action::KeepPartial { key, result } => self.partials.keep(key, result),
             note @ Action::Note { .. } => {
                 if let Some(mut entry) = Entry::of(note) {
-                    entry.information = self.information(&entry);
-                    self.event_logs.write(entry);
+                    let now = self.now();
+                    tell_by_mail(&mut self.mails, &self.pool, &self.facts, now, &entry);
+                    if entry.log.is_some() {
+                        entry.information = self.information(&entry);
+                        self.event_logs.write(entry);
+                    }
                 }
             }
         }
@@ -822,6 +853,15 @@ impl Master {
         match &entry.note {
             Note::Submitted { jobs } => jobs.iter().filter_map(of).collect(),
             _ => of(entry.job.proc).into_iter().collect(),
+        }
+    }
+
+    fn mailed(&mut self, done: mail::Done) {
+        let now = self.now();
+        if let Some(message) = self.mails.done(now, done) {
+            tracing::warn!(message, "a mail was not sent");
+            let hint = "it is tried again; `mail` in vo.conf names the program that sends mails";
+            self.announce(SiteEvent::Note { site: "mail".into(), message, hint: Some(hint.into()) });
         }
     }
 
@@ -934,6 +974,14 @@ impl Master {
         for piece in ready.chunks(ASSIGN_PIECE) {
             self.to_starter(key, &work::Assign { attempts: piece.to_vec(), inventory });
         }
+    }
+}
+
+/// Takes in what there is to tell by mail of an entry.
+fn tell_by_mail(mails: &mut Mails, pool: &Pool, facts: &Facts, now: Time, entry: &Entry) {
+    let Some(view) = entry.terms.mail.as_ref().and_then(|_| pool.view(entry.job)) else { return };
+    if let Some(news) = News::of(entry, &view, pool.is_at_rest(entry.job.cluster), facts) {
+        mails.take(now, news, || mail::text(entry, &view, facts));
     }
 }
 

@@ -3,6 +3,7 @@
 
 use minicbor::{Decode, Encode};
 use vo_core::dag::{Counts, State};
+use vo_core::pool::Told;
 
 use crate::frame::kinds;
 
@@ -111,6 +112,12 @@ pub struct Options {
     /// Words of the command line that DAGs within it are submitted with, too.
     #[n(17)]
     pub deep: Vec<String>,
+    /// What is told of it by mail.
+    #[n(18)]
+    pub mail: Option<Told>,
+    /// Its nodes' jobs may send mails.
+    #[cbor(n(19), default)]
+    pub mail_nodes: bool,
 }
 
 /// Submit a DAG. Its [`Bundle`] is in a file of the session's directory, which the master takes away. Answered by [`DagSubmitted`] once
@@ -131,6 +138,9 @@ pub struct DagSubmitted {
     /// Its nodes.
     #[n(1)]
     pub nodes: u32,
+    /// Why no mail can be sent, if it asks for that.
+    #[n(2)]
+    pub unmailed: Option<String>,
 }
 
 /// List DAGs: [`DagRows`], then [`crate::control::Done`].

@@ -223,13 +223,13 @@ pub enum Action {
         /// The result.
         result: AttemptResult,
     },
-    /// A job with an event log has an entry for it.
+    /// A job with an event log has an entry for it, or one that asks for mails has something to tell.
     Note {
         /// The job.
         job: JobId,
-        /// Its log.
-        log: Template,
-        /// What its log is to hold.
+        /// Its log, if it has one.
+        log: Option<Template>,
+        /// What its log is to hold, and what is told by mail.
         terms: Arc<LogTerms>,
         /// Its directory.
         initialdir: Template,

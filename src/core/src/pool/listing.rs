@@ -317,6 +317,11 @@ impl Pool {
         })
     }
 
+    /// Does nothing of a cluster wait or run any more?
+    pub fn is_at_rest(&self, cluster: u32) -> bool {
+        self.clusters.get(&cluster).is_none_or(|cluster| cluster.counts.idle + cluster.counts.running == 0)
+    }
+
     /// How many jobs a cluster has.
     pub fn jobs_of(&self, cluster: u32) -> u32 {
         self.clusters.get(&cluster).map_or(0, |cluster| cluster.jobs.len() as u32)

@@ -48,7 +48,7 @@ pub use listing::{ClusterView, Counts, JobView, Select, StarterView};
 pub use nodes::NodeView;
 pub use policy::{Asks, Decision, Hold, Policy};
 pub use queue::{Judge, Match, Terms, Verdict, at_once};
-pub use record::{Ended, GroupRecord, LogTerms, Offer, Record, Return, Shared};
+pub use record::{Ended, GroupRecord, LogTerms, Mail, Offer, Record, Return, Shared, Told};
 pub use retry::{Origin, Retry};
 pub use snapshot::Snapshot;
 pub use timing::{Instead, Timing, When};
@@ -757,7 +757,7 @@ impl Pool {
                 notes.extend(self.note_cluster(*at, *cluster, |_, _| Note::ClusterSubmitted));
                 let groups = self.clusters.get(cluster).into_iter().flat_map(|c| &c.groups);
                 notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
-                    let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone()?);
+                    let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, Some(g.log.clone()?));
                     let (initialdir, note) = (g.body.initialdir.clone(), Note::Submitted { jobs: g.members.clone() });
                     Some(Action::Note {
                         job,
@@ -853,7 +853,10 @@ impl Pool {
     fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {
         let group = self.group(job)?;
         let row = group.members.row(job.proc);
-        let log = group.log.as_ref()?.fill(&row);
+        if group.log.is_none() && group.log_terms.mail.is_none() {
+            return None;
+        }
+        let log = group.log.as_ref().map(|log| log.fill(&row));
         let (terms, asks) = (group.log_terms.clone(), group.asks());
         Some(Action::Note { job, log, terms, initialdir: group.body.initialdir.fill(&row), asks, at, note: note() })
     }

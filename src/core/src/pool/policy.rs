@@ -31,6 +31,13 @@ pub struct Hold {
     pub subcode: i32,
 }
 
+impl Hold {
+    /// Did the user want it, by a word or a policy?
+    pub fn is_meant(&self) -> bool {
+        [USER_REQUEST, JOB_POLICY, SUBMITTED_ON_HOLD].contains(&self.code)
+    }
+}
+
 /// What a policy makes of a job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Decision {

@@ -94,7 +94,7 @@ pub struct GroupRecord {
     pub origin: Option<Origin>,
 }
 
-/// What a job event log is to hold, and how.
+/// What is told of jobs: what their event log is to hold, and how; and to whom by mail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct LogTerms {
     /// In XML, whatever the session's logs are written in.
@@ -121,6 +121,38 @@ pub struct LogTerms {
     /// Attributes of the jobs' ads that it tells with each event.
     #[cbor(n(7), default)]
     pub information: Vec<String>,
+    /// The mails that they ask for.
+    #[n(8)]
+    pub mail: Option<Mail>,
+}
+
+/// The mails that jobs ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Mail {
+    /// What of them is told.
+    #[n(0)]
+    pub told: Told,
+    /// Who gets them; none is the user.
+    #[n(1)]
+    pub to: Option<Template>,
+    /// Attributes that are told as well.
+    #[n(2)]
+    pub attributes: Vec<String>,
+}
+
+/// What is told of jobs by mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Told {
+    /// All that becomes of them.
+    #[n(0)]
+    Everything,
+    /// That they have ended by themselves.
+    #[n(1)]
+    Ends,
+    /// That they failed, or can't run as they are.
+    #[n(2)]
+    Failures,
 }
 
 impl GroupRecord {

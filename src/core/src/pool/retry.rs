@@ -137,8 +137,9 @@ impl Group {
             }
         };
         program.each_template(&mut mend);
-        let LogTerms { batch_name, notes, user_notes, .. } = &mut log_terms;
-        [batch_name, notes, user_notes].into_iter().flatten().for_each(&mut mend);
+        let LogTerms { batch_name, notes, user_notes, mail, .. } = &mut log_terms;
+        let to = mail.as_mut().and_then(|mail| mail.to.as_mut());
+        [batch_name, notes, user_notes].into_iter().flatten().chain(to).for_each(&mut mend);
         log.iter_mut().chain(terms.own.iter_mut().map(|(_, value)| value)).for_each(&mut mend);
         let columns = width.checked_add(u16::try_from(counted.len()).ok()?)?;
         let mut text = Vec::new();

@@ -1,6 +1,6 @@
 //! Both forms of the file, read.
 
-use super::words::{address, directory, log_format, site_name, user, word};
+use super::words::{address, directory, log_format, mail, site_name, user, word};
 use super::*;
 use crate::diagnostic::{Source, show};
 use crate::{BadQuantity, Severity, classad, nearest, parse_bytes, parse_duration, parse_walltime};
@@ -57,6 +57,7 @@ const SESSION_KEYS: &[&str] = &[
     "shares",
     "policy_interval",
     "log_format",
+    "mail",
     "limits",
 ];
 
@@ -193,6 +194,7 @@ impl Reader<'_> {
                 "limits" => self.limits(value).map(|v| session.limits = v),
                 "policy_interval" => self.duration(value).map(|v| session.policy_interval = v),
                 "log_format" => self.read(value, log_format).map(|v| session.log_format = v),
+                "mail" => self.read(value, mail).map(|v| session.mail = Some(v)),
                 unknown => self.unknown(unknown, key.span().start, SESSION_KEYS, SITE_KEYS, "[[site]]"),
             };
         }

@@ -75,6 +75,7 @@ detach_keys = "ctrl-a  ctrl-D"
 shares = { survey = 3, "a.b" = 1 }
 policy_interval = "5m"
 log_format = "json"
+mail = "msmtp -t"
 limits = { Licence = 5, "sw.x" = 0 }
 
 [[site]]
@@ -135,6 +136,7 @@ resources = { Fpgas = 4, licenses = 1 }
         shares: [("survey".to_owned(), 3), ("a.b".to_owned(), 1)].into(),
         policy_interval: Duration::from_secs(300),
         log_format: Form::Json,
+        mail: Some("msmtp -t".into()),
         limits: [("licence".to_owned(), 5), ("sw.x".to_owned(), 0)].into(),
     };
     let conf = conf.unwrap();

@@ -68,6 +68,17 @@ pub(super) fn log_format(text: &str) -> Result<Form, &'static str> {
     known.map(|(_, form)| form).ok_or("`text`, `json` or `xml`")
 }
 
+/// A command that sends mails, or `none`.
+pub(super) fn mail(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "none" => Ok(String::new()),
+        command if command.is_empty() || command.contains('\0') => {
+            Err("a command that sends what it reads, such as \"sendmail -t\", or \"none\"")
+        }
+        command => Ok(command.to_owned()),
+    }
+}
+
 /// `[user@]host[:port]`, with an IPv6 address in brackets when a port follows.
 pub(super) fn address(text: &str) -> Result<SiteConf, &'static str> {
     const EXPECTED: &str = "HOST, USER@HOST or USER@HOST:PORT";

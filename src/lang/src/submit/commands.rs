@@ -94,6 +94,7 @@ pub(super) const PRIORITY: &[&str] = &["priority", "prio", "jobprio"];
 pub(super) const ACCOUNTING_GROUP: &[&str] = &["accounting_group", "acctgroup", "accountinggroup"];
 pub(super) const ACCOUNTING_USER: &[&str] = &["accounting_group_user", "acctgroupuser"];
 pub(super) const NOTIFICATION: &[&str] = &["notification", "jobnotification"];
+pub(super) const NOTIFY_USER: &[&str] = &["notify_user", "notifyuser"];
 pub(super) const CONTAINER_IMAGE: &[&str] = &["container_image", "containerimage"];
 pub(super) const DOCKER_IMAGE: &[&str] = &["docker_image", "dockerimage"];
 pub(super) const MAX_RETRIES: &[&str] = &["max_retries", "jobmaxretries"];
@@ -169,16 +170,16 @@ const COMMANDS: &[Command] = &[
     with(&["description", "jobdescription"], Quiet, "JobDescription", Text),
     with(&["disk_usage", "diskusage"], Quiet, "DiskUsage", Kibibytes),
     with(&["image_size", "imagesize"], Quiet, "ImageSize", Kibibytes),
-    with(&["email_attributes", "emailattributes"], Quiet, "EmailAttributes", List),
+    with(&["email_attributes", "emailattributes"], Acted, "EmailAttributes", List),
     // What travels is encrypted, all of it.
     with(&["encrypt_input_files", "encryptinputfiles"], Quiet, "EncryptInputFiles", Text),
     with(&["encrypt_output_files", "encryptoutputfiles"], Quiet, "EncryptOutputFiles", Text),
     with(&["dont_encrypt_input_files", "dontencryptinputfiles"], Quiet, "DontEncryptInputFiles", Text),
     with(&["dont_encrypt_output_files", "dontencryptoutputfiles"], Quiet, "DontEncryptOutputFiles", Text),
-    with(&["notify_user", "notifyuser"], Quiet, "NotifyUser", Text),
+    with(NOTIFY_USER, Acted, "NotifyUser", Text),
     with(&["submit_event_notes", "submiteventnotes"], Acted, "SubmitEventNotes", Text),
     with(&["submit_event_user_notes", "submiteventusernotes"], Acted, "SubmitEventUserNotes", Text),
-    plain(NOTIFICATION, NoEffect(&["never", "error"])),
+    plain(NOTIFICATION, Acted),
     plain(&["copy_to_spool", "nice_user", "niceuser"], NoEffect(FALSE)),
     with(&["keep_claim_idle", "keepclaimidle"], NoEffect(FALSE), "KeepClaimIdle", Expression),
     with(&["leave_in_queue", "leavejobinqueue"], Acted, "LeaveJobInQueue", Expression),

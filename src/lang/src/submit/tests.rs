@@ -604,6 +604,11 @@ fn warnings_leave_the_job_as_it_is() {
         assert_eq!(seen, Ok(expected.iter().map(|s| (*s).to_owned()).collect()), "{lines}");
     };
     check("requirements = true\nmax_retries = 0\nperiodic_hold = False\nrequest_gpus = 0\nnotification = Never", &[]);
+    check("notification = Complete\nnotify_user = ann@example.org", &[]);
+    check(
+        "notify_user = Never",
+        &["W 2:15 mails would go to a user named `Never`; `notification = never` asks for none"],
+    );
     check("n = 3\narguments = $(n)\n+Mine = 1\ndescription = d", &[]);
     check("rank = Memory\npriority = 1", &[]);
     check("deferral_time = QDate + 60\ndeferral_window = 5\ncron_minute = */5", &[]);

@@ -21,7 +21,7 @@ pub(super) const HOST: &str = "<127.0.0.1:0>";
 /// Why it was held, released or removed.
 pub(super) const BY_USER: &str = "by the user";
 /// The status of a DAG that the user removed; see [`DagRow::status`].
-pub(super) const REMOVED: u8 = 4;
+pub(crate) const REMOVED: u8 = 4;
 
 /// A DAG's job.
 pub(crate) struct Job {

@@ -198,6 +198,9 @@ impl Active {
         append.push(format!("MY.DAGManJobId={dag}"));
         append.push(format!("MY.DAGNodeName=\"{name}\""));
         append.push(format!("MY.DAGManNodeRetry={try_number}"));
+        if !options.mail_nodes {
+            append.push("notification=never".to_owned());
+        }
         append.extend(options.append.iter().cloned());
         let (file, text) = match self.dag.description(node) {
             Some(Description::File(file)) => (file.into(), None),

@@ -428,12 +428,14 @@ impl Master {
         // A DAG reads no log.
         let logged = tag.is_none() && groups.iter().any(|group| group.log.is_some());
         if let Some(cluster) = tag.as_ref().and_then(|tag| self.tags.get(tag)).copied() {
-            return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32 });
+            return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32, unmailed: None });
         }
+        let asks = groups.iter().any(|group| group.log_terms.mail.is_some());
+        let unmailed = self.mails.unable().filter(|_| asks).map(str::to_owned);
         let cluster = self.pool.submit(now, name, groups);
         tag.map(|tag| self.tags.insert(tag, cluster));
         self.busy_at = Instant::now();
-        let answer = ctl::Submitted { cluster, jobs: total as u32 };
+        let answer = ctl::Submitted { cluster, jobs: total as u32, unmailed };
         if logged {
             self.answer_once_logged(id, &answer);
         } else {

@@ -81,12 +81,14 @@ impl Master {
             return self.dags.told(now, told);
         };
         self.busy_at = Instant::now();
+        let asks = loaded.as_ref().is_ok_and(|loaded| loaded.asks_for_mail());
+        let unmailed = self.mails.unable().filter(|_| asks).map(str::to_owned);
         let submitted = loaded.and_then(|loaded| self.dags.submit(&bundle, *loaded, now, &mut self.pool));
         // A client that has gone has its DAG all the same.
         let Some(client) = self.clients.get_mut(&client) else { return };
         match submitted {
             Ok((dag, nodes)) => {
-                client.send(&DagSubmitted { dag, nodes });
+                client.send(&DagSubmitted { dag, nodes, unmailed });
                 client.done();
             }
             Err(why) => {

@@ -852,7 +852,8 @@ impl Master {
             return;
         }
         tracing::info!("ending");
-        let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until: Instant::now() + ENDING_PATIENCE };
+        let until = Instant::now() + ENDING_PATIENCE;
+        let mut ending = Ending { waiting: BTreeSet::new(), left: Vec::new(), until, told: None };
         let mut notes = Vec::new();
         for (index, site) in self.sites.iter_mut().enumerate() {
             let id = SiteId(index as u16);
@@ -910,7 +911,9 @@ impl Master {
         if (!ending.waiting.is_empty() || self.dags.unfinished() > 0) && Instant::now() < ending.until {
             return;
         }
-        if self.finished.is_some() {
+        // Mails are told of what was there to the end, and waited for no longer than for event logs.
+        let told = *ending.told.get_or_insert_with(|| Instant::now() + LAST_MAILS);
+        if self.finished.is_some() || (!self.mails.end() && Instant::now() < told) {
             return;
         }
         for id in std::mem::take(&mut ending.waiting) {
@@ -941,7 +944,7 @@ impl Master {
             let _ = std::fs::remove_dir_all(self.dir.join(name));
         }
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));
-        for name in ["ca.pem", "marker", "epoch", REACHED, eventlog::MARK, "control.sock", "session.toml"] {
+        for name in ["ca.pem", "marker", "epoch", REACHED, eventlog::MARK, mail::FILE, "control.sock", "session.toml"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
     }

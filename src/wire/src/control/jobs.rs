@@ -37,6 +37,9 @@ pub struct Submitted {
     /// Its jobs.
     #[n(1)]
     pub jobs: u32,
+    /// Why no mail can be sent, if its jobs ask for that.
+    #[n(2)]
+    pub unmailed: Option<String>,
 }
 
 /// Some of the jobs: none named means all.

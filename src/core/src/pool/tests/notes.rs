@@ -1,6 +1,7 @@
 //! What the event logs are told.
 
 use super::*;
+use crate::template::Piece;
 
 /// The notes in one line.
 fn noted(actions: &[Action]) -> String {
@@ -120,4 +121,25 @@ fn a_late_cluster_is_told_of_as_a_whole_once() {
     let noted = noted(&notes);
     assert!(noted.starts_with("1.0 ClusterSubmitted; 1.0+4 submitted; 1.0 ended") && noted.ends_with(over), "{noted}");
     assert_eq!(noted.matches("ClusterOver").count(), 1);
+}
+
+#[test]
+fn jobs_that_ask_for_mails_are_told_of_without_a_log() {
+    let to = Some(Template(vec![Piece::Text(b"ann".to_vec()), Piece::Process]));
+    let mail = Some(Mail { told: Told::Ends, to, attributes: Vec::new() });
+    let log_terms = LogTerms { mail, ..LogTerms::default() };
+    let mut bench = Bench::with_jobs(vec![GroupRecord { log_terms, ..group(3, program(1)) }]);
+    assert!(!bench.pool.is_at_rest(1));
+    bench.join(2);
+    let told = bench.end(KEY, attempt(0, 1), Outcome::Exited(3));
+    let note = told.iter().find_map(|action| match action {
+        Action::Note { job, log, terms, .. } => Some((*job, log.clone(), terms.mail.clone())),
+        _ => None,
+    });
+    let (job, log, mail) = note.unwrap();
+    assert_eq!((job, log, mail.map(|mail| mail.told)), (attempt(0, 1).job, None, Some(Told::Ends)));
+    bench.end(KEY, attempt(1, 1), Outcome::Exited(0));
+    assert!(!bench.pool.is_at_rest(1));
+    bench.end(KEY, attempt(2, 1), Outcome::Exited(0));
+    assert!(bench.pool.is_at_rest(1));
 }

@@ -148,6 +148,13 @@ impl Builder<'_, '_> {
                 }
             }
         }
+        if let Some(value) = self.value(commands::NOTIFY_USER)?
+            && let Some(text) = value.constant()
+            && [&b"false"[..], b"never", b"none"].contains(&&text.to_ascii_lowercase()[..])
+        {
+            let d = self.report.make_warning(value.at, format!("mails would go to a user named `{}`", show(&text)));
+            self.report.add(value.at, d.hint("`notification = never` asks for none"));
+        }
         Ok(())
     }
 

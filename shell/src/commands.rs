@@ -13,6 +13,7 @@ mod login;
 mod pool;
 mod remove;
 mod submit;
+mod tail;
 mod wait;
 mod why;
 
@@ -60,12 +61,15 @@ commands! {
     ["rm", "condor_rm"], "JOB…", remove::Remove => remove::run;
     ["hold", "condor_hold"], "JOB…", alter::Hold => alter::hold;
     ["release", "condor_release"], "JOB…", alter::Release => alter::release;
+    ["condor_vacate_job"], "JOB…", alter::Vacate => alter::vacate;
     ["edit"], "JOB… NAME=VALUE…", alter::Edit => alter::edit;
     ["condor_qedit"], "JOB… NAME VALUE…", alter::QEdit => alter::qedit;
     ["condor_prio"], "-p N JOB…", alter::Prio => alter::prio;
     ["retry"], "JOB…", alter::Retry => alter::retry;
     ["history", "condor_history"], "[JOB…]", jobs::History => jobs::history;
     ["log"], "JOB", log::Log => log::run;
+    ["condor_tail"], "JOB", tail::Tail => tail::run;
+    ["condor_transfer_data"], "JOB…", tail::TransferData => tail::transfer;
     ["why"], "NAME", why::Why => why::run;
     ["sites"], "[SITE…]", pool::Sites => pool::sites;
     ["proxies"], "[SITE…]", pool::Proxies => pool::proxies;
@@ -74,6 +78,26 @@ commands! {
     ["exit"], "[--force]", exit::Exit => exit::run;
     ["help"], "[COMMAND]", help::Help => help::run;
 }
+
+/// HTCondor's tools that there are none of here, and what to do instead.
+const ABSENT: &[(&str, &str)] = &[
+    ("condor_suspend", "nothing suspends jobs; `hold` stops them, and `condor_vacate_job` makes them wait again"),
+    ("condor_continue", "nothing suspends jobs; `release` lets held ones run"),
+    ("condor_vacate", "`condor_vacate_job` takes jobs, `status` tells what runs where"),
+    ("condor_ssh_to_job", "`log JOB` tells where it runs, `condor_tail JOB` what it writes"),
+    ("condor_now", "`edit JOB priority=N` lets a job go first"),
+    ("condor_evicted_files", "`why JOB` tells where what it left to its next attempt is kept"),
+    ("condor_userlog", "`history` and `log JOB` tell what jobs took, `wait LOG` reads their event log"),
+    (
+        "condor_userprio",
+        "accounting groups share the pool by the weights of vo.conf(5); `q` has the priorities of jobs",
+    ),
+    ("condor_watch_q", "`wait` shows progress; `q --json` is for programs"),
+    ("condor_top", "`status` shows the pool"),
+    ("condor_run", "`submit --cpus N PROGRAM ARGUMENTS` runs a command as a job"),
+    ("condor_dagman", "`condor_submit_dag` submits a DAG, `dag` shows it"),
+    ("condor_reschedule", "jobs are matched as soon as there is a slot"),
+];
 
 impl Command {
     /// Its own name.
@@ -96,6 +120,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Command> {
 pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
     ALL.iter()
         .flat_map(|command| command.names.iter().copied())
+        .chain(ABSENT.iter().map(|(name, _)| *name))
         .filter(|name| !matches!(*name, "rm" | "exit"))
         .chain(["vo"])
 }
@@ -120,6 +145,11 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         }
         Some(command) => (command.run)(words),
         None if called == "--help" || called == "-h" => help::run(help::Help { command: None }),
+        None if called.starts_with("condor_") => {
+            let hint = ABSENT.iter().find(|(name, _)| *name == called).map(|(_, hint)| *hint);
+            Err(Error::new(ExitCode::Failure, format!("there is no {called} here"))
+                .hint(hint.unwrap_or("vo-htcondor(7) lists what there is of HTCondor's tools")))
+        }
         None => {
             let names = ALL.iter().map(Command::name);
             let error = Error::usage(format!("there is no grid command {called:?}"));
@@ -255,7 +285,7 @@ impl Asking {
 }
 
 /// Where HTCondor's users say that their jobs are: there is one place.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Place {
     /// Taken for HTCondor's sake: the session or this machine
     #[arg(long, hide = true)]

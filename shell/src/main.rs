@@ -36,7 +36,7 @@ fn main() -> process::ExitCode {
     }
     let result = if askpass::called(called) {
         askpass::run(words.into_iter().nth(1)).map(ExitCode::number)
-    } else if name == "vo" || commands::find(&name).is_some() {
+    } else if name == "vo" || commands::find(&name).is_some() || name.starts_with("condor_") {
         commands::run(&name, words.into_iter().skip(1).collect()).map(ExitCode::number)
     } else {
         let known: Vec<Option<&str>> = words.iter().skip(1).map(|word| word.to_str()).collect();

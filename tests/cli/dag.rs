@@ -328,3 +328,58 @@ fn a_node_that_cant_be_submitted_says_why_and_no_more() {
     assert!(!told.contains("`job`") && !told.contains("`unused`"), "what the DAG sets is no fault of the file: {told}");
     end(&home);
 }
+
+#[test]
+fn scripts_know_how_jobs_ended_and_the_dag_has_attributes() {
+    let home = home();
+    home.script("post.sh", "#!/bin/sh\nfor word; do echo \"$word\"; done > said\n");
+    home.script("add.sh", "#!/bin/sh\necho \"$ADDED $OTHER\" > added\n");
+    home.write("codes.sub", "executable = job.sh\narguments = J $(Process) $CHOICE(Process,0,3,0,3)\nqueue 4\n");
+    home.write(
+        "x.dag",
+        "JOB A codes.sub\nTOLERANCE A 4\nSCRIPT POST A post.sh $EXIT_CODES $EXIT_CODE_COUNTS $EXIT_CODE_LIST $JOB_ABORT_COUNT $CLUSTERID $UNKNOWN x$NODE\n\
+         JOB B job.sub NOOP\nSCRIPT PRE B add.sh\nSET_JOB_ATTR Run = 17\nSET_JOB_ATTR Kind = \"a b\"\n",
+    );
+    home.write("own.sub", "# of the DAG's own job\n+Run = 18\nrequest_memory = 1G\n");
+    std::fs::create_dir(home.work("logs")).unwrap();
+    let line = "condor_submit_dag -terse -v -AllowVersionMismatch -import_env -include_env HOME,PATH -insert_env 'ADDED=1;OTHER=b c' -debug 3 \
+                -Lockfile l -update_submit -outfile_dir logs -insert_sub_file own.sub -append 'My.Who = \"me\"' x.dag";
+    let run = home.vo(["-s", "t", "-c", line]).ok();
+    assert_eq!(run.stdout, "1.0 - 1.0\n");
+    assert_eq!(run.stderr.matches("warning: ").count(), 1, "{run:?}");
+    assert!(run.stderr.contains("\"request_memory = 1G\" has no effect here"), "{run:?}");
+    home.vo(["-s", "t", "-c", "dag wait x.dag"]).ok();
+    assert_eq!(home.read("said"), "0,3\n0:2,3:2\n0,3,0,3\n0\n2\n$UNKNOWN\nx$NODE\n");
+    assert_eq!(home.read("added"), "1 b c\n");
+    assert!(home.read("logs/x.dag.dagman.out").contains("EXITING WITH STATUS 0"));
+    assert!(!home.work("x.dag.dagman.out").exists());
+    let ad = home.vo(["-s", "t", "-c", "history 1 -af Run Kind Who; history 2.0 -af Run Kind"]).ok().stdout;
+    assert_eq!(ad, "18 a b me\nundefined undefined\n");
+    end(&home);
+}
+
+#[test]
+fn options_that_would_change_a_dag_are_kept_or_refused() {
+    let home = home();
+    home.write("x.dag", "JOB A job.sub\nVARS A code=\"0\" pause=\"0\"\nSCRIPT PRE A false\nSCRIPT POST A true\n");
+    let submit = |options: &str| home.vo(["-s", "t", "-c", &format!("condor_submit_dag {options} x.dag")]);
+    for (options, part) in [
+        ("-DoRecov", "-dorecov"),
+        ("-valgrind", "-valgrind"),
+        ("-remote other", "-remote"),
+        ("-DumpRescue", "-DumpRescue"),
+    ] {
+        submit(options).code(2).says([part]);
+    }
+    submit("-append '+A = 1 +'").code(6).says(["attribute `+A = 1 +` of the DAG"]);
+    submit("-insert_env A").code(6).says(["`-insert_env A` has no value"]);
+    submit("").ok();
+    home.vo(["-s", "t", "-c", "dag wait x.dag"]).code(7);
+    submit("-f -AlwaysRunPost").ok();
+    home.vo(["-s", "t", "-c", "dag wait x.dag"]).ok();
+    std::fs::rename(home.work("x.dag.rescue001.old"), home.work("mine")).unwrap();
+    std::fs::write(home.work("mine"), "DONE A\n").unwrap();
+    submit("-RescueFile mine").ok().says(["mine says what is done"]);
+    home.vo(["-s", "t", "-c", "dag wait x.dag"]).ok();
+    end(&home);
+}

@@ -22,4 +22,5 @@ mod scripts;
 mod shell;
 mod submit;
 mod timing;
+mod tools;
 mod why;

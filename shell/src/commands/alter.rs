@@ -10,7 +10,7 @@ use vo_wire::control::{self, Alter, Alteration, Altered, Pick, Retried, RetriedR
 
 use super::ads::Constraint;
 use super::jobs::{own, owner};
-use super::{Asking, json_list, pick};
+use super::{Asking, Place, json_list, pick};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 
@@ -33,6 +33,8 @@ pub(crate) struct Meant {
     /// Don't ask, however many they are
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    place: Place,
     /// Called by HTCondor's name, which fails where nothing is changed
     #[arg(long, hide = true)]
     htcondor: bool,
@@ -62,6 +64,18 @@ pub(crate) struct Release {
     /// Taken for HTCondor's sake
     #[arg(long, value_name = "WHY", hide = true)]
     reason: Option<String>,
+}
+
+/// Takes running jobs off their slots: they are killed, and wait for another
+///
+/// They have the time that their descriptions give them to end in order.
+#[derive(Parser, Debug)]
+pub(crate) struct Vacate {
+    #[command(flatten)]
+    meant: Meant,
+    /// Kill them at once
+    #[arg(long)]
+    fast: bool,
 }
 
 /// Changes what unfinished jobs ask for; those that run go on as they are
@@ -183,6 +197,20 @@ pub(super) fn release(arguments: Release) -> Result<ExitCode> {
     )
 }
 
+pub(super) fn vacate(arguments: Vacate) -> Result<ExitCode> {
+    let Vacate { meant, fast } = arguments;
+    let words = match fast {
+        false => Words { verb: "vacate", done: "vacated", theirs: "vacated", already: "not running to be vacated" },
+        true => Words {
+            verb: "fast-vacate",
+            done: "fast-vacated",
+            theirs: "fast-vacated",
+            already: "not running to be fast-vacated",
+        },
+    };
+    alter(&meant, Alteration::Vacate { fast }, &words)
+}
+
 pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
     let Edit { asking, all, constraint, batch_name, yes, words } = arguments;
     let (changes, jobs): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| word.contains('='));
@@ -201,7 +229,7 @@ pub(super) fn edit(arguments: Edit) -> Result<ExitCode> {
     let mut edit = pool::Edit::default();
     changes.iter().try_for_each(|change| set(&mut edit, change))?;
     alter(
-        &Meant { asking, all, constraint, batch_name, yes, picks, htcondor: false },
+        &Meant { asking, all, constraint, batch_name, yes, place: Place::default(), picks, htcondor: false },
         Alteration::Edit(edit),
         &Words { verb: "edit", done: "edited", theirs: "edited", already: "not edited" },
     )
@@ -330,6 +358,7 @@ pub(super) struct Words {
 /// Changes jobs. A person is asked when they are many.
 pub(super) fn alter(meant: &Meant, alteration: Alteration, words: &Words) -> Result<ExitCode> {
     let mut master = meant.asking.connect()?;
+    meant.place.check(&master.welcome.session)?;
     let (picks, Words { verb, done, .. }) = (meant.picks(), words);
     let ask = |only_count| Alter {
         picks: picks.clone(),

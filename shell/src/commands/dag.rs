@@ -64,6 +64,9 @@ pub(crate) struct SubmitDag {
     /// Go on from this rescue file
     #[arg(long, value_name = "N", alias = "do-rescue-from", conflicts_with = "force")]
     dorescuefrom: Option<u32>,
+    /// Go on from this file, whatever its name
+    #[arg(long, value_name = "FILE", alias = "rescue-file", conflicts_with_all = ["force", "dorescuefrom", "load_save"])]
+    rescuefile: Option<PathBuf>,
     /// 0: pass over rescue files
     #[arg(long, value_name = "0|1")]
     autorescue: Option<u8>,
@@ -79,15 +82,33 @@ pub(crate) struct SubmitDag {
     /// Name of the batch of its jobs
     #[arg(long, value_name = "NAME")]
     batch_name: Option<String>,
-    /// A command for every submit description
+    /// An attribute of the ad of the DAG's own job: `+NAME = VALUE`
     #[arg(short, long, value_name = "COMMAND")]
     append: Vec<String>,
+    /// A file with such lines
+    #[arg(long, value_name = "FILE", alias = "insert-sub-file")]
+    insert_sub_file: Option<PathBuf>,
+    /// Environment of its scripts and submissions, besides that of this command: `NAME=VALUE;NAME=VALUE`
+    #[arg(long, value_name = "VARIABLES", alias = "insert-env")]
+    insert_env: Vec<String>,
+    /// Directory of its `.dagman.out`
+    #[arg(long, value_name = "DIRECTORY", alias = "outfile-dir")]
+    outfile_dir: Option<PathBuf>,
+    /// Run POST scripts after PRE scripts that failed, too
+    #[arg(long, alias = "always-run-post")]
+    alwaysrunpost: bool,
+    /// Don't, whatever the configuration says
+    #[arg(long, alias = "dont-always-run-post", conflicts_with = "alwaysrunpost")]
+    dontalwaysrunpost: bool,
     /// DAGMan configuration, besides what CONFIG names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check it, and submit nothing
     #[arg(long, alias = "no-submit")]
     no_submit: bool,
+    /// Print the id of the DAG's job alone
+    #[arg(long, conflicts_with = "json")]
+    terse: bool,
     /// A JSON array with the DAG's number
     #[arg(long)]
     json: bool,
@@ -101,11 +122,23 @@ pub(crate) struct SubmitDag {
     #[arg(long, value_name = "TAG", hide = true)]
     dag_node: Option<String>,
     /// Without effect here
-    #[arg(long, hide = true, num_args = 0..=1, visible_aliases = ["outfile_dir", "include_env", "insert_env", "insert_sub_file", "dagman", "debug", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
-    value: Vec<String>,
-    /// Without effect here
-    #[arg(long, hide = true, visible_aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "allowversionmismatch", "dontalwaysrunpost", "dorecov", "dumprescue"])]
-    flag: bool,
+    #[arg(long, hide = true, value_name = "PROGRAM")]
+    dagman: Option<PathBuf>,
+    /// As it is anyway, or of no meaning here
+    #[arg(long, hide = true, num_args = 1, aliases = ["include_env", "debug", "lockfile", "schedd-daemon-ad-file", "schedd-address-file", "submitmethod"])]
+    same_value: Vec<String>,
+    /// As it is anyway, or of no meaning here
+    #[arg(short = 'v', long, hide = true, action = clap::ArgAction::Count, aliases = ["verbose", "import_env", "update_submit", "do_recurse", "no_recurse", "suppress_notification", "allowversionmismatch"])]
+    same: u8,
+    /// Refused
+    #[arg(long, hide = true, aliases = ["dorecov", "dorecovery"])]
+    recover: bool,
+    /// Refused
+    #[arg(long, hide = true)]
+    valgrind: bool,
+    /// Refused
+    #[arg(long, hide = true, value_name = "NAME")]
+    remote: Option<String>,
     /// DAG files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<OsString>,
@@ -129,14 +162,25 @@ impl SubmitDag {
             priority: None,
             batch_name,
             append: Vec::new(),
+            insert_sub_file: None,
+            insert_env: Vec::new(),
+            outfile_dir: None,
+            alwaysrunpost: false,
+            dontalwaysrunpost: false,
+            rescuefile: None,
             config: None,
             no_submit: false,
+            terse: false,
             json,
             notification: None,
             mail_nodes: false,
             dag_node: None,
-            value: Vec::new(),
-            flag: false,
+            dagman: None,
+            same_value: Vec::new(),
+            same: 0,
+            recover: false,
+            valgrind: false,
+            remote: None,
             files,
         }
     }
@@ -154,6 +198,10 @@ impl SubmitDag {
         if let Some(auto) = self.autorescue {
             words.extend(["--autorescue".to_owned(), auto.to_string()]);
         }
+        if let Some(dir) = &self.outfile_dir {
+            words.extend(["--outfile-dir".to_owned(), dir.to_string_lossy().into_owned()]);
+        }
+        words.extend(self.insert_env.iter().flat_map(|entries| ["--insert-env".to_owned(), entries.clone()]));
         words
     }
 }
@@ -238,9 +286,10 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
     let first = arguments.files.first().cloned().unwrap_or_default();
     let shown = first.to_string_lossy().into_owned();
     let here = std::env::current_dir().map_err(|e| Error::system("cannot tell the current directory", e))?;
-    if !arguments.value.is_empty() || arguments.flag {
-        eprintln!("warning: some of these options mean nothing here; `help condor_submit_dag` lists those that do");
+    if arguments.dagman.is_some() {
+        eprintln!("warning: -dagman has no effect here: the session runs the DAG");
     }
+    refuse(&arguments)?;
     let rescue = rescue(&arguments, &first)?;
     if let Some(rescue) = &rescue {
         eprintln!("{} says what is done; -f would run all of it again.", rescue.name);
@@ -268,7 +317,7 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
         files: prepared.files,
         read: prepared.read,
         rescue,
-        environment: environment(&prepared.dag)?,
+        environment: environment(&prepared.dag, &arguments.insert_env)?,
         options,
         tag: arguments.dag_node.clone(),
         submitted_ms: now_ms(),
@@ -289,6 +338,10 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
     let _ = fs::write(&lock, format!("vo-login\n{}\n{dag}\n", session.dir.display()));
     if arguments.json {
         return super::json_list([SubmittedJson { dag, nodes }].iter());
+    }
+    if arguments.terse {
+        println!("{dag}.0 - {dag}.0");
+        return Ok(ExitCode::Success);
     }
     println!("DAG {dag}: {nodes} node(s) of {shown} submitted.\n1 job(s) submitted to cluster {dag}.");
     Ok(ExitCode::Success)
@@ -312,10 +365,53 @@ fn base_name(file: &OsStr) -> String {
     Path::new(file).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Options that would change what becomes of the DAG, and can't be done here.
+fn refuse(arguments: &SubmitDag) -> Result<()> {
+    let (option, hint) = match arguments {
+        SubmitDag { recover: true, .. } => (
+            "-dorecov",
+            "the session brings its DAGs back by itself; of others, -dorescuefrom goes on from a rescue file",
+        ),
+        SubmitDag { valgrind: true, .. } => ("-valgrind", "there is no condor_dagman here: the session runs the DAG"),
+        SubmitDag { remote: Some(_), .. } => ("-remote", "`-s NAME` submits to another session"),
+        _ => return Ok(()),
+    };
+    Err(Error::usage(format!("condor_submit_dag has no option {option} here")).hint(hint))
+}
+
+/// Attributes of the DAG's own job that the command line gives; of other commands, that they do nothing is told.
+fn attributes(arguments: &SubmitDag, dag: &lang::Dag) -> Result<Vec<String>> {
+    let mut lines = arguments.append.clone();
+    if let Some(path) = &arguments.insert_sub_file {
+        let text = fs::read_to_string(path)
+            .map_err(|e| Error::new(ExitCode::Refused, format!("cannot read {}", path.display())).because(e))?;
+        let of = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        lines.extend(text.lines().map(str::trim).filter(of).map(str::to_owned));
+    }
+    lines.retain(|line| {
+        let name = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let attribute = line.contains('=') && (name.starts_with('+') || name.starts_with("my."));
+        if !attribute {
+            eprintln!("warning: {line:?} has no effect here: of the DAG's own job only attributes can be set, as +NAME = VALUE");
+        }
+        attribute
+    });
+    for line in dag.attributes.iter().chain(&lines) {
+        let value = line.split_once('=').map(|(_, value)| value.trim());
+        if let Some(why) = value.map_or(Some("it has no value".to_owned()), |value| super::ads::expression(value).err())
+        {
+            return Err(Error::new(ExitCode::Refused, format!("attribute `{line}` of the DAG: {why}"))
+                .hint("a string stands in double quotes"));
+        }
+    }
+    Ok(lines)
+}
+
 /// The rescue file or save point that the DAG goes on from.
 fn rescue(arguments: &SubmitDag, first: &OsStr) -> Result<Option<File>> {
     let multi = arguments.files.len() > 1;
     let path = match (&arguments.load_save, arguments.dorescuefrom) {
+        _ if arguments.rescuefile.is_some() => arguments.rescuefile.clone(),
         (Some(save), _) if save.components().count() > 1 => Some(save.clone()),
         (Some(save), _) => Some(Path::new(first).with_file_name(lang::SAVE_POINT_DIRECTORY).join(save)),
         (None, Some(number)) => Some(PathBuf::from(lang::rescue_name(&first.to_string_lossy(), multi, number))),
@@ -368,18 +464,23 @@ fn lock(first: &OsStr, session: &Path, master: &mut Master) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The environment of the DAG's scripts and submissions: this one, and what `ENV SET` adds.
-fn environment(dag: &lang::Dag) -> Result<Vec<(Bytes, Bytes)>> {
+/// The environment of the DAG's scripts and submissions: this one, and what `ENV SET` and the command line add.
+fn environment(dag: &lang::Dag, added: &[String]) -> Result<Vec<(Bytes, Bytes)>> {
     let ours = |name: &OsString| name.as_bytes().starts_with(b"VO_SESSION");
     let all =
         std::env::vars_os().filter(|(name, _)| !ours(name)).map(|(name, value)| (name.into_vec(), value.into_vec()));
     let mut all: BTreeMap<Vec<u8>, Vec<u8>> = all.collect();
-    for env in &dag.env {
-        let Env::Set(entries) = env else { continue };
-        for entry in entries.split(';').map(str::trim).filter(|entry| !entry.is_empty()) {
+    let set = dag.env.iter().filter_map(|env| match env {
+        Env::Set(entries) => Some(("ENV SET", entries)),
+        Env::Get(_) => None,
+    });
+    for (command, entries) in set.chain(added.iter().map(|entries| ("-insert_env", entries))) {
+        // Its first character may name another one that parts them.
+        let by = entries.chars().next().filter(|c| !c.is_alphanumeric() && *c != '_' && *c != ' ').unwrap_or(';');
+        for entry in entries.split(by).map(str::trim).filter(|entry| !entry.is_empty()) {
             let (name, value) = entry.split_once('=').ok_or_else(|| {
-                Error::new(ExitCode::Refused, format!("`ENV SET {entry}` has no value"))
-                    .hint("ENV SET NAME=value;NAME=value")
+                Error::new(ExitCode::Refused, format!("`{command} {entry}` has no value"))
+                    .hint(format!("{command} NAME=value;NAME=value"))
             })?;
             all.insert(name.trim().into(), value.into());
         }
@@ -410,7 +511,8 @@ fn options(arguments: &SubmitDag, dag: &lang::Dag) -> Result<Options> {
         max_pre: arguments.maxpre.or(number(take("MAX_PRE_SCRIPTS"))).or(Some(MAX_SCRIPTS)),
         max_post: arguments.maxpost.or(number(take("MAX_POST_SCRIPTS"))).or(Some(MAX_SCRIPTS)),
         max_hold: arguments.maxhold.or(number(take("MAX_HOLD_SCRIPTS"))).or(Some(MAX_SCRIPTS)),
-        always_post: yes(take("ALWAYS_RUN_POST")).unwrap_or(false),
+        always_post: (yes(take("ALWAYS_RUN_POST")).unwrap_or(false) && !arguments.dontalwaysrunpost)
+            || arguments.alwaysrunpost,
         depth_first: yes(take("SUBMIT_DEPTH_FIRST")).unwrap_or(false),
         retry_first: yes(take("RETRY_NODE_FIRST")).unwrap_or(false),
         append_vars: yes(take("DEFAULT_APPEND_VARS")).unwrap_or(false),
@@ -421,10 +523,11 @@ fn options(arguments: &SubmitDag, dag: &lang::Dag) -> Result<Options> {
         any_names: false,
         priority: arguments.priority.unwrap_or(0),
         batch_name: arguments.batch_name.clone(),
-        append: arguments.append.clone(),
+        append: attributes(arguments, dag)?,
         deep: arguments.deep(),
         mail: arguments.notification.and_then(|Notification(told)| told),
         mail_nodes: arguments.mail_nodes || yes(take("SUPPRESS_NOTIFICATION")).is_some_and(|suppress| !suppress),
+        out_dir: arguments.outfile_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
     };
     for name in known.keys().filter(|name| name.starts_with("DAGMAN_")) {
         eprintln!("warning: {name} has no effect here");

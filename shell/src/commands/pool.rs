@@ -12,7 +12,7 @@ use vo_wire::control::{
 };
 
 use super::ads::Shown;
-use super::{Asking, json_list};
+use super::{Asking, Place, json_list};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::table::{Side, Table, clock, now_ms, span, stdout, written};
@@ -42,6 +42,8 @@ pub(crate) struct Status {
     json: bool,
     #[command(flatten)]
     shown: Shown,
+    #[command(flatten)]
+    place: Place,
     /// Nodes (n1) or slots (slot7@n1) [default: all]
     #[arg(value_name = "NODE", conflicts_with = "sites")]
     nodes: Vec<String>,
@@ -77,9 +79,10 @@ pub(crate) struct Proxies {
 }
 
 pub(super) fn status(arguments: Status) -> Result<ExitCode> {
-    let Status { asking, sites, total, compact, avail, claimed, json, shown, nodes } = arguments;
+    let Status { asking, sites, total, compact, avail, claimed, json, shown, place, nodes } = arguments;
     let format = shown.format(json)?;
     let mut master = asking.connect()?;
+    place.check(&master.welcome.session)?;
     if sites {
         return show_sites(&mut master, json);
     }

@@ -262,7 +262,11 @@ impl Dags {
             name.push(suffix);
             PathBuf::from(name)
         };
-        let mut out = Out::open(beside(".dagman.out"));
+        let out = beside(".dagman.out");
+        let mut out = Out::open(match &bundle.options.out_dir {
+            Some(dir) => directory.join(dir).join(out.file_name().unwrap_or_default()),
+            None => out,
+        });
         let mut states = JobStates::open(dag.jobstate_log.as_ref().map(|log| directory.join(log)));
         let written = dag.written().count();
         if base == 0 {
@@ -296,6 +300,7 @@ impl Dags {
             directory: bundle.directory.clone(),
             submitted_ms: bundle.submitted_ms,
             tag: bundle.tag.clone(),
+            attributes: dag.attributes.iter().chain(&bundle.options.append).cloned().collect(),
             ..DagRow::default()
         };
         row.count(run.counts());
@@ -569,7 +574,7 @@ impl Dags {
         }
         // A DAG may end within this, and stir the one that it is a node of.
         while let Some(dag) = self.stirred.pop_first() {
-            self.advance(now, dag, &mut wishes);
+            self.advance(now, dag, pool, &mut wishes);
         }
         while self.submitting < SUBMITTING
             && let Some((dag, node, try_number)) = self.submits.pop_front()
@@ -677,7 +682,7 @@ impl Dags {
     }
 
     /// Stores a DAG's records and does its actions.
-    fn advance(&mut self, now: Time, number: u32, wishes: &mut Wishes) {
+    fn advance(&mut self, now: Time, number: u32, pool: &Pool, wishes: &mut Wishes) {
         let Some(active) = self.active.get_mut(&number) else { return };
         let mut records = Vec::new();
         while let Some(record) = active.run.poll_record() {
@@ -698,11 +703,11 @@ impl Dags {
             && active.actions.front().is_some_and(|(behind, _)| *behind <= active.durable)
             && let Some((_, action)) = active.actions.pop_front()
         {
-            self.act(now, number, action, wishes);
+            self.act(now, number, action, pool, wishes);
         }
     }
 
-    fn act(&mut self, now: Time, number: u32, action: Action, wishes: &mut Wishes) {
+    fn act(&mut self, now: Time, number: u32, action: Action, pool: &Pool, wishes: &mut Wishes) {
         let Some(active) = self.active.get_mut(&number) else { return };
         match action {
             Action::RunScript { node, script } => {
@@ -714,7 +719,8 @@ impl Dags {
                 if let Some(event) = files::script_event(script, None) {
                     active.states.node(now.0, active.dag.name(node), event, "-", active.run.retries(node));
                 }
-                node::run_script(active.script(number, node, script), killed, move |code| {
+                let ended = active.ended(node, pool, &self.ended);
+                node::run_script(active.script(number, node, script, &ended), killed, move |code| {
                     tell(Told::ScriptEnded { dag: number, node, script, serial, code });
                 });
             }
@@ -807,6 +813,9 @@ impl Dags {
     }
 }
 
+/// How the jobs of a node ended, in order of their numbers, so far: exit codes, negative signals, none for what was removed.
+type Ends = Vec<Option<i32>>;
+
 /// What a node's DAG is to it, when it has ended.
 fn ended_dag(row: &DagRow) -> Jobs {
     let code = row.code.unwrap_or(1);
@@ -843,6 +852,22 @@ fn jobs_of(pool: &Pool, cluster: u32, code: &mut i32) -> Jobs {
 }
 
 impl Active {
+    /// How a node's jobs ended.
+    fn ended(&self, node: u32, pool: &Pool, dags: &BTreeMap<u32, DagRow>) -> Ends {
+        let Some(cluster) = self.run.cluster(node) else { return Ends::new() };
+        if self.is_subdag(node) {
+            return dags.get(&cluster).map(|row| row.code).into_iter().collect();
+        }
+        let select = Select { clusters: [cluster].into(), ..Select::default() };
+        let end = |view: pool::JobView<'_>| match (view.end, view.state) {
+            (Some(End::Exited(code)), _) => Some(Some(i32::from(code))),
+            (Some(End::Signaled(signal)), _) => Some(Some(-i32::from(signal))),
+            (None, pool::JobState::Removed) => Some(None),
+            (None, _) => None,
+        };
+        pool.views(&select, None).filter_map(end).collect()
+    }
+
     fn is_subdag(&self, node: u32) -> bool {
         self.dag.nodes().get(node as usize).is_some_and(|node| node.kind == Kind::Subdag)
     }

@@ -106,7 +106,7 @@ pub struct Options {
     /// Name of the batch of its jobs.
     #[n(15)]
     pub batch_name: Option<String>,
-    /// Lines added to every submit description.
+    /// Lines for the ad of the DAG's own job.
     #[n(16)]
     pub append: Vec<String>,
     /// Words of the command line that DAGs within it are submitted with, too.
@@ -118,6 +118,9 @@ pub struct Options {
     /// Its nodes' jobs may send mails.
     #[cbor(n(19), default)]
     pub mail_nodes: bool,
+    /// Directory of its `.dagman.out`, relative to the DAG's; beside the DAG file if none.
+    #[n(20)]
+    pub out_dir: Option<String>,
 }
 
 /// Submit a DAG. Its [`Bundle`] is in a file of the session's directory, which the master takes away. Answered by [`DagSubmitted`] once
@@ -192,6 +195,9 @@ pub struct DagRow {
     /// The tag that it was submitted with.
     #[n(13)]
     pub tag: Option<String>,
+    /// Attributes of its ad that it was submitted with, `NAME = EXPRESSION`.
+    #[cbor(n(14), default)]
+    pub attributes: Vec<String>,
 }
 
 impl DagRow {

@@ -170,6 +170,11 @@ impl Pool {
         self.take_away(&jobs, holding, |ranges| Record::HeldByUser { at: now, ranges, why: why.to_owned() });
     }
 
+    pub(super) fn vacate_asked(&mut self, select: &Select, fast: bool) {
+        let jobs = self.selected(select, |state| Change::Vacate.concerns(state));
+        self.vacate(&jobs, "by the user", fast);
+    }
+
     /// Writes that jobs are not to run any more, and kills what runs.
     pub(super) fn take_away(
         &mut self,
@@ -364,6 +369,8 @@ pub enum Change {
     Release,
     /// Change what they ask for.
     Edit,
+    /// Take them off their slots.
+    Vacate,
 }
 
 impl Change {
@@ -373,6 +380,7 @@ impl Change {
             Change::Remove | Change::Edit => true,
             Change::Hold => !matches!(state, JobState::Held | JobState::Transferring),
             Change::Release => state == JobState::Held,
+            Change::Vacate => state == JobState::Running,
         }
     }
 }

@@ -141,6 +141,13 @@ pub enum Event {
         /// Which.
         select: Select,
     },
+    /// The user takes running jobs off their slots: they wait again.
+    VacateAsked {
+        /// Which.
+        select: Select,
+        /// Without time to end in order.
+        fast: bool,
+    },
     /// The user changes what unfinished jobs ask for. What runs goes on as it is.
     EditAsked {
         /// Which.

@@ -573,6 +573,7 @@ impl Pool {
             Event::RemovalAsked { select } => self.remove(now, &select),
             Event::DismissalAsked { jobs } => self.dismiss(now, &jobs),
             Event::HoldAsked { select, why } => self.hold_asked(now, &select, &why),
+            Event::VacateAsked { select, fast } => self.vacate_asked(&select, fast),
             Event::ReleaseAsked { select } => self.release(now, &select),
             Event::EditAsked { select, edit } => self.edit(now, &select, edit),
             Event::TimePassed => {}

@@ -283,10 +283,25 @@ impl Pool {
             let how = if matches!(decision, Decision::Remove(_)) { change::removing } else { change::holding };
             return self.take_away(&jobs, how, |ranges| Record::Judged { at: now, ranges, decision });
         };
-        // They wait again when they are known to be dead.
         jobs.retain(|job| self.job(*job).is_some_and(|job| job.state == JobState::Running));
-        for ((key, grace, signal), ids) in self.kills(&jobs, |killing| (killing.signal, killing.vacate_s)) {
-            self.policing.vacating.extend(ids.iter().map(|id| (*id, why.clone())));
+        self.vacate(&jobs, &why, false);
+    }
+
+    /// Kills running jobs, which wait again when they are known to be dead.
+    pub(super) fn vacate(&mut self, jobs: &[JobId], why: &str, fast: bool) {
+        let live = &self.live;
+        self.policing.vacating.retain(|id, _| live.get(&id.job).is_some_and(|(attempt, _)| *attempt == id.attempt));
+        // What comes to nothing is counted, if it is known to have run.
+        let mut begun: BTreeMap<Time, Vec<AttemptId>> = BTreeMap::new();
+        for id in jobs {
+            if let (Some(job), Some((attempt, _))) = (self.job(*id).filter(|job| !job.started), self.live.get(id)) {
+                begun.entry(job.at).or_default().push(AttemptId { job: *id, attempt: *attempt });
+            }
+        }
+        begun.into_iter().for_each(|(at, ids)| self.write(Record::Started { at, ids }));
+        for ((key, grace, signal), ids) in self.kills(jobs, |killing| (killing.signal, killing.vacate_s)) {
+            self.policing.vacating.extend(ids.iter().map(|id| (*id, why.to_owned())));
+            let (grace, signal) = if fast { (Duration::ZERO, 0) } else { (grace, signal) };
             self.kill(key, ids, grace, signal);
         }
     }

@@ -44,7 +44,7 @@ pub(crate) fn concerns(dag: &DagRow, change: Change) -> bool {
         Change::Remove => dag.code.is_none() && dag.status != REMOVED,
         Change::Hold => state(dag) == JobState::Running,
         Change::Release => state(dag) == JobState::Held,
-        Change::Edit => false,
+        Change::Edit | Change::Vacate => false,
     }
 }
 
@@ -127,11 +127,28 @@ impl Job {
         if state == JobState::Completed {
             ad.insert("ExitBySignal", false);
         }
+        for line in &dag.attributes {
+            if let Some((name, value)) = assignment(line) {
+                ad.insert(name, value);
+            }
+        }
         if let Ok(others) = Expr::parse_old(format!("DAGManJobId =?= {}", dag.dag)) {
             ad.insert("OtherJobRemoveRequirements", others);
         }
         Job { row, ad }
     }
+}
+
+/// An attribute of a DAG's ad, `NAME = EXPRESSION`, `+NAME = …` or `MY.NAME = …`.
+fn assignment(line: &str) -> Option<(&str, Expr)> {
+    let (name, text) = line.split_once('=')?;
+    let name = name.trim();
+    let name = match name.get(..3) {
+        Some(my) if my.eq_ignore_ascii_case("my.") => name.get(3..)?,
+        _ => name.strip_prefix('+').unwrap_or(name),
+    };
+    let value = Expr::parse_old(text.trim()).ok()?;
+    (!name.is_empty()).then_some((name, value))
 }
 
 /// Writes an event into the log of the DAG in `path`. One that can't be written holds nobody up; of those that come once, one that is there

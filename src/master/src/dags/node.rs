@@ -80,6 +80,22 @@ pub(super) fn plan(dag: &Dag, options: &Options) -> core::Plan {
     }
 }
 
+/// What macros say of how a node's jobs ended: the codes, in order, how many jobs had each, the code of each job, and how many were removed.
+fn exits(ended: &Ends, name: &str) -> Option<String> {
+    let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
+    ended.iter().flatten().for_each(|code| *counts.entry(*code).or_default() += 1);
+    let joined = |texts: Vec<String>| texts.join(",");
+    Some(match name {
+        "EXIT_CODES" => joined(counts.keys().map(ToString::to_string).collect()),
+        "EXIT_CODE_COUNTS" => joined(counts.iter().map(|(code, count)| format!("{code}:{count}")).collect()),
+        "EXIT_CODE_LIST" => {
+            joined(ended.iter().map(|code| code.map_or_else(String::new, |code| code.to_string())).collect())
+        }
+        "JOB_ABORT_COUNT" => ended.iter().filter(|code| code.is_none()).count().to_string(),
+        _ => return None,
+    })
+}
+
 /// The tag of a submission.
 fn tag(dag: u32, node: u32, try_number: u32) -> String {
     format!("{dag}:{node}:{try_number}")
@@ -201,7 +217,6 @@ impl Active {
         if !options.mail_nodes {
             append.push("notification=never".to_owned());
         }
-        append.extend(options.append.iter().cloned());
         let (file, text) = match self.dag.description(node) {
             Some(Description::File(file)) => (file.into(), None),
             Some(Description::Inline(text)) => (String::new(), Some(vo_wire::dag::Bytes(text.to_vec()))),
@@ -212,7 +227,7 @@ impl Active {
     }
 
     /// A script of a node, with its macros filled in.
-    pub(super) fn script(&self, dag: u32, node: u32, script: Script) -> Process {
+    pub(super) fn script(&self, dag: u32, node: u32, script: Script, ended: &Ends) -> Process {
         let kind = match script {
             Script::Pre => ScriptKind::Pre,
             Script::Post => ScriptKind::Post,
@@ -225,7 +240,7 @@ impl Active {
         let directory = self.directory_of(node);
         // A name alone means a file there, as with DAGMan, else a program of the system.
         let beside = !program.contains('/') && directory.join(program).exists();
-        let words = words.map(|word| OsString::from(self.filled(dag, node, script, word))).collect();
+        let words = words.map(|word| OsString::from(self.filled(dag, node, script, ended, word))).collect();
         let debug = found.and_then(|script| script.debug.as_ref());
         Process {
             program: if beside { directory.join(program).into() } else { program.into() },
@@ -237,7 +252,7 @@ impl Active {
         }
     }
 
-    fn filled(&self, dag: u32, node: u32, script: Script, word: &str) -> String {
+    fn filled(&self, dag: u32, node: u32, script: Script, ended: &Ends, word: &str) -> String {
         let Some(name) = word.strip_prefix('$') else { return word.to_owned() };
         let counts = self.run.counts();
         let cluster = self.run.cluster(node).unwrap_or(0);
@@ -267,7 +282,7 @@ impl Active {
             "SUCCESS" => (if code == 0 { "True" } else { "False" }).to_owned(),
             "RETURN" => code.to_string(),
             "PRE_SCRIPT_RETURN" => self.run.pre_code(node).to_string(),
-            _ => word.to_owned(),
+            name => exits(ended, name).unwrap_or_else(|| word.to_owned()),
         }
     }
 }
@@ -399,4 +414,22 @@ async fn script(process: Process, killed: oneshot::Receiver<()>) -> Result<i32, 
     };
     let status = status.map_err(|e| e.to_string())?;
     Ok(status.code().unwrap_or_else(|| -status.signal().unwrap_or(9)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_told_how_jobs_ended() {
+        let check = |ended: &[Option<i32>], expected: [&str; 4]| {
+            let of = |name| exits(&ended.to_vec(), name).unwrap_or_default();
+            let all = ["EXIT_CODES", "EXIT_CODE_COUNTS", "EXIT_CODE_LIST", "JOB_ABORT_COUNT"].map(of);
+            assert_eq!(all, expected, "{ended:?}");
+        };
+        check(&[], ["", "", "", "0"]);
+        check(&[Some(0)], ["0", "0:1", "0", "0"]);
+        check(&[Some(3), Some(0), None, Some(3), Some(-9)], ["-9,0,3", "-9:1,0:1,3:2", "3,0,,3,-9", "1"]);
+        assert_eq!(exits(&vec![Some(0)], "RETURN"), None);
+    }
 }

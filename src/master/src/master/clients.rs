@@ -348,6 +348,7 @@ impl Master {
             ctl::Alteration::Hold(_) => Change::Hold,
             ctl::Alteration::Release => Change::Release,
             ctl::Alteration::Edit(_) => Change::Edit,
+            ctl::Alteration::Vacate { .. } => Change::Vacate,
         };
         let mut dags = self.dags.chosen(&select);
         dags.retain(|dag| dags::concerns(dag, change));
@@ -382,13 +383,14 @@ impl Master {
             ctl::Alteration::Hold(why) => Event::HoldAsked { select, why },
             ctl::Alteration::Release => Event::ReleaseAsked { select },
             ctl::Alteration::Edit(edit) => Event::EditAsked { select, edit },
+            ctl::Alteration::Vacate { fast } => Event::VacateAsked { select, fast },
         };
         let now = self.now();
         for dag in dags {
             let order = match change {
                 Change::Remove => Order::Remove,
                 Change::Hold => Order::Hold,
-                Change::Release | Change::Edit => Order::Release,
+                Change::Release | Change::Edit | Change::Vacate => Order::Release,
             };
             self.dags.order(now, dag.dag, order);
         }

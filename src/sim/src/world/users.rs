@@ -147,7 +147,7 @@ impl Policy for Rules {
 }
 
 impl World<'_> {
-    /// A user holds, releases or edits some jobs.
+    /// A user holds, releases, vacates or edits some jobs.
     pub(super) fn change(&mut self) {
         let Some(master) = &mut self.master else { return };
         let dice = &mut self.wishes.dice;
@@ -163,6 +163,7 @@ impl World<'_> {
         let (kind, event) = match dice.between(0, 5) {
             0 | 1 => ("held", Event::HoldAsked { select, why: "as asked".into() }),
             2 | 3 => ("released", Event::ReleaseAsked { select }),
+            4 => ("vacated", Event::VacateAsked { select, fast: dice.one_in(2) }),
             _ => {
                 let edit = Edit {
                     priority: dice.one_in(2).then(|| dice.between(0, 5) as i32),

@@ -342,12 +342,19 @@ pub enum Alteration {
     /// They ask for something else.
     #[n(3)]
     Edit(#[n(0)] Edit),
+    /// Those that run are killed, and wait again.
+    #[n(4)]
+    Vacate {
+        /// Without time to end in order.
+        #[n(0)]
+        fast: bool,
+    },
 }
 
 /// How many jobs were changed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Altered {
-    /// Those that the change concerned: the unfinished ones; to hold, those not held; to release, those held.
+    /// Those that the change concerned: the unfinished ones; to hold, those not held; to release, those held; to vacate, those that run.
     #[n(0)]
     pub jobs: u32,
 }

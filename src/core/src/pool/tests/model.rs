@@ -423,9 +423,10 @@ impl World {
         } else {
             select.jobs.extend((0..1 + self.dice.below(4) as u32).map(|n| JobId { proc: first.proc + n, ..first }));
         }
-        let event = match self.dice.below(4) {
+        let event = match self.dice.below(5) {
             0 => Event::HoldAsked { select, why: "as asked".into() },
             1 => Event::ReleaseAsked { select },
+            2 => Event::VacateAsked { select, fast: self.dice.one_in(2) },
             _ => {
                 let edit = Edit {
                     priority: self.dice.one_in(2).then(|| self.dice.below(5) as i32),

@@ -321,3 +321,37 @@ fn what_the_kernel_kills_for_memory_is_held_or_asks_for_more() {
     assert_eq!(told(&bench.end(KEY, attempt(0, 1), full())), "7: forget 1.0#1; 7: run 1.0#2");
     assert_eq!((bench.job(0).starts(), bench.pool.jobs_failed_by_sites()), (1, 0));
 }
+
+#[test]
+fn what_the_user_takes_off_its_slot_waits_again() {
+    let mut bench = Bench::with_jobs(vec![group(3, program(1))]);
+    bench.join(2);
+    bench.run(attempt(0, 1));
+    let select = |procs: &[u32]| Select {
+        jobs: procs.iter().map(|proc| JobId { cluster: 1, proc: *proc }).collect(),
+        ..Select::default()
+    };
+    assert_eq!(bench.pool.concerned(&Select::default(), Change::Vacate), 1, "the others don't run");
+    let actions = bench.tell(Event::VacateAsked { select: Select::default(), fast: true });
+    assert_eq!(told(&actions), "7: kill 1.0#1");
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Kill { grace, signal: 0, .. } if grace.is_zero())),
+        "{actions:?}"
+    );
+    assert_eq!(bench.state(0), JobState::Running, "until it is known to be dead");
+    let actions = told(&bench.end(KEY, attempt(0, 1), Outcome::Killed));
+    assert!(actions.starts_with("7: forget 1.0#1") && actions.contains("run"), "{actions}");
+    assert_eq!((bench.pool.jobs_failed_by_sites(), bench.job(0).past.starts), (0, 1));
+    bench.refold();
+    assert_eq!(bench.job(0).past.starts, 1);
+    // One that has ended before it could be killed has ended.
+    let mut bench = Bench::with_jobs(vec![group(1, program(1))]);
+    bench.join(1);
+    bench.run(attempt(0, 1));
+    let actions = bench.tell(Event::VacateAsked { select: select(&[0]), fast: false });
+    assert!(actions.iter().any(|action| matches!(action, Action::Kill { grace, .. } if !grace.is_zero())));
+    bench.end(KEY, attempt(0, 1), Outcome::Exited(0));
+    assert_eq!(bench.state(0), JobState::Completed);
+    assert_eq!(told(&bench.tell(Event::VacateAsked { select: select(&[0]), fast: false })), "");
+    bench.refold();
+}

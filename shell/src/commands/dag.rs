@@ -297,6 +297,7 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
     let prepared = prepare(&arguments.files, arguments.usedagdir, rescue.as_ref(), false)?;
     prepared.dag.warnings.iter().for_each(|warning| eprintln!("{warning}"));
     let options = options(&arguments, &prepared.dag)?;
+    let environment = environment(&prepared.dag, &arguments.insert_env)?;
     if arguments.no_submit {
         println!("{shown}: {} node(s), nothing is wrong with it.", prepared.dag.written().count());
         return Ok(ExitCode::Success);
@@ -317,7 +318,7 @@ pub(super) fn submit(arguments: SubmitDag) -> Result<ExitCode> {
         files: prepared.files,
         read: prepared.read,
         rescue,
-        environment: environment(&prepared.dag, &arguments.insert_env)?,
+        environment,
         options,
         tag: arguments.dag_node.clone(),
         submitted_ms: now_ms(),

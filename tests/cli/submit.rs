@@ -361,3 +361,77 @@ fn what_is_queued_may_be_said_on_the_command_line() {
     home.vo(["-s", "t", "-c", "condor_submit whole.sub -queue 3"]).code(2).says(["whole.sub has a `queue` statement"]);
     end(&home);
 }
+
+#[test]
+fn what_travels_has_its_limits() {
+    let home = Home::new();
+    home.vo(["-s", "t", "--keep", "-c", "true"]).ok();
+    home.sh("head -c 1500000 /dev/zero > big").ok();
+    let submit = |name: &str, lines: &str| {
+        home.write(name, format!("should_transfer_files = yes\n{lines}\nqueue\n"));
+        home.vo(["-s", "t", "-c", &format!("submit {name}")]).ok();
+    };
+    submit(
+        "in.sub",
+        "executable = /bin/true\ntransfer_executable = false\ntransfer_input_files = big\nmax_transfer_input_mb = 1",
+    );
+    let make =
+        "executable = /bin/sh\ntransfer_executable = false\narguments = \"-c 'head -c 1500000 /dev/zero > made'\"";
+    submit("out.sub", &format!("{make}\nmax_transfer_output_mb = RequestCpus"));
+    submit(
+        "fits.sub",
+        &format!("{make}\ntransfer_input_files = big\nmax_transfer_input_mb = 2\nmax_transfer_output_mb = 1 + 1"),
+    );
+    home.vo(["-s", "t", "-c", "wait 3"]).ok();
+    assert_eq!(std::fs::metadata(home.work("made")).unwrap().len(), 1_500_000);
+    for (job, code, why) in [
+        (1, "32", "its input has 1500000 bytes, and max_transfer_input_mb allows 1048576"),
+        (2, "33", "its output has 1500000 bytes, and max_transfer_output_mb allows 1048576"),
+    ] {
+        let held = wait_until("the hold", seconds(60), || {
+            let said = home.vo(["-s", "t", "-c", &format!("q {job} -af HoldReasonCode HoldReason")]).ok().stdout;
+            said.starts_with(code).then_some(said)
+        });
+        assert!(held.contains(why), "{held}");
+    }
+    home.write("no.sub", "executable = /bin/true\nmax_transfer_input_mb = TARGET.Disk\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit no.sub"])
+        .code(6)
+        .says(["max_transfer_input_mb = TARGET.Disk is no whole number"]);
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn core_files_leases_and_limits_are_as_asked_for() {
+    let home = Home::new();
+    home.write("vo.conf", "[session]\nlease = \"1m\"\n[[site]]\ngateway = \"local\"\nproxies = \"1:2\"\n");
+    home.vo(["-H", "vo.conf", "-s", "t", "--keep", "-c", "true"]).ok();
+    let submit = |lines: &str| {
+        let text = format!(
+            "executable = /bin/bash\narguments = \"-c 'ulimit -c'\"\noutput = out.$(Cluster)\n{lines}\nqueue\n"
+        );
+        home.write("t.sub", text);
+        home.vo(["-s", "t", "-c", "submit t.sub"]).ok().stderr
+    };
+    let hard = home.sh("ulimit -H -c").ok().stdout;
+    assert_eq!(submit("core_size = 0"), "");
+    assert_eq!(submit("core_size = 2048 * 1024\nshould_transfer_files = yes\njob_lease_duration = 60"), "");
+    assert_eq!(submit("core_size = -1"), "");
+    home.vo(["-s", "t", "-c", "wait"]).ok();
+    let expected = if hard == "unlimited\n" { "2048\n".to_owned() } else { home.read("out.2") };
+    assert_eq!([home.read("out.1"), home.read("out.2"), home.read("out.3")], ["0\n".to_owned(), expected, hard]);
+    let said = submit("job_lease_duration = 30 * 60");
+    assert!(
+        said.contains("warning: job_lease_duration of cluster 4 is longer than the lease of starters, 60 s\nhint: "),
+        "{said}"
+    );
+    submit("MY.Kind = \"Licence\"\nconcurrency_limits_expr = strcat(Kind, \":2,disk\")");
+    let told = home.vo(["-s", "t", "-c", "q 5 --all -af ConcurrencyLimits"]).ok().stdout;
+    assert_eq!(told, "Licence:2,disk\n");
+    home.vo(["-s", "t", "-c", "wait"]).ok();
+    home.write("no.sub", "executable = /bin/true\nconcurrency_limits_expr = TARGET.Machine\nqueue\n");
+    home.vo(["-s", "t", "-c", "submit no.sub"]).code(6).says(["concurrency_limits_expr = TARGET.Machine is no text"]);
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Uid, User};
 use vo_core::ids::{AttemptId, JobId};
@@ -122,6 +123,28 @@ impl Umask {
 impl Drop for Umask {
     fn drop(&mut self) {
         umask(self.0);
+    }
+}
+
+/// The largest core file of a job, until this is dropped: what the node allows, at most.
+struct CoreSize(Option<(u64, u64)>);
+
+impl CoreSize {
+    fn of(program: &Program) -> CoreSize {
+        CoreSize(program.core_bytes.and_then(|wanted| {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_CORE).ok()?;
+            let wanted = if hard == RLIM_INFINITY { wanted } else { wanted.min(hard) };
+            setrlimit(Resource::RLIMIT_CORE, wanted, hard).ok()?;
+            Some((soft, hard))
+        }))
+    }
+}
+
+impl Drop for CoreSize {
+    fn drop(&mut self) {
+        if let Some((soft, hard)) = self.0 {
+            let _ = setrlimit(Resource::RLIMIT_CORE, soft, hard);
+        }
     }
 }
 
@@ -301,6 +324,7 @@ impl Node {
             .envs(program.environment.iter().map(|(name, value)| (text(name, id.job), text(value, id.job))))
             .env("VO_JOB", id.job.to_string())
             .env("VO_ATTEMPT", id.attempt.to_string());
+        let _core_size = CoreSize::of(program);
         Ok(command.spawn()?.id().cast_signed())
     }
 }

@@ -166,9 +166,17 @@ pub(super) fn run(arguments: Submit) -> Result<ExitCode> {
     let mut master = asking.connect()?;
     let mut list = json.then(|| JsonList::new(stdout()));
     let mut submit = |request: &Request| -> Result<()> {
-        let Submitted { cluster, jobs, unmailed } = send(&mut master, request)?;
+        let Submitted { cluster, jobs, unmailed, lease_s } = send(&mut master, request)?;
         if let Some(why) = unmailed {
             tell_unmailed(&format!("cluster {cluster}"), &why);
+        }
+        if let Some(lease) = lease_s {
+            eprintln!(
+                "warning: job_lease_duration of cluster {cluster} is longer than the lease of starters, {lease} s"
+            );
+            eprintln!(
+                "hint: jobs go on however long the workstation is away; `lease` in vo.conf says how long a starter goes on without its agent"
+            );
         }
         match &mut list {
             Some(list) => list.push(&SubmittedJson { cluster, jobs })?,
@@ -517,6 +525,9 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         output_comes: comes(ad, "TransferOut", "StreamOut"),
         error_comes: comes(ad, "TransferErr", "StreamErr"),
         umask: Some(umask()),
+        core_bytes: whole(ad, "CoreSize", "core_size")?.map(|size| u64::try_from(size).unwrap_or(u64::MAX)),
+        most_in: megabytes(ad, "MaxTransferInputMB", "max_transfer_input_mb")?,
+        most_out: megabytes(ad, "MaxTransferOutputMB", "max_transfer_output_mb")?,
         append: is(ad, "EraseOutputAndErrorOnRestart", "false"),
     };
     let (same, own): (Vec<_>, Vec<_>) = ad.attributes.iter().cloned().partition(|(_, value)| value.is_constant());
@@ -570,10 +581,18 @@ fn limits(ad: &JobAd) -> Result<Vec<(String, u32)>> {
     let named = ad.settings.iter().find(|(name, _)| *name == "ConcurrencyLimits").map(|(_, setting)| setting);
     let names = match named {
         Some(Setting::Text(names)) => constant(names).unwrap_or_default(),
+        Some(Setting::Expression(text)) => {
+            let value = Expr::parse_old(text).map(|expr| ClassAd::new(Some(&known(ad)), None, 0).evaluate(&expr));
+            let names = value.as_ref().ok().and_then(Value::as_str).map(|names| names.to_ascii_lowercase());
+            names.ok_or_else(|| {
+                let error = Error::new(ExitCode::Refused, format!("concurrency_limits_expr = {text} is no text"));
+                error.hint("it is asked once, at submission, and may refer to what the description says of all jobs")
+            })?
+        }
         _ => String::new(),
     };
     let mut limits: BTreeMap<String, u32> = BTreeMap::new();
-    for word in names.split(',').filter(|word| !word.is_empty()) {
+    for word in names.split([',', ' ']).filter(|word| !word.is_empty()) {
         let (name, amount) = word.split_once(':').unwrap_or((word, "1"));
         let share = amount.trim().parse::<f64>().ok().map(|amount| amount * 1000.0);
         let share = share.filter(|share| (1.0..=1e9).contains(share)).map(|share| share.round() as u32);
@@ -595,6 +614,48 @@ fn named_resources(ad: &JobAd) -> impl Iterator<Item = (String, String)> + '_ {
     let counted = |name: &String| ad.counted.iter().any(|(known, _)| known == name);
     let named = ad.resources.iter().filter(move |(name, _)| !counted(name));
     named.map(|(name, text)| (format!("Request{name}"), text.clone()))
+}
+
+/// What the description says of all of the jobs.
+fn known(ad: &JobAd) -> vo_lang::classad::Ad {
+    let mut known = vo_lang::classad::Ad::new();
+    known.insert("RequestCpus", i64::from(ad.request_cpus));
+    ad.request_gpus.iter().for_each(|gpus| known.insert("RequestGPUs", i64::from(*gpus)));
+    let settings = ad.settings.iter().filter_map(|(name, setting)| match setting {
+        Setting::Expression(text) if *name != "ConcurrencyLimits" => Some((*name, text.clone())),
+        Setting::Text(text) => Some((*name, Value::from(constant(text)?).old_syntax().to_string())),
+        _ => None,
+    });
+    let own = ad.attributes.iter().filter(|(_, value)| value.is_constant());
+    let own = own.filter_map(|(name, value)| Some((name.as_str(), constant(value)?)));
+    for (name, text) in settings.chain(own) {
+        if let Ok(expr) = Expr::parse_old(&text) {
+            known.insert(name, expr);
+        }
+    }
+    known
+}
+
+/// A whole number.
+fn whole(ad: &JobAd, attribute: &str, command: &str) -> Result<Option<i64>> {
+    let Some((_, Setting::Expression(text))) = ad.settings.iter().find(|(name, _)| *name == attribute) else {
+        return Ok(None);
+    };
+    let value = Expr::parse_old(text).map(|expr| ClassAd::new(Some(&known(ad)), None, 0).evaluate(&expr));
+    match value {
+        Ok(Value::Undefined) if text.eq_ignore_ascii_case("undefined") => Ok(None),
+        Ok(Value::Integer(number)) => Ok(Some(number)),
+        _ => {
+            let error = Error::new(ExitCode::Refused, format!("{command} = {text} is no whole number"));
+            Err(error.hint("it is asked once, at submission, and may refer to what the description says of all jobs"))
+        }
+    }
+}
+
+/// Megabytes, in bytes; none if they are without limit.
+fn megabytes(ad: &JobAd, attribute: &str, command: &str) -> Result<Option<u64>> {
+    let most = whole(ad, attribute, command)?.and_then(|most| u64::try_from(most).ok());
+    Ok(most.map(|most| most.saturating_mul(1 << 20)))
 }
 
 /// How the jobs' attempts are killed.

@@ -109,6 +109,15 @@ pub struct Program {
     /// Permissions that files get neither from it nor for what it prints, as umask(2) has them; 022 if nothing is said.
     #[n(26)]
     pub umask: Option<u16>,
+    /// Largest core file, in bytes; none is the node's word.
+    #[n(27)]
+    pub core_bytes: Option<u64>,
+    /// Most bytes that its files may have together on their way to a node.
+    #[n(28)]
+    pub most_in: Option<u64>,
+    /// And on their way back.
+    #[n(29)]
+    pub most_out: Option<u64>,
 }
 
 /// When what a job prints comes home.

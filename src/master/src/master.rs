@@ -124,7 +124,7 @@ enum Input {
         key: StarterKey,
         inventory: u64,
         ready: Vec<Assignment>,
-        failed: Vec<(AttemptId, String)>,
+        failed: Vec<(AttemptId, Unsent)>,
     },
     /// Outputs that came within their results.
     Stored(Vec<(StarterKey, Whole, Result<(), Failure>)>),
@@ -350,6 +350,7 @@ pub(crate) struct Master {
     begun: Instant,
     begun_ms: u64,
     on_missed: OnMissed,
+    lease: Duration,
 }
 
 struct Ending {
@@ -577,6 +578,7 @@ impl Master {
             begun: Instant::now(),
             begun_ms: now.0,
             on_missed: conf.session.on_missed,
+            lease: conf.session.lease,
         })
     }
 
@@ -891,7 +893,7 @@ impl Master {
                     each.body = body;
                     ready.push(each);
                 }
-                Err(why) => failed.push((each.id, why)),
+                Err(why) => failed.push((each.id, Unsent { why, too_large: false })),
             }
         }
         if !failed.is_empty() {
@@ -938,11 +940,14 @@ impl Master {
                 let directory = (shared == Shared::MarkerFs).then(|| marker_inode(&body, id.job, device)).flatten();
                 let brought = directory.is_none().then(|| brought(&files, &sets, &body, id.job)).transpose();
                 match brought {
+                    Ok(Some(files)) if let Some(why) = too_large(&body, &files) => {
+                        failed.push((id, Unsent { why, too_large: true }));
+                    }
                     Ok(files) => {
                         let wait = when.map(|when| wait(when, now));
                         ready.push(Assignment { id, program, files, directory, row, wait });
                     }
-                    Err(why) => failed.push((id, why)),
+                    Err(why) => failed.push((id, Unsent { why, too_large: false })),
                 }
             }
             for each in &mut ready {
@@ -954,10 +959,10 @@ impl Master {
         });
     }
 
-    fn prepared(&mut self, key: StarterKey, inventory: u64, ready: Vec<Assignment>, failed: Vec<(AttemptId, String)>) {
+    fn prepared(&mut self, key: StarterKey, inventory: u64, ready: Vec<Assignment>, failed: Vec<(AttemptId, Unsent)>) {
         let now = self.now();
-        for (id, why) in failed {
-            self.pool.handle(now, Event::AssignmentFailed { key, id, why });
+        for (id, Unsent { why, too_large }) in failed {
+            self.pool.handle(now, Event::AssignmentFailed { key, id, why, too_large });
         }
         // Removed meanwhile, or the starter said meanwhile that it doesn't have them.
         let (ready, stale): (Vec<_>, Vec<_>) = ready.into_iter().partition(|a| self.pool.is_live(a.id, key));
@@ -983,6 +988,19 @@ fn tell_by_mail(mails: &mut Mails, pool: &Pool, facts: &Facts, now: Time, entry:
     if let Some(news) = News::of(entry, &view, pool.is_at_rest(entry.job.cluster), facts) {
         mails.take(now, news, || mail::text(entry, &view, facts));
     }
+}
+
+/// Why an attempt can't be sent.
+struct Unsent {
+    why: String,
+    too_large: bool,
+}
+
+/// That a job's files are larger than it allows, if they are.
+fn too_large(program: &Program, files: &[work::FileRef]) -> Option<String> {
+    let size = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let most = program.most_in.filter(|most| size > *most)?;
+    Some(format!("its input has {size} bytes, and max_transfer_input_mb allows {most}"))
 }
 
 /// The files that a job brings to a node: its inputs, and what its last attempt left.

@@ -377,20 +377,19 @@ impl Pool {
         self.acknowledge(key, id);
     }
 
-    pub(super) fn outputs_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, ours: bool) {
+    pub(super) fn outputs_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, code: Option<u16>) {
         if self.is_current(id, key) {
-            if ours {
-                self.hold(now, id.job, why, policy::OUTPUT_FAILED);
-            } else {
-                self.site_failed(now, id, &why);
+            match code {
+                Some(code) => self.hold(now, id.job, why, code),
+                None => self.site_failed(now, id, &why),
             }
         }
         self.acknowledge(key, id);
     }
 
-    pub(super) fn assignment_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String) {
+    pub(super) fn assignment_failed(&mut self, now: Time, key: StarterKey, id: AttemptId, why: String, code: u16) {
         if self.is_current(id, key) {
-            self.hold(now, id.job, why, policy::INPUT_FAILED);
+            self.hold(now, id.job, why, code);
         }
         self.forget(key, id);
     }

@@ -102,6 +102,8 @@ pub enum Event {
         why: String,
         /// Is it the workstation's fault (no such directory, not permitted), so that another try would not help?
         ours: bool,
+        /// Are they larger than the job allows?
+        too_large: bool,
     },
     /// The driver has done with [`Action::KeepPartial`].
     PartialKept {
@@ -118,6 +120,8 @@ pub enum Event {
         id: AttemptId,
         /// Why.
         why: String,
+        /// Are they larger than the job allows?
+        too_large: bool,
     },
     /// The user removes jobs.
     RemovalAsked {

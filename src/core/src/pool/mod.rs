@@ -567,9 +567,15 @@ impl Pool {
             Event::AttemptsMeasured { key, used } => self.measured(now, key, &used),
             Event::AttemptEnded { key, result } => self.ended(now, key, result),
             Event::OutputsStored { key, result } => self.stored(now, key, &result),
-            Event::OutputsFailed { key, id, why, ours } => self.outputs_failed(now, key, id, why, ours),
+            Event::OutputsFailed { key, id, why, ours, too_large } => {
+                let code = if too_large { policy::OUTPUT_TOO_LARGE } else { policy::OUTPUT_FAILED };
+                self.outputs_failed(now, key, id, why, (ours || too_large).then_some(code));
+            }
             Event::PartialKept { key, result } => self.partial_kept(now, key, result),
-            Event::AssignmentFailed { key, id, why } => self.assignment_failed(now, key, id, why),
+            Event::AssignmentFailed { key, id, why, too_large } => {
+                let code = if too_large { policy::INPUT_TOO_LARGE } else { policy::INPUT_FAILED };
+                self.assignment_failed(now, key, id, why, code);
+            }
             Event::RemovalAsked { select } => self.remove(now, &select),
             Event::DismissalAsked { jobs } => self.dismiss(now, &jobs),
             Event::HoldAsked { select, why } => self.hold_asked(now, &select, &why),

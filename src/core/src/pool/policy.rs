@@ -13,6 +13,8 @@ pub(super) const OUTPUT_FAILED: u16 = 12;
 pub(super) const INPUT_FAILED: u16 = 13;
 pub(super) const SUBMITTED_ON_HOLD: u16 = 15;
 pub(super) const SITES_FAILED: u16 = 21;
+pub(super) const INPUT_TOO_LARGE: u16 = 32;
+pub(super) const OUTPUT_TOO_LARGE: u16 = 33;
 const OUT_OF_RESOURCES: u16 = 34;
 /// Of the last, memory.
 const OF_MEMORY: i32 = 102;

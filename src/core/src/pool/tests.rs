@@ -509,8 +509,8 @@ fn nothing_that_a_starter_says_panics_or_counts_what_never_ran() {
             bench.end(KEY, id, outcome);
         }
         bench.tell(Event::OutputsStored { key: KEY, result: result(id, Outcome::Exited(0)) });
-        bench.tell(Event::OutputsFailed { key: StarterKey(1), id, why: String::new(), ours: true });
-        bench.tell(Event::AssignmentFailed { key: KEY, id, why: String::new() });
+        bench.tell(Event::OutputsFailed { key: StarterKey(1), id, why: String::new(), ours: true, too_large: false });
+        bench.tell(Event::AssignmentFailed { key: KEY, id, why: String::new(), too_large: false });
         bench.tell(Event::StarterGone { key: StarterKey(1), why: String::new() });
     }
     assert_eq!(bench.pool.counts(&Select::default()).completed, 2);

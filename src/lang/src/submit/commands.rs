@@ -95,6 +95,8 @@ pub(super) const ACCOUNTING_GROUP: &[&str] = &["accounting_group", "acctgroup", 
 pub(super) const ACCOUNTING_USER: &[&str] = &["accounting_group_user", "acctgroupuser"];
 pub(super) const NOTIFICATION: &[&str] = &["notification", "jobnotification"];
 pub(super) const NOTIFY_USER: &[&str] = &["notify_user", "notifyuser"];
+pub(super) const LIMITS: &[&str] = &["concurrency_limits"];
+pub(super) const LIMITS_EXPRESSION: &[&str] = &["concurrency_limits_expr"];
 pub(super) const CONTAINER_IMAGE: &[&str] = &["container_image", "containerimage"];
 pub(super) const DOCKER_IMAGE: &[&str] = &["docker_image", "dockerimage"];
 pub(super) const MAX_RETRIES: &[&str] = &["max_retries", "jobmaxretries"];
@@ -194,9 +196,9 @@ const COMMANDS: &[Command] = &[
     with(&["want_io_proxy", "wantioproxy"], NoEffect(FALSE), "WantIOProxy", Boolean),
     with(&["run_as_owner", "runasowner"], NoEffect(TRUE), "RunAsOwner", Boolean),
     with(&["want_job_networking", "wantjobnetworking"], NoEffect(TRUE), "WantJobNetworking", Boolean),
-    with(&["core_size", "coresize"], NoEffect(&[]), "CoreSize", Expression),
+    with(&["core_size", "coresize"], Acted, "CoreSize", Integer),
     with(&["job_ad_information_attrs", "jobadinformationattrs"], Acted, "JobAdInformationAttrs", Text),
-    with(&["job_lease_duration", "jobleaseduration"], NoEffect(&[]), "JobLeaseDuration", Expression),
+    with(&["job_lease_duration", "jobleaseduration"], Acted, "JobLeaseDuration", Expression),
     with(&["job_machine_attrs", "jobmachineattrs"], NoEffect(&[]), "JobMachineAttrs", Text),
     with(&["job_max_vacate_time", "jobmaxvacatetime"], Acted, "JobMaxVacateTime", Expression),
     with(&["jobset"], NoEffect(&[]), "JobSetName", Bare),
@@ -208,8 +210,8 @@ const COMMANDS: &[Command] = &[
     with(&["max_idle", "jobmaterializemaxidle"], Quiet, "JobMaterializeMaxIdle", Integer),
     plain(MAX_MATERIALIZE, Acted),
     with(&["max_job_retirement_time", "maxjobretirementtime"], NoEffect(&[]), "MaxJobRetirementTime", Expression),
-    with(&["max_transfer_input_mb", "maxtransferinputmb"], NoEffect(&[]), "MaxTransferInputMB", Expression),
-    with(&["max_transfer_output_mb", "maxtransferoutputmb"], NoEffect(&[]), "MaxTransferOutputMB", Expression),
+    with(&["max_transfer_input_mb", "maxtransferinputmb"], Acted, "MaxTransferInputMB", Expression),
+    with(&["max_transfer_output_mb", "maxtransferoutputmb"], Acted, "MaxTransferOutputMB", Expression),
     with(&["next_job_start_delay", "nextjobstartdelay"], NoEffect(&[]), "NextJobStartDelay", Expression),
     with(&["stack_size", "stacksize"], NoEffect(&[]), "StackSize", Integer),
     with(&["starter_debug", "jobstarterdebug"], NoEffect(&[]), "JobStarterDebug", Text),
@@ -246,8 +248,8 @@ const COMMANDS: &[Command] = &[
     with(&["periodic_vacate", "periodicvacate"], Acted, "PeriodicVacate", Expression),
     with(&["allowed_execute_duration", "allowedexecuteduration"], Acted, "AllowedExecuteDuration", Expression),
     with(&["allowed_job_duration", "allowedjobduration"], Acted, "AllowedJobDuration", Expression),
-    with(&["concurrency_limits_expr"], Refused(&[]), "ConcurrencyLimits", Expression),
-    with(&["concurrency_limits"], Acted, "ConcurrencyLimits", Limits),
+    with(LIMITS_EXPRESSION, Acted, "ConcurrencyLimits", Expression),
+    with(LIMITS, Acted, "ConcurrencyLimits", Limits),
     plain(RETRY_MEMORY, Acted),
     plain(RETRY_MEMORY_INCREASE, Acted),
     plain(RETRY_MEMORY_MAX, Acted),

@@ -449,9 +449,9 @@ impl<'a> Parser<'_, 'a> {
                 return self.jobs_of(at, 1, None);
             }
         };
-        let items = args.items.map(|items| {
+        let items = args.items.map(|mut items| {
             let below = if items.goes_on { self.list(at, lines) } else { Vec::new() };
-            (self.items(place, &items, &below), items.names)
+            (self.items(place, &mut items, &below), items.names)
         });
         let count = self.count(place, &args.count);
         // Even with a bad count the jobs are checked, so that all errors come at once.
@@ -503,11 +503,12 @@ impl<'a> Parser<'_, 'a> {
     }
 
     /// The items of a statement; none if an error was reported.
-    fn items(&mut self, place: u32, items: &Items, below: &[u8]) -> Option<Loop> {
+    fn items(&mut self, place: u32, items: &mut Items, below: &[u8]) -> Option<Loop> {
         let world = self.macros.context.world;
-        let list = &items.list;
+        let list = std::mem::take(&mut items.list);
+        let list = &list;
         let read: Vec<u8>;
-        let source: Vec<&[u8]> = match items.mode {
+        let mut source: Vec<&[u8]> = match items.mode {
             Mode::In => queue::words(list).chain(queue::words(below)).collect(),
             Mode::Matching(kind) => {
                 let mut found: Vec<Vec<u8>> = Vec::new();
@@ -551,7 +552,8 @@ impl<'a> Parser<'_, 'a> {
             self.report.error(place, "a NUL byte can't be part of an item");
             return None;
         }
-        match items.columns(source.iter().copied(), source.len(), MAX_TABLE) {
+        let named = items.name_columns(&mut source);
+        match named.and_then(|()| items.columns(source.iter().copied(), source.len(), MAX_TABLE)) {
             Ok(made) => Some(made),
             Err((why, expected)) => {
                 self.report.add(place, self.report.make_error(place, why).expected(expected));

@@ -24,6 +24,8 @@ pub(super) struct Items {
     pub(super) list: Vec<u8>,
     /// The list goes on in the following lines, up to one that begins with `)`.
     pub(super) goes_on: bool,
+    /// The first line names the columns, which commas alone part.
+    table: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +87,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Args, Fault> {
         b"from" => Mode::From,
         _ => Mode::Matching(Kind::Any),
     };
-    let (mut slice, mut rest) = (Slice::default(), after.trim_ascii());
+    let (mut slice, mut rest, mut table) = (Slice::default(), after.trim_ascii(), false);
     loop {
         if rest.first() == Some(&b'[') {
             let end = rest.iter().position(|b| *b == b']');
@@ -104,7 +106,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Args, Fault> {
             b"dirs" => Kind::Dirs,
             b"any" => Kind::Any,
             b"table" if mode == Mode::From && ends => {
-                return Err(("`from table` is not supported yet".to_owned(), "lines of items"));
+                table = true;
+                rest = tail.trim_ascii_start();
+                continue;
             }
             _ => break,
         };
@@ -126,7 +130,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Args, Fault> {
     }
     // A file is told from a list of one line by the parentheses.
     let list = if mode == Mode::From && parenthesised && !list.is_empty() { [b"\n", &list[..]].concat() } else { list };
-    Ok(Args { count, items: Some(Items { names, mode, slice, list, goes_on }) })
+    Ok(Args { count, items: Some(Items { names, mode, slice, list, goes_on, table }) })
 }
 
 /// The text before and after the first `in`, `from` or `matching` that stands by itself.
@@ -198,6 +202,27 @@ pub(super) struct Loop {
 }
 
 impl Items {
+    /// Takes the names of the columns from the first of these lines, if they are a table's.
+    pub(super) fn name_columns(&mut self, lines: &mut Vec<&[u8]>) -> Result<(), Fault> {
+        if !self.table {
+            return Ok(());
+        }
+        let header = if lines.is_empty() { &[][..] } else { lines.remove(0) };
+        let mut named = Vec::new();
+        for name in header.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            let letters = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.');
+            if !name.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_') || !name.iter().all(letters) {
+                return Err((
+                    format!("`{}` can't name a column", show(name)),
+                    "a table's first line: names, parted by commas",
+                ));
+            }
+            named.push(String::from_utf8_lossy(name).into_owned());
+        }
+        self.names = named;
+        Ok(())
+    }
+
     /// The items of a list, by columns; an error if they are more than `most` bytes.
     pub(super) fn columns<'t>(
         &self,
@@ -211,7 +236,7 @@ impl Items {
             if !self.slice.selects(place, count) {
                 continue;
             }
-            made.push(item);
+            made.push(item, self.table);
             // What no table holds can't become one.
             if made.bytes > most {
                 return Err((format!("the items take more than {most} bytes"), "fewer or shorter ones"));
@@ -223,10 +248,14 @@ impl Items {
 }
 
 impl Loop {
-    fn push(&mut self, item: &[u8]) {
+    fn push(&mut self, item: &[u8], table: bool) {
         let mut rest = item;
         let only_units = item.contains(&0x1f);
-        let separator = |b: &u8| if only_units { *b == 0x1f } else { matches!(b, b',' | b' ' | b'\t') };
+        let separator = |b: &u8| match (table, only_units) {
+            (true, _) => *b == b',',
+            (_, true) => *b == 0x1f,
+            _ => matches!(b, b',' | b' ' | b'\t'),
+        };
         let blank = |b: &u8| matches!(b, b' ' | b'\t');
         let last = self.columns.len().saturating_sub(1);
         for (number, column) in self.columns.iter_mut().enumerate() {

@@ -554,7 +554,7 @@ fn faults_are_explained() {
     );
     check("output = a\0b", "E 2:11 a NUL byte can't be part of a description");
     let refused = "it would change what the jobs do, so it isn't just ignored";
-    for command in ["scitokens_file = x", "concurrency_limits_expr = a"] {
+    for command in ["scitokens_file = x", "append_files = a"] {
         let name = command.split(' ').next().unwrap_or_default();
         check(command, &format!("E 2:1 `{name}` is not supported yet; {refused}"));
     }
@@ -613,6 +613,8 @@ fn warnings_leave_the_job_as_it_is() {
     check("rank = Memory\npriority = 1", &[]);
     check("deferral_time = QDate + 60\ndeferral_window = 5\ncron_minute = */5", &[]);
     check("deferral_window = 5", &["W 2:1 `deferral_window` has no effect without `deferral_time`"]);
+    check("job_lease_duration = 5\ncore_size = 2 * 3\nmax_transfer_input_mb = 1\nmax_transfer_output_mb = x", &[]);
+    check("concurrency_limits_expr = strcat(\"a\", \",b\")", &[]);
     check("stack_size = 1", &["W 2:1 `stack_size` has no effect yet"]);
     check("when_to_transfer_output = ON_EXIT_OR_EVICT\nerase_output_and_error_on_restart = false", &[]);
     check("checkpoint_exit_code = 85\ntransfer_checkpoint_files = a, b", &[]);
@@ -955,4 +957,25 @@ fn requests_are_asked_before_the_first_attempt_and_again() {
     );
     let flag = ad("request_sudo = true").unwrap();
     assert_eq!((flag.demands(), flag.counted), (None, Vec::new()));
+}
+
+#[test]
+fn a_table_names_its_columns() {
+    let words = |queue: &str| {
+        let text = format!("executable = x\narguments = $(b) $(a:none)\n{queue}\n");
+        let described = run(text.as_bytes()).map_err(|found| brief(&found[0]))?;
+        let each = |group: &Group| -> Vec<String> {
+            let rows = group.members.iter().map(|proc| group.members.row(proc));
+            let fill = |row| Template::fill_list(&group.ad.arguments, &row);
+            let expand = |word: &Template| word.expand(vo_core::JobId { cluster: 1, proc: 0 });
+            rows.map(|row| String::from_utf8(fill(row).iter().map(expand).collect::<Vec<_>>().join(&b' ')).unwrap())
+                .collect()
+        };
+        Ok::<_, String>(described.groups.iter().flat_map(each).collect::<Vec<_>>())
+    };
+    let all = words("queue from table (\n a , b\n 1 x, 2\n\n3,4,5\n)").unwrap();
+    assert_eq!(all, ["2 1 x", "4,5 3"]);
+    assert_eq!(words("queue z from table [1:] (\nb\n1 2\n3\n)").unwrap(), ["3 none"]);
+    let wrong = words("queue from table (\na b\n1 2\n)").unwrap_err();
+    assert_eq!(wrong, "E 3:7 `a b` can't name a column, expected a table's first line: names, parted by commas");
 }

@@ -1,7 +1,7 @@
 //! What clients ask for, and what they are told.
 
 use vo_core::pool::{self, Change, End};
-use vo_lang::classad::Ad;
+use vo_lang::classad::{Ad, Context};
 use vo_wire::WireError;
 use vo_wire::dag::Order;
 use vo_wire::link::ProxyInfo;
@@ -430,14 +430,19 @@ impl Master {
         // A DAG reads no log.
         let logged = tag.is_none() && groups.iter().any(|group| group.log.is_some());
         if let Some(cluster) = tag.as_ref().and_then(|tag| self.tags.get(tag)).copied() {
-            return self.answer_once_durable(id, &ctl::Submitted { cluster, jobs: total as u32, unmailed: None });
+            return self.answer_once_durable(
+                id,
+                &ctl::Submitted { cluster, jobs: total as u32, unmailed: None, lease_s: None },
+            );
         }
+        let lease_s =
+            Some(self.lease.as_secs()).filter(|lease| groups.iter().filter_map(lease_of).any(|asked| asked > *lease));
         let asks = groups.iter().any(|group| group.log_terms.mail.is_some());
         let unmailed = self.mails.unable().filter(|_| asks).map(str::to_owned);
         let cluster = self.pool.submit(now, name, groups);
         tag.map(|tag| self.tags.insert(tag, cluster));
         self.busy_at = Instant::now();
-        let answer = ctl::Submitted { cluster, jobs: total as u32, unmailed };
+        let answer = ctl::Submitted { cluster, jobs: total as u32, unmailed, lease_s };
         if logged {
             self.answer_once_logged(id, &answer);
         } else {
@@ -964,6 +969,13 @@ fn counts(c: &pool::Counts) -> ctl::Counts {
         failed: c.failed,
         later: c.later,
     }
+}
+
+/// How long the jobs are to go on without contact, in seconds.
+fn lease_of(group: &GroupRecord) -> Option<u64> {
+    let ad = jobad::asked(&group.terms, &group.program);
+    let asked = Context::new(Some(&ad), None, 0).evaluate(ad.get("JobLeaseDuration")?).as_i64()?;
+    u64::try_from(asked).ok()
 }
 
 /// What a job's state tells of its past.

@@ -102,6 +102,12 @@ impl Master {
 
     pub(super) fn collect(&mut self, key: StarterKey, whole: Whole) {
         let id = whole.result.id;
+        let size = whole.result.outputs.iter().map(|output| output.size).fold(0, u64::saturating_add);
+        if let Some(most) = whole.program.most_out.filter(|most| whole.set.is_none() && size > *most) {
+            let why = format!("its output has {size} bytes, and max_transfer_output_mb allows {most}");
+            let now = self.now();
+            return self.pool.handle(now, Event::OutputsFailed { key, id, why, ours: true, too_large: true });
+        }
         if let Some(showing) = self.showing.get_mut(&id.job).filter(|_| whole.set.is_none()) {
             return showing.results.push((key, whole));
         }
@@ -175,7 +181,7 @@ impl Master {
                 self.retry_at.get_or_insert(Instant::now() + RETRY_OUTPUTS);
             }
             Err(Failure { why, ours, .. }) => {
-                self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours });
+                self.pool.handle(now, Event::OutputsFailed { key, id: whole.result.id, why, ours, too_large: false });
             }
         }
     }

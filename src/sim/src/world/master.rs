@@ -172,7 +172,7 @@ impl World<'_> {
             // The starter has it still, and tells it again.
         } else if self.clock.one_in(2) {
             let why = "the way to the starter was lost".into();
-            master.pool.handle(now, Event::OutputsFailed { key, id: result.id, why, ours: false });
+            master.pool.handle(now, Event::OutputsFailed { key, id: result.id, why, ours: false, too_large: false });
         }
         self.turn();
     }

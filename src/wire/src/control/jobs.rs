@@ -40,6 +40,9 @@ pub struct Submitted {
     /// Why no mail can be sent, if its jobs ask for that.
     #[n(2)]
     pub unmailed: Option<String>,
+    /// How many seconds a starter goes on without its agent, if its jobs ask for more.
+    #[n(3)]
+    pub lease_s: Option<u64>,
 }
 
 /// Some of the jobs: none named means all.

@@ -345,8 +345,8 @@ impl World {
         let id = result.id;
         let event = match self.dice.below(20) {
             _ if result.outcome.is_cut_off() => Event::PartialKept { key, result },
-            0 => Event::OutputsFailed { key, id, why: "no such directory".into(), ours: true },
-            1 => Event::OutputsFailed { key, id, why: "hash differs".into(), ours: false },
+            0 => Event::OutputsFailed { key, id, why: "no such directory".into(), ours: true, too_large: false },
+            1 => Event::OutputsFailed { key, id, why: "hash differs".into(), ours: false, too_large: false },
             _ => Event::OutputsStored { key, result },
         };
         self.pool.handle(self.now, event);

@@ -5,6 +5,9 @@ use crate::submit::Setting;
 use crate::submit::commands::{Kind, Treatment};
 use crate::{cron, parse_bytes};
 
+/// HTCondor makes shorter leases so long, in seconds.
+const SHORTEST_LEASE: u32 = 20;
+
 impl Builder<'_, '_> {
     /// The commands without a part of their own in the ad.
     pub(super) fn settings(&self) -> Result<Vec<(&'static str, Setting)>, Refused> {
@@ -23,6 +26,17 @@ impl Builder<'_, '_> {
         refused |= self.retries(&mut settings).is_err() || self.states(&mut settings).is_err();
         refused |= self.timing(&mut settings).is_err();
         self.checkpoints(&mut settings);
+        for (_, setting) in settings.iter_mut().filter(|(name, _)| *name == "JobLeaseDuration") {
+            if let Setting::Expression(text) = setting
+                && text.parse().is_ok_and(|seconds: u32| (1..SHORTEST_LEASE).contains(&seconds))
+            {
+                *text = SHORTEST_LEASE.to_string();
+            }
+        }
+        if let (Some(_), Some(value)) = (self.value(commands::LIMITS)?, self.value(commands::LIMITS_EXPRESSION)?) {
+            let message = "`concurrency_limits` and `concurrency_limits_expr` say the same";
+            return self.refuse(value.at, message.to_owned(), "one of the two alone");
+        }
         refused |= self.gpu_properties(&mut settings).is_err();
         if refused { Err(Refused) } else { Ok(settings) }
     }

@@ -46,6 +46,7 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
     );
     let run = home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).code(7);
     assert_eq!(run.stdout, "DAG 1: 5 node(s) of x.dag submitted.\n1 job(s) submitted to cluster 1.\n");
+    run.says(["last problem: the jobs of node C ended: 3"]);
     let lines = ledger(&home);
     assert_eq!(place(&lines, "A 0"), 0, "{lines:?}");
     assert!(place(&lines, "pre B 0 0") < place(&lines, "B 0"));

@@ -32,12 +32,27 @@ fn bad_descriptions_are_refused_whole() {
     refused("executable = plain\nshould_transfer_files = NO\nqueue\n", &["plain is not executable", "chmod +x"]);
     refused("executable = /bin/cat\ninput = absent\nqueue\n", &["absent"]);
     refused("executable = /bin/true\noutput = absent/out\nqueue\n", &["absent/out"]);
+    let numbered = "executable = /bin/true\noutput = absent/out.$(Cluster).$(Process)\nqueue 2\n";
+    refused(numbered, &["absent isn't there", "make the directory first"]);
     // The second statement is bad: the first one's jobs are not submitted either.
     refused("executable = /bin/true\nqueue 5\nexecutable = absent\nqueue\n", &["absent"]);
     home.vo(["-s", "t", "-c", "submit absent.sub"]).code(6).says(["absent.sub"]);
 
     let all = home.vo(["-s", "t", "-c", "q --all --json"]).ok();
     assert_eq!(all.json(), serde_json::json!([]), "nothing was submitted");
+    end(&home);
+}
+
+#[test]
+fn an_output_that_finds_its_directory_gone_is_named_as_the_user_named_it() {
+    let home = session();
+    std::fs::create_dir(home.work("out")).unwrap();
+    let text = "executable = /bin/rmdir\narguments = {}\noutput = out/o.$(Cluster)\n\
+        transfer_executable = false\nshould_transfer_files = YES\nqueue\n";
+    home.write("a.sub", &text.replace("{}", &home.work("out").display().to_string()));
+    home.vo(["-s", "t", "-c", "submit a.sub; wait"]).code(7);
+    let held = home.vo(["-s", "t", "-c", "q -hold"]).ok().stdout;
+    assert!(held.contains("/out/o.1: No such file or directory"), "{held}");
     end(&home);
 }
 

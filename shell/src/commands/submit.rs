@@ -864,6 +864,22 @@ fn check(group: &GroupRecord, members: &Members) -> Result<()> {
             let all: Vec<Template> = templates.iter().map(|template| (*template).clone()).collect();
             for template in Template::fill_list(&all, &row) {
                 if named_later(&template, &dir) {
+                    // Where its directory has no such name, that is looked for.
+                    let of = |cluster| {
+                        let job = JobId { cluster, proc };
+                        let path = Path::new(OsStr::from_bytes(&dir.expand(job)))
+                            .join(OsStr::from_bytes(&template.expand(job)));
+                        path.parent().map(Path::to_path_buf)
+                    };
+                    let known = of(0).filter(|folder| !template.asks_machine() && of(1).as_ref() == Some(folder));
+                    if std::ptr::fn_addr_eq(what, writable as fn(&Path) -> Result<(), Problem>)
+                        && let Some(folder) = known
+                        && seen.insert((folder.clone(), what as usize))
+                        && !folder.is_dir()
+                    {
+                        let problem = Problem::new("isn't there, where outputs are to go", MAKE_FIRST);
+                        return Err(problem.refuse(&folder));
+                    }
                     continue;
                 }
                 let name = template.expand(job);
@@ -887,6 +903,8 @@ fn check(group: &GroupRecord, members: &Members) -> Result<()> {
     each(&program.input.iter().chain(&program.transfer_input).collect::<Vec<_>>(), readable, false)?;
     each(&program.output.iter().chain(&program.error).chain(&group.log).collect::<Vec<_>>(), writable, false)
 }
+
+const MAKE_FIRST: &str = "make the directory first; outputs are named from initialdir";
 
 /// Is it named by the number of the cluster, or by the machine that runs the job?
 fn named_later(template: &Template, dir: &Template) -> bool {
@@ -953,10 +971,7 @@ fn writable(path: &Path) -> Result<(), Problem> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     match fs::metadata(parent) {
         Ok(found) if found.is_dir() => Ok(()),
-        _ => Err(Problem::new(
-            "can't be written: its directory isn't there",
-            "make the directory first; outputs are named from initialdir",
-        )),
+        _ => Err(Problem::new("can't be written: its directory isn't there", MAKE_FIRST)),
     }
 }
 

@@ -669,13 +669,11 @@ impl Dags {
             let code = if jobs.failed + jobs.removed > 0 { jobs.code } else { 0 };
             let event = if code == 0 { "JOB_SUCCESS" } else { "JOB_FAILURE" };
             active.states.node(now.0, &name, event, &code.to_string(), retries);
-            active.out.say(
-                now.0,
-                &format!(
-                    "the jobs of node {name} ended{}",
-                    if code == 0 { String::new() } else { format!(": {code}") }
-                ),
-            );
+            let ended = format!("the jobs of node {name} ended");
+            match code {
+                0 => active.out.say(now.0, &ended),
+                code => active.problem(now, &format!("{ended}: {code}")),
+            }
             self.clusters.remove(&cluster);
         }
         self.stirred.insert(dag);

@@ -207,7 +207,7 @@ impl Aside {
             let _ = fs::remove_file(&path);
             options.create_new(true);
         }
-        let file = options.open(&path).map_err(|e| Failure::ours(&path, &e))?;
+        let file = options.open(&path).map_err(|e| Failure::ours(&target, &e))?;
         Ok(Aside { file: Some(file), path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
     }
 

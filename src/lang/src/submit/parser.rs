@@ -731,6 +731,9 @@ impl<'a> Parser<'_, 'a> {
             if used || name.starts_with("my.") || ad::is_resource(name) {
                 continue;
             }
+            if report.is_full() {
+                break;
+            }
             let d = report
                 .make_warning(*at, format!("`{}` is no command, and no value refers to it", show(name.as_bytes())));
             report.add(

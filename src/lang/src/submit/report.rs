@@ -75,6 +75,13 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Whether no further warning is kept.
+    pub(super) fn is_full(&self) -> bool {
+        let warnings =
+            |found: &[(u32, Diagnostic)]| found.iter().filter(|(_, d)| d.severity == Severity::Warning).count();
+        warnings(&self.found.borrow()) >= MAX_FINDINGS
+    }
+
     /// Whether something was said about this place already.
     pub(super) fn knows(&self, at: u32) -> bool {
         self.found.borrow().iter().any(|(place, _)| *place == at)

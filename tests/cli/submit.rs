@@ -49,7 +49,7 @@ fn an_output_that_finds_its_directory_gone_is_named_as_the_user_named_it() {
     std::fs::create_dir(home.work("out")).unwrap();
     let text = "executable = /bin/rmdir\narguments = {}\noutput = out/o.$(Cluster)\n\
         transfer_executable = false\nshould_transfer_files = YES\nqueue\n";
-    home.write("a.sub", &text.replace("{}", &home.work("out").display().to_string()));
+    home.write("a.sub", text.replace("{}", &home.work("out").display().to_string()));
     home.vo(["-s", "t", "-c", "submit a.sub; wait"]).code(7);
     let held = home.vo(["-s", "t", "-c", "q -hold"]).ok().stdout;
     assert!(held.contains("/out/o.1: No such file or directory"), "{held}");

@@ -136,6 +136,10 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         }
     }
     let called = words.first().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if called.starts_with("condor_") && words.get(1).is_some_and(|word| word == "-version") {
+        println!("vo-login {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::Success);
+    }
     match find(&called) {
         // Of the shells' `rm`, which may mean files.
         None if called == "--means-jobs" => {
@@ -227,7 +231,11 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
             _ => {}
         }
         let (long, value) = bare.split_once('=').map_or((bare, None), |(long, value)| (long, Some(value)));
-        let long = if text.starts_with("--") { None } else { known(long) };
+        let long = match long {
+            _ if text.starts_with("--") => None,
+            "help" => Some("help".to_owned()),
+            long => known(long),
+        };
         made.push(match (long, value) {
             (Some(long), Some(value)) => format!("--{long}={value}").into(),
             (Some(long), None) => format!("--{long}").into(),
@@ -416,6 +424,7 @@ mod tests {
         check("q -co true -l 12", "q -co true -l 12");
         check("q -- -hold -const", "q -- -hold -const");
         check("condor_q", "condor_q --htcondor");
+        check("condor_q -help", "condor_q --htcondor --help");
         check("condor_q -json 12", "condor_q --htcondor --json 12");
     }
 }

@@ -113,9 +113,9 @@ fn what_jobs_leave_has_the_permissions_of_who_submitted_them() {
             assert_eq!(mode(format!("out.{how}")), file, "{how}");
             assert_eq!(mode(format!("made.{how}")), file, "{how}");
             assert_eq!(mode(format!("dir.{how}")), directory, "{how}");
-            std::fs::remove_file(home.work(&format!("out.{how}"))).unwrap();
-            std::fs::remove_file(home.work(&format!("made.{how}"))).unwrap();
-            std::fs::remove_dir_all(home.work(&format!("dir.{how}"))).unwrap();
+            std::fs::remove_file(home.work(format!("out.{how}"))).unwrap();
+            std::fs::remove_file(home.work(format!("made.{how}"))).unwrap();
+            std::fs::remove_dir_all(home.work(format!("dir.{how}"))).unwrap();
         }
     }
     home.assert_nothing_left();

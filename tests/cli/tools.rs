@@ -99,6 +99,8 @@ fn what_there_is_none_of_is_refused_by_name() {
     let home = session("1:1");
     home.write("t.sub", "executable = /bin/true\nqueue\n");
     ask(&home, "submit t.sub; wait 1 --timeout 60s").ok();
+    assert!(ask(&home, "condor_q -help").ok().stdout.contains("--nobatch"));
+    assert!(ask(&home, "condor_submit_dag -version").ok().stdout.starts_with("vo-login "));
     ask(&home, "condor_transfer_data 1").ok().says(["Nothing is to be fetched"]);
     ask(&home, "condor_transfer_data 9").code(2);
     for (line, hint) in [

@@ -79,9 +79,20 @@ impl Lines {
         match command.name() {
             // A job event log.
             "wait" if word.starts_with(|c: char| !c.is_ascii_digit()) => None,
-            "q" | "wait" | "history" | "log" | "rm" | "hold" | "release" | "edit" | "retry" => {
-                self.ask(|master| jobs(master, word))
-            }
+            "q"
+            | "wait"
+            | "history"
+            | "log"
+            | "rm"
+            | "hold"
+            | "release"
+            | "edit"
+            | "retry"
+            | "condor_prio"
+            | "condor_qedit"
+            | "condor_vacate_job"
+            | "condor_tail"
+            | "condor_transfer_data" => self.ask(|master| jobs(master, word)),
             "sites" | "proxies" | "login" => self.ask(commands::site_names),
             "why" => self.ask(|master| named(master, word)),
             "help" => Some(commands::ALL.iter().map(|command| command.name().to_owned()).collect()),

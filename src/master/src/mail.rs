@@ -117,8 +117,10 @@ pub(crate) struct Mails {
     program: Result<String, String>,
     state: Gathered,
     changed: bool,
-    /// Something is being written or sent.
-    busy: bool,
+    /// The file is being written.
+    saving: bool,
+    /// A mail is on its way.
+    sending: bool,
     saved: u64,
     /// When an address got its last mail.
     sent: BTreeMap<String, u64>,
@@ -141,8 +143,13 @@ pub(crate) struct Out {
     text: String,
 }
 
-/// How that ended.
-pub(crate) type Done = Result<(), (String, Option<Out>)>;
+/// What of that is done, or why not; a mail that isn't sent comes back.
+pub(crate) enum Done {
+    Saved,
+    Unsaved(String, Option<Out>),
+    Sent,
+    Unsent(String, Out),
+}
 
 /// Of which record the news were gathered last: 0 if nothing tells.
 pub(crate) fn marked(dir: &Path) -> u64 {
@@ -354,7 +361,8 @@ impl Mails {
             state,
             // What is gathered up to now is known from now on.
             changed: true,
-            busy: false,
+            saving: false,
+            sending: false,
             saved: 0,
             sent: BTreeMap::new(),
             last: false,
@@ -405,10 +413,10 @@ impl Mails {
     /// What is to be done now, if anything. The news of all records up to this number of the store were taken in.
     pub(crate) fn turn(&mut self, now: Time, number: u64, name: (&str, &str)) -> Option<Work> {
         let now = now.0 / 1000;
-        if self.busy {
+        if self.saving {
             return None;
         }
-        let out = self.due(now).map(|to| {
+        let out = self.due(now).filter(|_| !self.sending).map(|to| {
             let letters = self.state.letters.entry(to.clone()).or_default();
             let goes = |letter: &Letter| self.last || letter.due.is_some_and(|due| due <= now);
             let due = letters.extract_if(.., |_, letter| goes(letter)).collect();
@@ -422,7 +430,8 @@ impl Mails {
         if out.is_none() && (!self.changed || now.saturating_sub(self.saved) < SAVE_PACE) {
             return None;
         }
-        (self.busy, self.changed, self.saved) = (true, false, now);
+        (self.saving, self.changed, self.saved) = (true, false, now);
+        self.sending |= out.is_some();
         self.state.mark = number;
         let state = serde_json::to_vec(&self.state).unwrap_or_default();
         let mail = out.and_then(|out| Some((self.program.clone().ok()?, out)));
@@ -439,10 +448,23 @@ impl Mails {
 
     /// Takes in how it ended; what wasn't sent is told later, with what is new then. Tells what a person should know.
     pub(crate) fn done(&mut self, now: Time, done: Done) -> Option<String> {
-        self.busy = false;
-        let (why, out) = done.err()?;
-        self.changed = true;
+        let (why, out) = match done {
+            Done::Saved => {
+                self.saving = false;
+                return None;
+            }
+            Done::Sent => {
+                self.sending = false;
+                return None;
+            }
+            Done::Unsaved(why, out) => {
+                (self.saving, self.changed) = (false, true);
+                (why, out)
+            }
+            Done::Unsent(why, out) => (why, Some(out)),
+        };
         let Some(Out { to, letters, .. }) = out else { return Some(why) };
+        (self.sending, self.changed) = (false, true);
         let message = format!("a mail to {to} can't be sent: {why}");
         if self.last {
             return Some(message);
@@ -460,7 +482,7 @@ impl Mails {
     /// The session ends: everything is told now. True when that is done.
     pub(crate) fn end(&mut self) -> bool {
         self.last = true;
-        self.state.letters.is_empty() && !self.busy
+        self.state.letters.is_empty() && !self.saving && !self.sending
     }
 }
 
@@ -557,18 +579,20 @@ fn written(to: &str, letters: &BTreeMap<u32, Letter>, (session, host): (&str, &s
 }
 
 impl Work {
-    /// Does it.
-    pub(crate) async fn run(self) -> Done {
+    /// Does it, and tells how far it came.
+    pub(crate) async fn run(self, tell: impl AsyncFn(Done)) {
         let Work { file, state, mail } = self;
         let saved = tokio::task::spawn_blocking(move || vo_store::write_atomic(&file, &state, 0o600));
         let saved = saved.await.map_err(|e| e.to_string()).and_then(|saved| saved.map_err(|e| e.to_string()));
         if let Err(why) = saved {
-            return Err((format!("what is to be told by mail can't be saved: {why}"), mail.map(|(_, out)| out)));
+            let why = format!("what is to be told by mail can't be saved: {why}");
+            return tell(Done::Unsaved(why, mail.map(|(_, out)| out))).await;
         }
-        let Some((program, out)) = mail else { return Ok(()) };
+        tell(Done::Saved).await;
+        let Some((program, out)) = mail else { return };
         match send(&program, &out.text).await {
-            Ok(()) => Ok(()),
-            Err(why) => Err((words::plain(&why), Some(out))),
+            Ok(()) => tell(Done::Sent).await,
+            Err(why) => tell(Done::Unsent(words::plain(&why), out)).await,
         }
     }
 }
@@ -617,7 +641,7 @@ async fn send(program: &str, text: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -656,11 +680,12 @@ mod tests {
             while self.now < from + seconds {
                 self.now += 1;
                 if let Some(work) = self.mails.turn(Time(self.now * 1000), self.now, SESSION) {
+                    assert_eq!(self.mails.done(Time(self.now * 1000), Done::Saved), None);
                     if let Some((_, out)) = work.mail {
                         let subject = out.text.lines().find_map(|line| line.strip_prefix("Subject: [vo-login t] "));
                         sent.push((self.now - from, subject.unwrap().to_owned()));
+                        assert_eq!(self.mails.done(Time(self.now * 1000), Done::Sent), None);
                     }
-                    assert_eq!(self.mails.done(Time(self.now * 1000), Ok(())), None);
                 }
             }
             sent
@@ -720,12 +745,19 @@ mod tests {
         bench.tell(1, Became::Failed, false, true);
         bench.now += SETTLE;
         let work = bench.mails.turn(Time(bench.now * 1000), 1, SESSION).unwrap();
-        assert!(bench.mails.turn(Time(bench.now * 1000), 2, SESSION).is_none(), "one thing at a time");
+        assert!(bench.mails.turn(Time(bench.now * 1000), 2, SESSION).is_none(), "the file is being written");
+        bench.mails.done(Time(bench.now * 1000), Done::Saved);
+        // What is new meanwhile is saved, however long the program takes.
+        bench.tell(2, Became::Succeeded, false, true);
+        bench.now += SETTLE;
+        assert!(bench.mails.turn(Time(bench.now * 1000), 3, SESSION).unwrap().mail.is_none(), "one mail at a time");
+        bench.mails.done(Time(bench.now * 1000), Done::Saved);
         let (_, out) = work.mail.unwrap();
-        let said = bench.mails.done(Time(bench.now * 1000), Err(("no relay".into(), Some(out))));
+        let said = bench.mails.done(Time(bench.now * 1000), Done::Unsent("no relay".into(), out));
         assert_eq!(said.as_deref(), Some("a mail to ann can't be sent: no relay"));
         bench.tell(1, Became::Succeeded, false, false);
-        assert_eq!(bench.sent(2 * PACE), [at(PACE, "cluster 1: 1 failed, 1 succeeded")]);
+        let both = [at(PACE - SETTLE, "job 2.0 Succeeded"), at(2 * PACE - SETTLE, "cluster 1: 1 failed, 1 succeeded")];
+        assert_eq!(bench.sent(2 * PACE), both);
         bench.tell(1, Became::Held, false, false);
         assert!(!bench.mails.end());
         assert_eq!(bench.sent(1), [at(1, "job 1.0 Held")]);
@@ -744,9 +776,13 @@ mod tests {
         assert_eq!(program, "cat >&2");
         assert!(out.text.starts_with("To: ann\nSubject: [vo-login t] job 2.0 Failed\n"), "{}", out.text);
         *program = "read line; echo \"got $line\" >&2; exit 3".to_owned();
-        let (why, back) = work.run().await.unwrap_err();
+        let told = std::sync::Mutex::new(Vec::new());
+        work.run(async |done| told.lock().unwrap().push(done)).await;
+        let mut told = told.into_inner().unwrap();
+        let Some(Done::Unsent(why, back)) = told.pop() else { panic!("it was sent") };
+        assert!(matches!(told[..], [Done::Saved]));
         assert_eq!(why, "`read line; echo \"got $line\" >&2; exit 3` ended with exit status: 3: got To: ann");
-        assert!(back.unwrap().letters.contains_key(&2));
+        assert!(back.letters.contains_key(&2));
         assert_eq!(marked(&dir), 77);
         let again = Mails::open(&dir, None, Time(bench.now * 1000));
         assert_eq!(again.state.letters["ann"].keys().copied().collect::<Vec<_>>(), [1]);

@@ -696,7 +696,7 @@ impl Master {
             self.mails.turn(now, self.journal.number(self.durable), (&self.session.name, &self.facts.host))
         {
             let inputs = self.inputs.clone();
-            tokio::spawn(async move { drop(inputs.send(Input::Mailed(work.run().await)).await) });
+            tokio::spawn(work.run(async move |done| drop(inputs.send(Input::Mailed(done)).await)));
         }
         while let Some(answer) = self.answers.pop_front_if(|answer| answer.record <= self.durable) {
             if !answer.logged {

@@ -120,3 +120,23 @@ fn what_jobs_leave_has_the_permissions_of_who_submitted_them() {
     }
     home.assert_nothing_left();
 }
+
+#[test]
+fn links_to_what_a_job_made_come_home_as_files() {
+    let home = Home::new();
+    home.script(
+        "made.sh",
+        "#!/bin/sh\nmkdir all\necho one >all/part.1\nln -s part.1 all/last\nln -s all/part.1 last\nln -s /etc/passwd users\nln -s ../.. all/up\n",
+    );
+    let named = "transfer_output_files = all\nqueue\n";
+    home.write("t.sub", format!("executable = made.sh\nshould_transfer_files = YES\nqueue\n{named}"));
+    home.vo(["-n", "1:1", "-c", "submit t.sub; wait --timeout 60s"]).ok();
+    for file in ["last", "all/part.1", "all/last"] {
+        assert_eq!(home.read(file), "one\n", "{file}");
+        assert!(!home.work(file).is_symlink(), "{file}");
+    }
+    for elsewhere in ["users", "all/up"] {
+        assert!(home.work(elsewhere).symlink_metadata().is_err(), "{elsewhere}");
+    }
+    home.assert_nothing_left();
+}

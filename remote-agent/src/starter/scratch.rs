@@ -376,11 +376,18 @@ impl Place {
             let (path, name) = (entry.path(), entry.file_name());
             let written = |meta: &fs::Metadata| self.given.get(&name) != Some(&Stamp::of(meta));
             let hidden = name.as_bytes().starts_with(b".") || self.fetched.contains(&name);
-            if !hidden && entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) && path != self.executable
-            {
+            let left = entry.metadata().is_ok_and(|meta| meta.is_file() && written(&meta)) || self.links_within(&path);
+            if !hidden && left && path != self.executable {
                 paths.insert(OutputKind::File(name.into_vec()), path);
             }
         }
+    }
+
+    /// Is it a link to a file of the scratch directory? It counts as that file; links to what lies elsewhere stay behind.
+    fn links_within(&self, path: &Path) -> bool {
+        let work = || fs::canonicalize(self.work());
+        let inside = |target: PathBuf| target.is_file() && work().is_ok_and(|work| target.starts_with(work));
+        path.is_symlink() && fs::canonicalize(path).is_ok_and(inside)
     }
 
     /// A file that was asked for; of a directory, all files in it.
@@ -394,7 +401,7 @@ impl Place {
             for entry in fs::read_dir(&path).map_err(|e| reason(&e))?.flatten() {
                 let kind = entry.file_type().map_err(|e| reason(&e))?;
                 // Only the job's own links to directories could lead in circles; what they show is elsewhere anyway.
-                if kind.is_file() || kind.is_dir() {
+                if kind.is_file() || kind.is_dir() || self.links_within(&entry.path()) {
                     self.named(&name.join(entry.file_name()), paths)?;
                 }
             }

@@ -450,3 +450,32 @@ fn core_files_leases_and_limits_are_as_asked_for() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_job_finds_the_ad_of_its_slot() {
+    let home = Home::new();
+    home.write("vo.conf", "[[site]]\ngateway = \"local\"\nattributes = { Project = \"OSCAR\" }\n");
+    home.write(
+        "t.sub",
+        "shell = cat $_CONDOR_MACHINE_AD; echo $_CONDOR_MACHINE_AD; ls -A > listed.$(Process)
+output = out.$(Process)
+should_transfer_files = $CHOICE(Process, NO, YES)
+queue 2
+",
+    );
+    home.vo(["-H", "vo.conf", "-s", "t", "-n", "1:1", "--keep", "-c", "submit t.sub; wait"]).ok();
+    for process in 0..2 {
+        let out = home.read(format!("out.{process}"));
+        for line in ["Cpus = 1\n", "Name = \"slot1@", "OpSys = \"LINUX\"\n", "Project = \"OSCAR\"\n"] {
+            assert!(out.contains(line), "{line}\n{out}");
+        }
+        assert!(!out.contains("TimeToLive"), "{out}");
+        let file = out.lines().last().unwrap();
+        assert_eq!(file.ends_with("/work/.machine.ad"), process == 1, "{file}");
+    }
+    // It is no output.
+    assert_eq!(home.read("listed.1").lines().filter(|name| *name == ".machine.ad").count(), 1);
+    assert!(!home.work(".machine.ad").exists());
+    home.end("t");
+    home.assert_nothing_left();
+}

@@ -29,7 +29,8 @@ use vo_wire::link::{BlobChunk, BlobMissing, Ping, Pong};
 use vo_wire::node::{End, Leaving, MasterLink, StarterFacts, Welcome};
 use vo_wire::work::{
     Acknowledge, Assign, Assignment, CHUNK, CheckpointKept, Checkpointed, DefineProgram, Drain, FetchOutput, FileRef,
-    FileRole, Inventory, Kill, Measured, OutputChunk, OutputLost, PRINTED, Printed, Recall, Report, Seen, WINDOW, Wait,
+    FileRole, Inventory, Kill, Measured, OutputChunk, OutputLost, PRINTED, Printed, Recall, Report, Seen, SlotAd,
+    WINDOW, Wait,
 };
 
 use crate::launch::{self, AgentAddress, SiteDir};
@@ -474,6 +475,10 @@ impl Driver {
                     Task { id: body.id, program: body.program, body: Assignment { wait, ..body } }
                 };
                 Event::Assigned { inventory, tasks: attempts.into_iter().map(task).collect() }
+            }
+            SlotAd::KIND => {
+                self.node.describe(self.scratch.slot_ad(), frame.read::<SlotAd>()?.text);
+                return Ok(());
             }
             Acknowledge::KIND => Event::Acknowledged(frame.read::<Acknowledge>()?.ids),
             Recall::KIND => {

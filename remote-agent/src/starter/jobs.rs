@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -63,6 +63,8 @@ pub(super) struct Node {
     marker_device: Option<u64>,
     /// What its GPUs are called.
     gpus: Vec<String>,
+    /// The ad of its slots, and the file that has it.
+    ad: Option<(PathBuf, String)>,
 }
 
 /// A program, with what is the same for all of its jobs worked out.
@@ -103,6 +105,9 @@ pub(super) struct Given<'a> {
     /// Which of the node's GPUs are its own.
     pub(super) gpus: &'a [u32],
 }
+
+/// The ad of a job's slot, in its scratch directory.
+const SLOT_AD: &str = ".machine.ad";
 
 /// The three standard files of a job.
 pub(super) struct Standard {
@@ -168,7 +173,25 @@ impl Node {
         environment.push(("TMPDIR".into(), shared.clone()));
         environment.push(("_CONDOR_SCRATCH_DIR".into(), shared));
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        Ok(Node { environment, null, shares, marker_device: facts::marker_device(marker), gpus: facts::gpus() })
+        Ok(Node {
+            environment,
+            null,
+            shares,
+            marker_device: facts::marker_device(marker),
+            gpus: facts::gpus(),
+            ad: None,
+        })
+    }
+
+    /// Takes in the ad of its slots, for jobs to read in `file`.
+    pub(super) fn describe(&mut self, file: PathBuf, ad: String) {
+        if self.ad.as_ref().is_some_and(|(_, known)| *known == ad) {
+            return;
+        }
+        match fs::write(&file, &ad) {
+            Ok(()) => self.ad = Some((file, ad)),
+            Err(e) => tracing::warn!("cannot write {}: {e}", file.display()),
+        }
     }
 
     fn null(&self) -> io::Result<OwnedFd> {
@@ -238,6 +261,18 @@ impl Node {
         let standard =
             self.standard(input, output, error, place.append).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
+        if let Some((_, ad)) = &self.ad {
+            let file = work.join(SLOT_AD);
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&file)
+                .and_then(|mut file| file.write_all(ad.as_bytes()))
+            {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(verdict(&e, "write", &file)),
+                _ => {}
+            }
+        }
         self.spawn(prepared, given, &place.executable, &work, Some(&work), standard)
             .map_err(|e| verdict(&e, "execute", &place.executable))
     }
@@ -319,6 +354,10 @@ impl Node {
         }
         if let Some(scratch) = own_scratch {
             command.env("TMPDIR", scratch).env("_CONDOR_SCRATCH_DIR", scratch);
+        }
+        if let Some((file, _)) = &self.ad {
+            command
+                .env("_CONDOR_MACHINE_AD", own_scratch.map_or_else(|| file.clone(), |scratch| scratch.join(SLOT_AD)));
         }
         command
             .envs(program.environment.iter().map(|(name, value)| (text(name, id.job), text(value, id.job))))

@@ -63,6 +63,11 @@ impl Scratch {
         self.0.join("tmp")
     }
 
+    /// The ad of its slots.
+    pub(super) fn slot_ad(&self) -> PathBuf {
+        self.0.join("machine.ad")
+    }
+
     pub(super) fn blobs(&self) -> PathBuf {
         self.0.join("blobs")
     }

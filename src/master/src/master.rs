@@ -913,6 +913,10 @@ impl Master {
     ) {
         let (define, attempts) = self.on_machine(key, inventory, define, attempts);
         let now = self.now();
+        let slot = (!define.is_empty()).then(|| self.pool.offer(key)).flatten();
+        if let Some(text) = slot.map(|(offer, _)| judge::slot_text(offer)) {
+            self.to_starter(key, &work::SlotAd { text });
+        }
         for (program, body, load) in define {
             self.to_starter(key, &work::DefineProgram { program, body: (*body).clone(), load });
         }

@@ -34,6 +34,14 @@ pub struct DefineProgram {
     pub load: u32,
 }
 
+/// What the starter's slots are in the words of their ad, for jobs to read; sent before the programs that it is told of.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotAd {
+    /// The ad in the old syntax, an attribute a line.
+    #[n(0)]
+    pub text: String,
+}
+
 /// Tries to run, in the order in which they should start.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Assign {
@@ -345,7 +353,7 @@ kinds! {
     0x0301 => DefineProgram, 0x0302 => Assign, 0x0303 => Report, 0x0304 => Acknowledge, 0x0305 => Recall, 0x0306 => Kill,
     0x0307 => Inventory, 0x0308 => FetchOutput, 0x0309 => OutputChunk, 0x030a => OutputLost, 0x030b => Drain,
     0x030c => Measured, 0x030d => Checkpointed, 0x030e => CheckpointKept, 0x030f => Printed,
-    0x0310 => Seen,
+    0x0310 => Seen, 0x0311 => SlotAd,
 }
 
 /// Does a frame of this kind pass between master and starter, so that the event agent only relays it?

@@ -69,7 +69,8 @@ fn message(frame: &Frame) {
         link: Configure AgentHello AgentRefused SetTarget ProxyReport SiteNote StarterUp StarterDown NeedBlob BlobChunk BlobMissing
             BlobAck RemoveProxies Shutdown ShutdownDone Ping Pong AgentStats Why Because;
         node: StarterHello Welcome MasterLink Leaving End;
-        work: DefineProgram Assign Report Acknowledge Recall Kill Inventory FetchOutput OutputChunk OutputLost Checkpointed CheckpointKept Printed Seen;
+        work: DefineProgram Assign Report Acknowledge Recall Kill Inventory FetchOutput OutputChunk OutputLost Checkpointed CheckpointKept Printed Seen
+            SlotAd;
         control: Hello Welcome Done Failed FollowStart SiteEvent Question Answer Askpass Submit Submitted ListJobs JobRows AdRows Retry Retried
             ListClusters ClusterRows ListPool StarterRows ListSites SiteRows ListProxies ProxyRows Alter Altered Watch Progress
             ShowJob JobDetail EndSession Attach TtyData TtyResize TtyClosed Login Detach Detached ShowSession SessionDetail Why Because;

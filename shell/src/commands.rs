@@ -17,6 +17,7 @@ mod tail;
 mod wait;
 mod why;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, Parser};
@@ -207,8 +208,15 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
     let called = name.starts_with("condor_") && manual.get_arguments().any(|a| a.get_long() == Some("htcondor"));
     let mut made = Vec::with_capacity(words.len() + 1);
     let mut operands_only = false;
-    for (place, word) in words.into_iter().enumerate() {
-        if place == 1 && called {
+    let mut words = VecDeque::from(words);
+    // `-dry-run FILE DESCRIPTION`: of a word alone, the description is meant.
+    let file_of = |long: &str, words: &mut VecDeque<OsString>| {
+        let takes = called && long == "dry-run" && words.len() > 1;
+        let file = takes.then(|| words.pop_front()).flatten();
+        file.map(|file| [OsString::from("--dry-run="), file].into_iter().collect::<OsString>())
+    };
+    while let Some(word) = words.pop_front() {
+        if made.len() == 1 && called {
             made.push("--htcondor".into());
         }
         operands_only |= word == "--";
@@ -222,6 +230,10 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
         match qualified {
             Some((long, letters)) if long == "autoformat" || long == "af" => {
                 made.extend([OsString::from(format!("--{long}")), format!(":{letters}").into()]);
+                continue;
+            }
+            Some((long, _)) if called && long == "dry-run" => {
+                made.push(file_of(&long, &mut words).unwrap_or_else(|| "--dry-run".into()));
                 continue;
             }
             Some((long, rest)) if qualifies(&long) => {
@@ -238,7 +250,7 @@ fn doubled(manual: &clap::Command, words: Vec<OsString>) -> Vec<OsString> {
         };
         made.push(match (long, value) {
             (Some(long), Some(value)) => format!("--{long}={value}").into(),
-            (Some(long), None) => format!("--{long}").into(),
+            (Some(long), None) => file_of(&long, &mut words).unwrap_or_else(|| format!("--{long}").into()),
             (None, _) => word,
         });
     }
@@ -426,5 +438,15 @@ mod tests {
         check("condor_q", "condor_q --htcondor");
         check("condor_q -help", "condor_q --htcondor --help");
         check("condor_q -json 12", "condor_q --htcondor --json 12");
+        let dry = |line: &str, expected: &str| {
+            let made = doubled(&submit::Submit::command(), words(&line.split(' ').collect::<Vec<_>>()));
+            let made: Vec<_> = made.iter().map(|word| word.to_string_lossy()).collect();
+            assert_eq!(made.join(" "), expected);
+        };
+        dry("condor_submit -dry-run - a.sub", "condor_submit --htcondor --dry-run=- a.sub");
+        dry("condor_submit -dry:full ads a.sub x=1", "condor_submit --htcondor --dry-run=ads a.sub x=1");
+        dry("condor_submit -dry-run a.sub", "condor_submit --htcondor --dry-run a.sub");
+        dry("condor_submit a.sub -dry-run=ads", "condor_submit --htcondor a.sub --dry-run=ads");
+        dry("submit -dry-run a.sub b.sub", "submit --dry-run a.sub b.sub");
     }
 }

@@ -12,6 +12,8 @@ struct Bench {
     master: Master,
     inputs: mpsc::Receiver<Input>,
     dir: PathBuf,
+    /// What the master spawns has a place to be, and never runs.
+    _guard: tokio::runtime::EnterGuard<'static>,
 }
 
 impl Drop for Bench {
@@ -69,12 +71,14 @@ impl Bench {
             system_ssh: false,
         };
         session.write(&dir).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let guard = Box::leak(Box::new(runtime)).enter();
         let (sender, inputs) = mpsc::channel(QUEUE);
         let (terminal, _) = mpsc::channel(1);
         let mut master = Master::start(&dir, sender, terminal).unwrap();
         // Its sites stay as the test puts them.
         master.started = true;
-        Bench { master, inputs, dir }
+        Bench { master, inputs, dir, _guard: guard }
     }
 
     fn client(&mut self) -> mpsc::UnboundedReceiver<control::Piece> {
@@ -162,8 +166,6 @@ fn facts(host: &str) -> vo_wire::node::StarterFacts {
 
 #[test]
 fn a_site_gets_the_files_of_its_own_jobs_only() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let _guard = runtime.enter();
     let (mut bench, [mut said, mut other]) = Bench::with_two_sites("files");
     let key = StarterKey(7);
     let up = link::StarterUp { key, facts: facts("node") };
@@ -205,8 +207,6 @@ fn a_site_gets_the_files_of_its_own_jobs_only() {
 
 #[test]
 fn without_a_local_site_nothing_can_run_on_the_workstation() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let _guard = runtime.enter();
     let (mut bench, _said) = Bench::with_two_sites("workstation");
     let mut client = bench.client();
     let attributes = vec![("JobUniverse".to_owned(), "12".to_owned())];

@@ -1,7 +1,9 @@
 //! The store's thread: takes records in order, writes them in groups, tells how far they are durable.
 
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -62,6 +64,26 @@ pub(crate) enum JournalError {
     Thread(#[source] io::Error),
 }
 
+/// Up to which record what there is to tell of jobs was told; 0 where nothing ever was.
+#[derive(Clone, Copy)]
+pub(crate) struct Reached {
+    /// In their logs.
+    pub(crate) logged: u64,
+    /// By mail.
+    pub(crate) mailed: u64,
+}
+
+impl Reached {
+    fn lacks(self, number: u64, note: &Action) -> bool {
+        let Action::Note { log, terms, .. } = note else { return false };
+        (log.is_some() && number > self.logged) || (terms.mail.is_some() && number > self.mailed)
+    }
+
+    fn is_behind(self, number: u64) -> bool {
+        [self.logged, self.mailed].iter().any(|reached| (1..number).contains(reached))
+    }
+}
+
 /// What an opened store gives.
 pub(crate) struct Opened {
     pub(crate) journal: Journal,
@@ -83,11 +105,11 @@ impl JournalError {
 }
 
 impl Journal {
-    /// Opens the store in `dir`, folds what it holds into a pool with this judge, and starts the thread. What there is to tell of jobs that follows from
-    /// records behind number `told` is collected, with the numbers of these.
+    /// Opens the store in `dir`, folds what it holds into a pool with this judge, and starts the thread. What there is to tell of jobs and was not is
+    /// collected, with the numbers of the records that it follows from.
     pub(crate) fn open(
         dir: &Path,
-        told: u64,
+        reached: Reached,
         judge: Arc<dyn Judge>,
         tell: impl Fn(Told) + Send + 'static,
     ) -> Result<Opened, JournalError> {
@@ -98,14 +120,15 @@ impl Journal {
                 Replay::Snapshot(bytes, covers) => {
                     pool = empty().restore(minicbor::decode::<Snapshot>(bytes)?);
                     number = covers;
+                    if reached.is_behind(covers) {
+                        unlogged = before_snapshot(dir, covers, reached, empty());
+                    }
                 }
                 Replay::Record(bytes) => {
                     let record = minicbor::decode::<Record>(bytes)?;
                     pool.apply(&record);
                     number += 1;
-                    if number > told {
-                        unlogged.extend(pool.notes(&record).into_iter().map(|note| (number, note)));
-                    }
+                    untold(&pool, &record, number, reached, &mut unlogged);
                 }
             }
             Ok::<(), minicbor::decode::Error>(())
@@ -115,7 +138,8 @@ impl Journal {
         let base = opened.log.appended();
         let (work, inbox) = mpsc::channel();
         let thread = thread::Builder::new().name("journal".into());
-        thread.spawn(move || run(opened.log, &inbox, &tell)).map_err(JournalError::Thread)?;
+        let store = dir.to_owned();
+        thread.spawn(move || run(opened.log, &store, &inbox, &tell)).map_err(JournalError::Thread)?;
         let journal = Journal { work, base, snapshot_above: LOG_BYTES, grown: false, snapshotting: false };
         Ok(Opened { journal, pool, cut, unlogged })
     }
@@ -156,7 +180,71 @@ fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
     bytes
 }
 
-fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
+/// What follows from a record just applied and was not told.
+fn untold(pool: &Pool, record: &Record, number: u64, reached: Reached, into: &mut Vec<(u64, Action)>) {
+    let notes = pool.notes(record).into_iter().filter(|note| reached.lacks(number, note));
+    into.extend(notes.map(|note| (number, note)));
+}
+
+/// Where the last log that a snapshot replaced is kept, with the state before it: what follows from its records may not have been told yet
+/// when it is replaced.
+fn before(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push("-before");
+    name.into()
+}
+
+/// What a snapshot may have replaced too soon, up to the record that it covers.
+fn before_snapshot(store: &Path, covers: u64, reached: Reached, mut pool: Pool) -> Vec<(u64, Action)> {
+    let (mut number, mut unlogged) = (0, Vec::new());
+    let read = Log::open(&before(store), Options { create: false, ..Options::default() }, |replay| {
+        match replay {
+            Replay::Snapshot(bytes, covers) => {
+                pool = std::mem::replace(&mut pool, Pool::new()).restore(minicbor::decode::<Snapshot>(bytes)?);
+                number = covers;
+            }
+            Replay::Record(bytes) => {
+                let record = minicbor::decode::<Record>(bytes)?;
+                pool.apply(&record);
+                number += 1;
+                if number <= covers {
+                    untold(&pool, &record, number, reached, &mut unlogged);
+                }
+            }
+        }
+        Ok::<(), minicbor::decode::Error>(())
+    });
+    if let Err(error) = read {
+        tracing::warn!(error = %chain(&error), "what job event logs may lack from before the last snapshot can't be read");
+    }
+    unlogged
+}
+
+/// Keeps what a snapshot is about to replace, as [`before`] says. The log is the same file, so that it gets what is still to be committed.
+fn keep(store: &Path) -> io::Result<()> {
+    let before = before(store);
+    forget(store)?;
+    fs::DirBuilder::new().mode(0o700).create(&before)?;
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix("log-")?.parse::<u64>().ok();
+    let newest = fs::read_dir(store)?.filter_map(|entry| number(entry.ok()?)).max();
+    for kind in ["log", "snapshot"] {
+        let name = format!("{kind}-{}", newest.unwrap_or(0));
+        if store.join(&name).exists() {
+            fs::hard_link(store.join(&name), before.join(&name))?;
+        }
+    }
+    let parent = store.parent().unwrap_or(store);
+    [&*before, parent].into_iter().try_for_each(|dir| fs::File::open(dir)?.sync_all())
+}
+
+fn forget(store: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(before(store)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn run(mut log: Log, store: &Path, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
     let mut last = Instant::now().checked_sub(PACE);
     while let Ok(first) = inbox.recv() {
         let mut next = Some(first);
@@ -169,6 +257,9 @@ fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
                     }
                 }
                 Work::Snapshot(state) => {
+                    if let Err(error) = keep(store) {
+                        tracing::warn!(%error, "what a snapshot replaces can't be kept");
+                    }
                     if let Err(error) = log.snapshot(&state) {
                         tracing::warn!(error = %chain(&error), "snapshot failed; the log goes on");
                     }
@@ -183,6 +274,8 @@ fn run(mut log: Log, inbox: &Receiver<Work>, tell: &dyn Fn(Told)) {
                     break;
                 }
                 Err(error) if error.is_transient() => {
+                    // A full disk needs the room.
+                    let _ = forget(store);
                     tell(Told::Blocked(chain(&error)));
                     thread::sleep(RETRY);
                 }
@@ -213,21 +306,25 @@ mod tests {
     use vo_core::Time;
     use vo_core::job::Program;
     use vo_core::pool::{GroupRecord, Select};
+    use vo_core::template::Template;
 
     use super::*;
 
+    const NONE: Reached = Reached { logged: 0, mailed: 0 };
+
     fn submit(pool: &mut Pool) {
-        let group = GroupRecord { count: 1, program: Program::default(), ..GroupRecord::default() };
+        let (program, log) = (Program::default(), Some(Template::constant("log")));
+        let group = GroupRecord { count: 1, program, log, ..GroupRecord::default() };
         pool.submit(Time(1), "test".into(), vec![group]);
     }
 
     #[test]
     fn a_snapshot_holds_what_was_stored_and_nothing_else() {
         let dir = std::env::temp_dir().join(format!("vo-journal-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        let _ = fs::remove_dir_all(&dir);
         let (tell, told) = mpsc::channel();
         let Opened { mut journal, mut pool, cut, .. } =
-            Journal::open(&dir, 0, Arc::new(ClassAds::default()), move |t| tell.send(t).unwrap()).unwrap();
+            Journal::open(&dir, NONE, Arc::new(ClassAds::default()), move |t| tell.send(t).unwrap()).unwrap();
         assert_eq!(cut, None);
         journal.snapshot_above = 1;
         submit(&mut pool);
@@ -249,6 +346,21 @@ mod tests {
         });
         assert_eq!(opened.unwrap().log.appended(), 2);
         assert_eq!((restored.counts(&Select::default()).idle, replayed), (2, 0));
-        std::fs::remove_dir_all(&dir).unwrap();
+        // What the logs may lack is found, though its records are in no log any more.
+        let unlogged = |logged: u64| -> Vec<u64> {
+            let reached = Reached { logged, mailed: 0 };
+            let (tell, told) = mpsc::channel();
+            let tell = move |t| tell.send(t).unwrap();
+            let Opened { journal, unlogged, .. } =
+                Journal::open(&dir, reached, Arc::new(ClassAds::default()), tell).unwrap();
+            drop(journal);
+            while told.recv().is_ok() {}
+            unlogged.into_iter().map(|(number, _)| number).collect()
+        };
+        assert_eq!(unlogged(1), [2]);
+        assert!(unlogged(2).is_empty());
+        fs::remove_dir_all(before(&dir)).unwrap();
+        assert!(unlogged(1).is_empty(), "it is no reason not to start");
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -44,7 +44,7 @@ use crate::eventlog::{self, Entry, EventLogs};
 use crate::history::History;
 use crate::inputs::{Blob, Files, Hash};
 use crate::jobad::{self, Facts};
-use crate::journal::{self, Journal, chain};
+use crate::journal::{self, Journal, Reached, chain};
 use crate::judge;
 use crate::judge::ClassAds;
 use crate::kept::Sets;
@@ -454,11 +454,11 @@ impl Master {
         let (logged, mailed) = (eventlog::marked(dir), mail::marked(dir));
         // Whoever started us takes the second line for the hint.
         let judge = Arc::new(ClassAds::new(facts.clone()));
-        let opened =
-            Journal::open(&dir.join("store"), logged.min(mailed), judge, tell).map_err(|e| match e.hint() {
-                Some(hint) => format!("{}\n{hint}", chain(&e)),
-                None => chain(&e),
-            })?;
+        let reached = Reached { logged, mailed };
+        let opened = Journal::open(&dir.join("store"), reached, judge, tell).map_err(|e| match e.hint() {
+            Some(hint) => format!("{}\n{hint}", chain(&e)),
+            None => chain(&e),
+        })?;
         let journal::Opened { journal, mut pool, cut, unlogged } = opened;
         let mut events = VecDeque::new();
         if let Some(cut) = cut {

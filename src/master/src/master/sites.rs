@@ -940,7 +940,7 @@ impl Master {
 
     /// What a session leaves on the workstation: the shell's history and the log. `session.toml` goes last: without it the name is free.
     fn remove_files(&self) {
-        for name in ["store", "partial", "kept", "dags"] {
+        for name in ["store", "store-before", "partial", "kept", "dags"] {
             let _ = std::fs::remove_dir_all(self.dir.join(name));
         }
         let _ = std::fs::remove_dir_all(control_path(&self.dir, &self.session));

@@ -151,7 +151,14 @@ impl World<'_> {
             self.sites[site].batch.hangs = false;
             self.sites[site].batch.lies = false;
             self.sites[site].batch.jobs.values_mut().for_each(|job| job.shows = job.shows.min(now));
-            self.sites[site].starters.values_mut().for_each(|node| node.cut_off = node.cut_off.min(now));
+            for node in self.sites[site].starters.values_mut().filter(|node| node.cut_off > now) {
+                node.cut_off = now;
+                if node.zombie {
+                    // The batch system kills what it took for dead when the node is back.
+                    let kill = What::Terminate(site, node.batch_id.clone(), node.restarts);
+                    self.clock.at(now + Duration::from_secs(1), kill);
+                }
+            }
             let stopped = self.sites[site].agents.iter().filter(|(_, agent)| agent.stopped);
             for life in stopped.map(|(life, _)| *life).collect::<Vec<_>>() {
                 self.clock.after(0, 60_000, What::GoesOn(site, life));

@@ -275,6 +275,7 @@ exit $1";
             (OutputKind::Stderr, err),
             (OutputKind::File(big), zeros),
             (OutputKind::File(data), more),
+            (OutputKind::File(link), linked),
         ] = &found[..]
         else {
             panic!("{found:?}");
@@ -286,6 +287,7 @@ exit $1";
             (&big[..], zeros.len(), &data[..], &more[..]),
             (&b"big"[..], 3_000_000, &b"data"[..], &b"some\nmore\n"[..])
         );
+        assert!(link == b"link" && linked == zeros, "it counts as what it leads to");
         assert!(fs::exists(place).unwrap());
         peer.acknowledge(&[id]).await;
         until("the scratch directory goes", || !fs::exists(place).unwrap()).await;

@@ -112,7 +112,7 @@ pub(crate) struct SubmitDag {
     /// A JSON array with the DAG's number
     #[arg(long)]
     json: bool,
-    /// Send a mail when it has ended: `complete`, `error` for when it has failed, `always` for when it was removed, too, or `never` [default]
+    /// Send a mail when it has ended: `complete`, `error` for when it has failed, `always` for when it was removed, too, or `never` (the default)
     #[arg(long, value_name = "WHEN", value_parser = notification)]
     notification: Option<Notification>,
     /// Let its nodes' jobs send the mails that their descriptions ask for

@@ -278,6 +278,8 @@ pub(crate) struct Node {
     pub(crate) results: BTreeMap<AttemptId, Time>,
     /// What runs there, with a number that tells two runs apart.
     pub(crate) running: BTreeMap<AttemptId, (u64, u32)>,
+    /// Results whose files it has written, the last time that it put some aside.
+    pub(crate) aside: BTreeSet<AttemptId>,
 }
 
 impl Node {

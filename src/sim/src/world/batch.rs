@@ -240,6 +240,7 @@ impl World<'_> {
                 idle: now,
                 results: BTreeMap::new(),
                 running: BTreeMap::new(),
+                aside: BTreeSet::new(),
             };
             self.sites[site].starters.insert(key, node);
             // Its guardian's first act.

@@ -10,6 +10,9 @@ impl World<'_> {
             return self.tell_starter(site, key, StarterEvent::Spooled { kept: vec![], over: true });
         }
         let now = self.wishes.dice.between(0, ids.len() as u64 + 1) as usize;
+        if let Some(node) = self.sites[site].starters.get_mut(&key) {
+            node.aside.clear();
+        }
         self.write_aside(site, key, &ids[..now]);
         let at = self.clock.now + self.wishes.dice.span(1, 6000);
         self.clock.at(at, What::Spooled(site, key, ids));
@@ -18,10 +21,13 @@ impl World<'_> {
     fn write_aside(&mut self, site: usize, key: StarterKey, ids: &[AttemptId]) {
         let now = self.clock.now;
         let here = &mut self.sites[site];
-        let Some(node) = here.starters.get(&key).filter(|node| !here.hangs && node.cut_off <= now) else { return };
+        let hangs = here.hangs;
+        let node = here.starters.get_mut(&key).filter(|node| !hangs && node.cut_off <= now);
+        let Some(node) = node else { return };
         for result in ids.iter().filter_map(|id| node.machine.result(*id)) {
-            // A large one finds no room.
-            if !self.wishes.dice.one_in(10) {
+            // One that is written may be taken, and is not written again. A large one finds no room.
+            if !node.aside.contains(&result.id) && !self.wishes.dice.one_in(10) {
+                node.aside.insert(result.id);
                 here.spool.entry(key).or_default().insert(result.id, (result.clone(), now));
             }
         }
@@ -36,8 +42,8 @@ impl World<'_> {
         if !over {
             self.write_aside(site, key, ids);
         }
-        let kept = self.sites[site].spool.get(&key).into_iter().flat_map(|results| results.keys().copied());
-        let kept = kept.filter(|id| ids.contains(id)).collect();
+        let kept = self.sites[site].starters.get(&key).map(|node| node.aside.iter().copied().collect());
+        let kept = kept.unwrap_or_default();
         self.tell_starter(site, key, StarterEvent::Spooled { kept, over });
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc as notices;
 use vo_core::ids::ProxyId;
-use vo_core::proxy::{Entry, Record};
+use vo_core::proxy::{Entry, Record, first_record};
 use vo_store::{Log, Options, RealDisk, Replay, StoreError};
 
 /// Then the log is replaced by a snapshot: some thousand proxies' lives.
@@ -121,7 +121,8 @@ pub(super) fn open(
     let mut tries = 0;
     let (log, found) = loop {
         tries += 1;
-        let opened = inherit(dir, epoch).map_err(failed("copy")).and_then(|()| read(&dir.join(epoch.to_string()), now));
+        let opened =
+            inherit(dir, epoch).map_err(failed("copy")).and_then(|()| read(&dir.join(epoch.to_string()), epoch, now));
         match opened {
             // An older agent that doesn't know yet may be replacing its files while they are copied.
             Err(e) if tries < TRIES && highest(dir).is_ok_and(|highest| highest > 0) => {
@@ -143,7 +144,7 @@ pub(super) fn open(
     Ok((Table { orders, thread }, found, said))
 }
 
-fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
+fn read(dir: &Path, epoch: u64, now: u64) -> Result<(Log, Found), StoreError> {
     let mut found = Found::default();
     let mut take = |entry| match entry {
         Entry::Base(base) => found.base = Some(base),
@@ -167,8 +168,11 @@ fn read(dir: &Path, now: u64) -> Result<(Log, Found), StoreError> {
     }
     let mut log = opened.log;
     if found.base.is_none() {
+        let first = first_record(epoch, now);
         found.base = Some(now);
+        found.records.push(first.clone());
         log.append(&encode(&Entry::Base(now)));
+        log.append(&encode(&Entry::Proxy(first)));
         log.commit()?;
     }
     Ok((log, found))

@@ -49,6 +49,8 @@ pub(crate) struct Route {
     pub(crate) configure: Configure,
     /// The one person who answers questions, shared by all sites.
     pub(crate) person: Arc<Semaphore>,
+    /// An agent was at work there for an earlier master.
+    pub(crate) reached: bool,
 }
 
 /// How a site is reached.
@@ -225,7 +227,7 @@ pub(crate) async fn run(route: Route, interactive: bool, tell: Tell, mut orders:
     let (mut taken, mut said) = (0, false);
     let mut failures: Option<(Trouble, u32)> = None;
     // The highest epoch of an agent met so far: one of a lower epoch was taken over from, whatever it believes.
-    let mut epoch = 0;
+    let mut epoch = u64::from(route.reached);
     loop {
         if !std::mem::replace(&mut said, true) || person.is_some() {
             let spawning = SiteEvent::Spawning { site: route.site.clone(), gateway: route.gateway.clone() };

@@ -101,7 +101,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// Opens it; its records.
-    pub(crate) fn open(disk: MemDisk, now: u64) -> Result<(Table, Vec<proxy::Record>), StoreError> {
+    pub(crate) fn open(disk: MemDisk, now: u64, epoch: u64) -> Result<(Table, Vec<proxy::Record>), StoreError> {
         let (mut base, mut records) = (None, Vec::new());
         let mut take = |entry| match entry {
             Entry::Base(at) => base = Some(at),
@@ -116,7 +116,11 @@ impl Table {
         })?;
         let mut log = opened.log;
         if base.is_none() {
-            log.append(&minicbor::to_vec(Entry::Base(now)).unwrap_or_default());
+            let first = proxy::first_record(epoch, now);
+            records.push(first.clone());
+            for entry in [Entry::Base(now), Entry::Proxy(first)] {
+                log.append(&minicbor::to_vec(entry).unwrap_or_default());
+            }
             log.commit()?;
         }
         let before = log.durable();
@@ -171,6 +175,8 @@ pub(crate) struct Stream {
 pub(crate) struct Site {
     /// Login nodes.
     pub(crate) gateways: usize,
+    /// A master met an agent here, and remembers it.
+    pub(crate) met: bool,
     pub(crate) agents: BTreeMap<u64, Agent>,
     pub(crate) lives: u64,
     // The home.

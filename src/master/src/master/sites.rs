@@ -85,6 +85,7 @@ pub(super) fn prepare(of: &Makings<'_>, conf: &SiteConf) -> Result<(Site, Route)
         agents: session.agents.clone(),
         configure,
         person: of.person.clone(),
+        reached: of.reached.contains(&conf.name),
     };
     let site = Site {
         conf: conf.clone(),

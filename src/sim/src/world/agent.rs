@@ -215,7 +215,7 @@ impl World<'_> {
             opened = Ok(());
         }
         let wall = now.0 + if self.clock.one_in(3) { self.clock.between(0, 3_600_000) } else { 0 };
-        let opened = opened.and_then(|()| Table::open(own.clone(), wall).map_err(|e| e.to_string()));
+        let opened = opened.and_then(|()| Table::open(own.clone(), wall, agent.epoch).map_err(|e| e.to_string()));
         let Site { agents, tables, .. } = &mut self.sites[site];
         let (epoch, node) = (agent.epoch, agent.node);
         let (table, records) = match opened {

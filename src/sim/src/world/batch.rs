@@ -17,6 +17,7 @@ pub(super) fn site(clock: &mut Clock<What>, large: bool) -> Site {
     };
     Site {
         gateways: clock.between(1, 4) as usize,
+        met: false,
         agents: BTreeMap::new(),
         lives: 0,
         leases: Directory::default(),

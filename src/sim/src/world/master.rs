@@ -231,6 +231,7 @@ impl World<'_> {
         let Some(above) = self.master.as_ref().filter(|m| m.life == life).map(|m| m.epochs.get(&site).copied()) else {
             return;
         };
+        let above = above.or(self.sites[site].met.then_some(1));
         let here = &mut self.sites[site];
         if here.stream.is_some() || here.call.is_some() || self.done.contains(&site) {
             return;
@@ -306,6 +307,7 @@ impl World<'_> {
                     return self.cut_stream(site);
                 }
                 *known = epoch;
+                self.sites[site].met = true;
                 master.heard.insert(link);
                 let target = self.target(site);
                 if let Some(master) = &mut self.master {

@@ -85,7 +85,7 @@ async fn one_session_is_enough_and_two_are_refused() {
     let site = Site::with("MaxSessions 1\n");
     let gateway = site.connect().await;
     for _ in 0..20 {
-        assert!(gateway.exec_collect("true", b"", SOON, 10).await.unwrap().status.success());
+        assert!(gateway.exec_collect("true", b"", SOON, 4096).await.unwrap().status.success());
     }
     let first = gateway.exec("cat").await.unwrap();
     let refused = gateway.exec("true").await.unwrap_err();

@@ -596,10 +596,11 @@ impl Dags {
             return;
         }
         let own = self.idle.iter().position(|(of, ..)| *of == dag);
-        // One of another DAG makes room.
-        let spare = self.idle.len() + self.submitting > SUBMITTING;
-        let taken = self.idle.remove(own.unwrap_or(if spare { 0 } else { usize::MAX }));
-        let mut kept = taken.filter(|_| own.is_some()).map(|(.., submitter)| submitter);
+        if own.is_none() && self.idle.len() + self.submitting > SUBMITTING {
+            // One of another DAG makes room.
+            self.idle.pop_front();
+        }
+        let mut kept = own.and_then(|own| self.idle.remove(own)).map(|(.., submitter)| submitter);
         let (process, submission) = (active.submitter(session), active.submission(dag, node, try_number));
         tokio::spawn(async move {
             let (by, result) = loop {

@@ -1,5 +1,7 @@
 //! What can be asked of the pool.
 
+use core::ops::RangeInclusive;
+
 use super::*;
 
 /// Jobs by state.
@@ -76,6 +78,17 @@ impl Select {
     /// Is the whole cluster meant?
     pub fn covers(&self, cluster: u32) -> bool {
         self.is_all() || self.clusters.contains(&cluster)
+    }
+
+    /// All clusters that are touched lie in this: one that is named is not looked for among all.
+    fn span(&self) -> RangeInclusive<u32> {
+        if self.is_all() {
+            return 0..=u32::MAX;
+        }
+        let (clusters, jobs) = (&self.clusters, &self.jobs);
+        let first = clusters.first().copied().into_iter().chain(jobs.first().map(|job| job.cluster)).min();
+        let last = clusters.last().copied().into_iter().chain(jobs.last().map(|job| job.cluster)).max();
+        first.unwrap_or(0)..=last.unwrap_or(u32::MAX)
     }
 
     fn touches(&self, cluster: u32) -> bool {
@@ -272,7 +285,7 @@ impl Pool {
 
     /// Those of them that have ended, and might be in the queue still.
     pub fn staying<'a>(&'a self, select: &'a Select) -> impl Iterator<Item = JobView<'a>> {
-        let clusters = self.clusters.iter().filter(|(number, _)| select.touches(**number));
+        let clusters = self.clusters.range(select.span()).filter(|(number, _)| select.touches(**number));
         let clusters = clusters.filter(|(_, cluster)| cluster.groups.iter().any(|group| group.stays));
         let numbers: Vec<u32> = clusters.map(|(number, _)| *number).collect();
         let ids = numbers.into_iter().flat_map(move |number| {
@@ -285,7 +298,10 @@ impl Pool {
     /// Their numbers alone.
     pub fn ids<'a>(&'a self, select: &'a Select, from: Option<JobId>) -> impl Iterator<Item = JobId> + 'a {
         let from = from.unwrap_or(JobId { cluster: 0, proc: 0 });
-        let clusters = self.clusters.range(from.cluster..).filter(|(number, _)| select.touches(**number));
+        let span = select.span();
+        let clusters = self.clusters.range(from.cluster.max(*span.start())..);
+        let clusters = clusters.take_while(move |(number, _)| *number <= span.end());
+        let clusters = clusters.filter(|(number, _)| select.touches(**number));
         clusters.flat_map(move |(number, cluster)| {
             let first = if *number == from.cluster { from.proc } else { 0 };
             let count = cluster.jobs.len() as u32;
@@ -303,7 +319,7 @@ impl Pool {
 
     /// Clusters of which some job is selected; a cluster selected in part counts only that part.
     pub fn clusters<'a>(&'a self, select: &'a Select) -> impl Iterator<Item = ClusterView<'a>> {
-        let some = self.clusters.iter().filter(|(number, _)| select.touches(**number));
+        let some = self.clusters.range(select.span()).filter(|(number, _)| select.touches(**number));
         some.map(move |(number, c)| {
             let counts = if select.covers(*number) {
                 c.counts

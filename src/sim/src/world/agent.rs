@@ -540,8 +540,8 @@ impl World<'_> {
                 here.starters.values().filter(|n| n.batch_id == *id && n.restarts == job.restarts).peekable();
             nodes.peek().is_some() && nodes.all(|n| !n.alive && n.running.is_empty())
         };
-        // One that missed its master can't know of what no listing has shown.
-        let unseen = |job: &BatchJob| !self.ending && job.shows > self.clock.now;
+        // One that missed its master can't know of what no listing has shown. The last one may have begun a minute ago.
+        let unseen = |job: &BatchJob| !self.ending && self.clock.now.since(job.shows) < ANSWER;
         let left = here.batch.jobs.iter().filter(|(_, job)| job.state != BatchState::Ended && !unseen(job));
         let left: Vec<_> = left.filter(|(id, job)| !over(id, job)).collect();
         let left = format!("{:?}", left.iter().map(|(id, job)| (id, &job.name)).collect::<Vec<_>>());

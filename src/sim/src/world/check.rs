@@ -16,7 +16,7 @@ const DEAD: Duration = Duration::from_secs(5);
 const OWNED: Duration = Duration::from_secs(2400);
 
 /// A listing's answer takes no longer.
-const ANSWER: Duration = Duration::from_secs(60);
+pub(super) const ANSWER: Duration = Duration::from_secs(60);
 
 /// What the records of the journal say of the jobs.
 #[derive(Clone, Debug, Default)]
@@ -374,7 +374,7 @@ impl World<'_> {
                 let known = well
                     && up
                     && node.alive
-                    && node.link.is_some()
+                    && node.link.is_some_and(|(link, _)| self.is_whole(link))
                     && node.welcomed
                     && now.since(node.called) > UNTAKEN;
                 for id in node.running.keys() {
@@ -505,7 +505,9 @@ impl World<'_> {
             let mut nodes = site
                 .starters
                 .iter()
-                .filter(|(_, node)| node.alive && node.link.is_some() && node.welcomed && long(node.called));
+                .filter(|(_, node)| node.alive && node.welcomed && long(node.called))
+                // An agent may have given a connection up, and the starter see it only later.
+                .filter(|(_, node)| node.link.is_some_and(|(link, _)| self.is_whole(link)));
             let held = nodes.find_map(|(key, node)| Some((key, node.results.iter().find(|(_, since)| long(**since))?)));
             if let (Some(_), Some((key, (id, since)))) = (up, held) {
                 let why =

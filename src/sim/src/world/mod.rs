@@ -30,7 +30,7 @@ use crate::site::{
     Agent, Batch, BatchJob, BatchState, Line, Missed, Node, Site, Stage, StarterAction, StarterEvent, Stream, Table,
     ToStarter, Work,
 };
-use check::Checker;
+use check::{ANSWER, Checker};
 use users::Wishes;
 
 const LEASE: Duration = Duration::from_secs(600);

@@ -278,7 +278,8 @@ exit $1";
             (OutputKind::File(link), linked),
         ] = &found[..]
         else {
-            panic!("{found:?}");
+            let told: Vec<_> = found.iter().map(|(kind, content)| (kind, content.len())).collect();
+            panic!("{told:?}");
         };
         let place = String::from_utf8(err.clone()).unwrap();
         let place = place.trim();

@@ -82,6 +82,23 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
 }
 
 #[test]
+fn a_status_file_tells_of_the_last_change_though_nothing_follows_it() {
+    let home = home();
+    home.script(
+        "look.sh",
+        "#!/bin/sh\ni=0\nuntil grep -A3 'Node = \"B\"' status | grep -q '\"not_idle\"'\ndo\n i=$((i + 1))\n [ $i -lt 300 ] || exit 1\n \
+         sleep 0.1\ndone\n",
+    );
+    home.write("look.sub", "executable = look.sh\nqueue\n");
+    home.write(
+        "x.dag",
+        "JOB A job.sub\nVARS A code=\"0\" pause=\"0\"\nJOB B look.sub\nPARENT A CHILD B\nNODE_STATUS_FILE status 3\n",
+    );
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).ok();
+    end(&home);
+}
+
+#[test]
 fn the_nodes_of_a_dag_are_submitted_by_few_processes() {
     let home = home();
     // What a description runs must not take what the next nodes are told by, nor answer for them.

@@ -101,9 +101,10 @@ struct Active {
     codes: BTreeMap<u32, i32>,
     out: Out,
     states: JobStates,
-    changed: bool,
+    /// Has it changed since it was last drawn, and told of? When that was.
+    undrawn: bool,
+    untold: bool,
     halt_file: bool,
-    /// When it was last drawn, and told of.
     drawn: Option<Instant>,
     told: Option<Instant>,
     multi: bool,
@@ -323,7 +324,8 @@ impl Dags {
             codes: BTreeMap::new(),
             out,
             states,
-            changed: true,
+            undrawn: true,
+            untold: true,
             halt_file: false,
             drawn: None,
             told: None,
@@ -399,6 +401,7 @@ impl Dags {
             active.out.say(now.0, &format!("asked: {order:?}"));
             let paused = active.run.is_paused();
             active.run.handle(now, event);
+            active.changed();
             let reason = job::BY_USER.to_owned();
             match (paused, active.run.is_paused()) {
                 (false, true) => job::note(&active.path, dag, now.0, Body::Held { reason, code: 1, subcode: 0 }),
@@ -663,6 +666,7 @@ impl Dags {
         if active.run.jobs(node) == Some(&jobs) && jobs.ended < jobs.total {
             return;
         }
+        active.changed();
         let (over, retries) = (jobs.ended >= jobs.total, active.run.retries(node));
         active.run.handle(now, Event::Jobs { node, jobs });
         if over {
@@ -692,7 +696,7 @@ impl Dags {
             records.push(bytes);
         }
         if !records.is_empty() {
-            active.changed = true;
+            active.changed();
             self.logs.store(number, records);
         }
         while let Some(action) = active.run.poll_action() {
@@ -871,6 +875,10 @@ impl Active {
         self.dag.nodes().get(node as usize).is_some_and(|node| node.kind == Kind::Subdag)
     }
 
+    fn changed(&mut self) {
+        (self.undrawn, self.untold) = (true, true);
+    }
+
     fn problem(&mut self, now: Time, why: &str) {
         self.out.say(now.0, why);
         let line = why.replace(|c: char| c.is_control(), " ");
@@ -931,10 +939,10 @@ impl Active {
         let instant = Instant::now();
         let due = |at: Option<Instant>, pace: Duration| last || at.is_none_or(|at| instant.duration_since(at) >= pace);
         if let Some(status) = self.dag.status_file.clone()
-            && (self.changed || status.always || last)
+            && (self.untold || status.always || last)
             && due(self.told, Duration::from_secs(status.interval_s.into()))
         {
-            self.told = Some(instant);
+            (self.told, self.untold) = (Some(instant), false);
             let names: Vec<String> = self.bundle.files.iter().map(|file| file.name.clone()).collect();
             let text = files::node_status(&self.dag, &self.run, &names, status.interval_s, now.0);
             if let Err(error) = files::write_status(&self.directory.join(&status.path), &text) {
@@ -942,16 +950,15 @@ impl Active {
             }
         }
         if let Some(dot) = self.dag.dot.clone()
-            && (self.drawn.is_none() || (self.changed && dot.update) || last)
+            && (self.drawn.is_none() || (self.undrawn && dot.update) || last)
             && due(self.drawn, WRITE_PACE)
         {
-            self.drawn = Some(instant);
+            (self.drawn, self.undrawn) = (Some(instant), false);
             let header = dot.header.as_ref().and_then(|path| fs::read_to_string(self.directory.join(path)).ok());
             let text = files::drawing(&self.dag, &self.run, &header.unwrap_or_default(), now.0);
             if let Err(error) = files::write_drawing(&self.directory.join(&dot.path), dot.overwrite, &text) {
                 self.problem(now, &format!("{}: {error}", dot.path));
             }
         }
-        self.changed = false;
     }
 }

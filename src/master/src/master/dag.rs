@@ -60,12 +60,11 @@ impl Master {
     }
 
     fn submit_dag(&mut self, id: u64, bundle: &str) {
-        let refusal = self.refusal().or_else(|| {
-            let is_bundle = !bundle.contains('/') && bundle.starts_with("dag-");
-            (!is_bundle).then(|| (Fault::Usage, format!("{bundle:?} is no bundle")))
-        });
-        if let Some(refusal) = refusal {
-            let _ = std::fs::remove_file(self.dir.join(bundle.rsplit('/').next().unwrap_or_default()));
+        if bundle.contains('/') || !bundle.starts_with("dag-") {
+            return self.refuse(id, (Fault::Usage, format!("{bundle:?} is no bundle")));
+        }
+        if let Some(refusal) = self.refusal() {
+            let _ = std::fs::remove_file(self.dir.join(bundle));
             return self.refuse(id, refusal);
         }
         let (path, inputs) = (self.dir.join(bundle), self.inputs.clone());

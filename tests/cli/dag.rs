@@ -59,7 +59,7 @@ fn nodes_run_in_order_with_scripts_retries_and_a_rescue_file() {
     assert_eq!(done, ["DONE A", "DONE B", "DONE N"]);
     assert!(home.read("status").contains("DagStatus = 6; /* \"STATUS_ERROR (failed)\" */"));
     assert!(home.read("status").contains("NodesFutile = 1;"));
-    assert!(home.read("states").contains("C JOB_FAILURE 3 - - 2\n"), "{}", home.read("states"));
+    assert_eq!(home.read("states").matches(" C JOB_FAILURE 3 - - ").count(), 2, "{}", home.read("states"));
     assert!(home.read("x.dot").contains("\"A\" -> \"B\";"));
     assert!(home.read("x.dag.dagman.out").contains("DAG 1 EXITING WITH STATUS 1"));
     let metrics: serde_json::Value = serde_json::from_str(&home.read("x.dag.metrics")).unwrap();
@@ -96,6 +96,112 @@ fn a_status_file_tells_of_the_last_change_though_nothing_follows_it() {
     );
     home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).ok();
     end(&home);
+}
+
+#[test]
+fn a_job_state_log_tells_each_step_in_order() {
+    let home = home();
+    home.script("post.sh", "#!/bin/sh\n[ \"$1$2\" != C0 ] && [ \"$1$3\" != D1 ]\n");
+    home.script("d.sh", "#!/bin/sh\n[ \"$1\" = 1 ]\n");
+    home.write("a.sub", "executable = /bin/sh\narguments = -c 'exit 2'\n+pegasus_site = \"local\"\nqueue 2\n");
+    home.write(
+        "b.sub",
+        "executable = /bin/true\nlog = b.log\n+job_tag_name = \"+job_tag_value\"\n+job_tag_value = \"viz\"\nqueue\n",
+    );
+    home.write("c.sub", "executable = /bin/true\nqueue\n");
+    home.write("d.sub", "executable = d.sh\narguments = $(RETRY)\nqueue\n");
+    home.write(
+        "x.dag",
+        "JOBSTATE_LOG states\nJOB A a.sub\nJOB B b.sub\nJOB C c.sub\nJOB D d.sub\nJOB E gone.sub\nPARENT A CHILD B\nPARENT B CHILD C\n\
+         PARENT C CHILD D\nPARENT D CHILD E\nSCRIPT PRE A /bin/true\nSCRIPT PRE C /bin/true\nSCRIPT POST ALL_NODES post.sh $JOB $RETRY $RETURN\n\
+         RETRY C 1\nRETRY D 1\n",
+    );
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"]).ok();
+    home.end("t");
+    let states = home.read("states");
+    let mut known: Vec<String> = Vec::new();
+    let mut told = Vec::new();
+    for line in states.lines() {
+        let (seconds, rest) = line.split_once(' ').unwrap();
+        seconds.parse::<u64>().unwrap();
+        let words: Vec<&str> = rest.split(' ').collect();
+        // Clusters in their order; what memory was seen at depends on the machine.
+        let id = match words[2].split_once('.') {
+            Some((cluster, proc)) if words[0] != "INTERNAL" => {
+                let place = known.iter().position(|known| known == cluster).unwrap_or_else(|| {
+                    known.push(cluster.to_owned());
+                    known.len() - 1
+                });
+                format!("{}.{proc}", ["a", "b", "c", "cc", "d", "dd"][place])
+            }
+            _ => words[2].to_owned(),
+        };
+        if words[1] != "IMAGE_SIZE" {
+            told.push([&words[..2], &[&id], &words[3..]].concat().join(" "));
+        }
+    }
+    // Two jobs may start and end in either order.
+    told[2..=8].sort();
+    let expected = "\
+INTERNAL *** DAGMAN_STARTED 1.0 ***
+A PRE_SCRIPT_STARTED - local - 1
+A EXECUTE a.0 local - 1
+A EXECUTE a.1 local - 1
+A JOB_TERMINATED a.0 local - 1
+A JOB_TERMINATED a.1 local - 1
+A PRE_SCRIPT_SUCCESS - local - 1
+A SUBMIT a.0 local - 1
+A SUBMIT a.1 local - 1
+A JOB_FAILURE 2 local - 1
+A POST_SCRIPT_STARTED a.0 local - 1
+A POST_SCRIPT_TERMINATED a.0 local - 1
+A POST_SCRIPT_SUCCESS a.0 local - 1
+B SUBMIT b.0 viz - 2
+B EXECUTE b.0 viz - 2
+B JOB_TERMINATED b.0 viz - 2
+B JOB_SUCCESS 0 viz - 2
+B POST_SCRIPT_STARTED b.0 viz - 2
+B POST_SCRIPT_TERMINATED b.0 viz - 2
+B POST_SCRIPT_SUCCESS b.0 viz - 2
+C PRE_SCRIPT_STARTED - - - 3
+C PRE_SCRIPT_SUCCESS - - - 3
+C SUBMIT c.0 - - 3
+C EXECUTE c.0 - - 3
+C JOB_TERMINATED c.0 - - 3
+C JOB_SUCCESS 0 - - 3
+C POST_SCRIPT_STARTED c.0 - - 3
+C POST_SCRIPT_TERMINATED c.0 - - 3
+C POST_SCRIPT_FAILURE c.0 - - 3
+C PRE_SCRIPT_STARTED - - - 4
+C PRE_SCRIPT_SUCCESS - - - 4
+C SUBMIT cc.0 - - 4
+C EXECUTE cc.0 - - 4
+C JOB_TERMINATED cc.0 - - 4
+C JOB_SUCCESS 0 - - 4
+C POST_SCRIPT_STARTED cc.0 - - 4
+C POST_SCRIPT_TERMINATED cc.0 - - 4
+C POST_SCRIPT_SUCCESS cc.0 - - 4
+D SUBMIT d.0 - - 5
+D EXECUTE d.0 - - 5
+D JOB_TERMINATED d.0 - - 5
+D JOB_FAILURE 1 - - 5
+D POST_SCRIPT_STARTED d.0 - - 5
+D POST_SCRIPT_TERMINATED d.0 - - 5
+D POST_SCRIPT_FAILURE d.0 - - 5
+D SUBMIT dd.0 - - 6
+D EXECUTE dd.0 - - 6
+D JOB_TERMINATED dd.0 - - 6
+D JOB_SUCCESS 0 - - 6
+D POST_SCRIPT_STARTED dd.0 - - 6
+D POST_SCRIPT_TERMINATED dd.0 - - 6
+D POST_SCRIPT_SUCCESS dd.0 - - 6
+E SUBMIT_FAILURE - - - 7
+E POST_SCRIPT_STARTED - - - 7
+E POST_SCRIPT_TERMINATED - - - 7
+E POST_SCRIPT_SUCCESS - - - 7
+INTERNAL *** DAGMAN_FINISHED 0 ***";
+    assert_eq!(told.join("\n"), expected, "{states}");
+    home.assert_nothing_left();
 }
 
 #[test]
@@ -259,7 +365,7 @@ fn a_bad_dag_is_refused_with_its_lines() {
 #[test]
 fn a_master_killed_again_and_again_submits_each_node_once() {
     let home = home();
-    let mut text = String::from("VARS ALL_NODES code=\"0\" pause=\"0.05\"\n");
+    let mut text = String::from("JOBSTATE_LOG states\nVARS ALL_NODES code=\"0\" pause=\"0.05\"\n");
     for layer in 0..12 {
         for node in 0..5 {
             text += &format!("JOB N{layer}_{node} job.sub\n");
@@ -307,7 +413,15 @@ fn a_master_killed_again_and_again_submits_each_node_once() {
     assert_eq!(lines.len(), 66);
     let jobs = home.vo(["-s", "t", "-c", "history --json"]).ok().json();
     assert_eq!(jobs.as_array().unwrap().len(), 66 + 7, "each node's jobs are in the queue once, and seven DAGs");
-    end(&home);
+    home.end("t");
+    let states = home.read("states");
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let tries: BTreeSet<(String, String)> =
+        states.lines().map(words).filter(|w| w[1] != "INTERNAL").map(|w| (w[1].clone(), w[6].clone())).collect();
+    let (names, numbers): (BTreeSet<_>, BTreeSet<_>) = tries.iter().cloned().unzip();
+    assert_eq!((tries.len(), names.len(), numbers.len()), (66, 66, 66), "each node was tried once: {states}");
+    assert_eq!(states.matches(" RECOVERY_FINISHED ").count(), 4, "{states}");
+    home.assert_nothing_left();
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod files;
 pub(crate) mod job;
 mod log;
 mod node;
+mod states;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -33,10 +34,12 @@ use vo_wire::dag::{Bundle, DagNode, DagRow, Order};
 
 pub(crate) use job::{Job, concerns};
 
+use crate::eventlog::Entry;
 use crate::jobad::Facts;
-use files::{JobStates, Out};
+use files::Out;
 use log::Logs;
 use node::Submitter;
+use states::JobStates;
 
 /// Nodes that are being submitted at a time, each by a process.
 const SUBMITTING: usize = 4;
@@ -62,7 +65,7 @@ pub(crate) enum Told {
     /// A script ended; its `serial` tells it from others of its node.
     ScriptEnded { dag: u32, node: u32, script: Script, serial: u64, code: i32 },
     /// A node was submitted as this cluster of so many jobs (a DAG as this DAG), or can't be.
-    Submitted { dag: u32, node: u32, try_number: u32, by: Option<Box<Submitter>>, result: Result<(u32, u32), String> },
+    Submitted { dag: u32, node: u32, by: Option<Box<Submitter>>, result: Result<(u32, u32), String> },
 }
 
 /// A bundle, understood.
@@ -100,7 +103,6 @@ struct Active {
     /// How the first job of a node failed, once it is known.
     codes: BTreeMap<u32, i32>,
     out: Out,
-    states: JobStates,
     /// Has it changed since it was last drawn, and told of? When that was.
     undrawn: bool,
     untold: bool,
@@ -120,6 +122,10 @@ pub(crate) struct Dags {
     tell: Arc<dyn Fn(Told) + Send + Sync>,
     logs: Logs,
     active: BTreeMap<u32, Active>,
+    /// The job state logs of those that have one, until all is told.
+    states: BTreeMap<u32, JobStates>,
+    /// Records that the pool had made at the last turn.
+    seen: u64,
     ended: BTreeMap<u32, DagRow>,
     last: u32,
     /// Whose jobs a cluster's are.
@@ -199,6 +205,8 @@ impl Dags {
             tell,
             logs,
             active: BTreeMap::new(),
+            states: BTreeMap::new(),
+            seen: 0,
             ended: BTreeMap::new(),
             last: 0,
             clusters: BTreeMap::new(),
@@ -268,11 +276,9 @@ impl Dags {
             Some(dir) => directory.join(dir).join(out.file_name().unwrap_or_default()),
             None => out,
         });
-        let mut states = JobStates::open(dag.jobstate_log.as_ref().map(|log| directory.join(log)));
         let written = dag.written().count();
         if base == 0 {
             out.say(now.0, &format!("DAG {number}, {written} nodes, begins in session {}", self.session_name));
-            states.internal(now.0, &format!("DAGMAN_STARTED {number}.0"));
             job::note(
                 &path,
                 number,
@@ -292,8 +298,6 @@ impl Dags {
                 now.0,
                 &format!("DAG {number} goes on in session {}: {base} records were read back", self.session_name),
             );
-            states.internal(now.0, "RECOVERY_STARTED");
-            states.internal(now.0, "RECOVERY_FINISHED");
         }
         let mut row = DagRow {
             dag: number,
@@ -323,7 +327,6 @@ impl Dags {
             scripts: BTreeMap::new(),
             codes: BTreeMap::new(),
             out,
-            states,
             undrawn: true,
             untold: true,
             halt_file: false,
@@ -332,9 +335,69 @@ impl Dags {
             multi,
             submitted_jobs: BTreeMap::new(),
         };
+        self.open_states(now, number, &active);
         self.active.insert(number, active);
         self.last = self.last.max(number);
         Ok(())
+    }
+
+    fn open_states(&mut self, now: Time, number: u32, active: &Active) {
+        let Some(path) = active.dag.jobstate_log.as_ref().map(|log| active.directory.join(log)) else { return };
+        let recovers = active.base > 0;
+        let mut states = JobStates::open(&path, recovers || active.bundle.rescue.is_some());
+        if recovers {
+            let numbers = JobStates::numbers(&path);
+            for (node, _) in active.dag.written() {
+                let began = match active.run.state(node) {
+                    State::Pre | State::Submitting | State::Submitted | State::Post => true,
+                    State::Ready => active.dag.script(node, ScriptKind::Pre).is_some(),
+                    State::NotReady | State::Done | State::Failed | State::Futile => false,
+                };
+                let name = active.dag.name(node);
+                if let Some(number) = numbers.get(name).filter(|_| began) {
+                    let of = states.begun(node, active.run.retries(node), Some(*number), name, || active.job_tag(node));
+                    if let Some(cluster) = active.run.cluster(node) {
+                        states.submitted(cluster, of);
+                    }
+                }
+            }
+            states.internal(self.seen, now.0, "RECOVERY_STARTED");
+            states.internal(self.seen, now.0, "RECOVERY_FINISHED");
+        } else {
+            states.internal(self.seen, now.0, &format!("DAGMAN_STARTED {number}.0"));
+        }
+        self.states.insert(number, states);
+    }
+
+    /// Tells in its DAG's job state log, if there is one, what becomes of a node; of `last`, no more is told.
+    fn tell_state(&mut self, now: Time, dag: u32, node: u32, what: (&str, &str), last: Option<u32>) {
+        if let Some(active) = self.active.get(&dag)
+            && let Some(states) = self.states.get_mut(&dag)
+        {
+            let (tried, name) = (active.run.retries(node), active.dag.name(node));
+            let of = states.begun(node, tried, None, name, || active.job_tag(node));
+            states.node(self.seen, now.0, &of, what, last);
+        }
+    }
+
+    /// For how many records of the pool the next line of a job state log waits, if one does.
+    pub(crate) fn line_waits_for(&self) -> Option<u64> {
+        self.states.values().filter_map(JobStates::waits_for).min()
+    }
+
+    /// All that follows from so many records of the pool was done.
+    pub(crate) fn records_told(&mut self, records: u64) {
+        self.states.retain(|_, states| !states.told(records));
+    }
+
+    /// Tells events of jobs in the job state logs of their DAGs.
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        let cluster = entry.job.cluster;
+        if let Some(states) = self.states.values_mut().find(|states| states.follows(cluster)) {
+            for (job, event) in entry.events() {
+                states.event(entry.at.0, cluster, &job, event);
+            }
+        }
     }
 
     /// Lets a DAG act; what its jobs did meanwhile is told.
@@ -484,9 +547,9 @@ impl Dags {
             Told::ScriptEnded { dag, node, script, serial, code } => {
                 self.script_ended(now, dag, node, script, serial, code)
             }
-            Told::Submitted { dag, node, try_number, by, result } => {
+            Told::Submitted { dag, node, by, result } => {
                 self.idle.extend(by.map(|by| (dag, Instant::now(), *by)));
-                self.submitted(now, dag, node, try_number, result);
+                self.submitted(now, dag, node, result);
             }
             Told::Loaded { .. } => {}
         }
@@ -498,40 +561,49 @@ impl Dags {
             return;
         }
         active.scripts.remove(&(node, script));
-        let name = active.dag.name(node).to_owned();
         if code != 0 {
+            let name = active.dag.name(node);
             active.out.say(now.0, &format!("{script:?} script of node {name} ended with {code}"));
         }
-        if let Some(event) = files::script_event(script, Some(code)) {
-            active.states.node(now.0, &name, event, "-", active.run.retries(node));
+        let of = active.job_of(node, script);
+        if script == Script::Post {
+            self.tell_state(now, dag, node, ("POST_SCRIPT_TERMINATED", &of), None);
         }
+        if let Some(event) = files::script_event(script, Some(code)) {
+            self.tell_state(now, dag, node, (event, &of), None);
+        }
+        let Some(active) = self.active.get_mut(&dag) else { return };
         active.run.handle(now, Event::ScriptEnded { node, script, code });
         self.stirred.insert(dag);
     }
 
-    fn submitted(&mut self, now: Time, dag: u32, node: u32, try_number: u32, result: Result<(u32, u32), String>) {
+    fn submitted(&mut self, now: Time, dag: u32, node: u32, result: Result<(u32, u32), String>) {
         self.submitting = self.submitting.saturating_sub(1);
+        if result.is_err() {
+            self.tell_state(now, dag, node, ("SUBMIT_FAILURE", "-"), None);
+        }
         let Some(active) = self.active.get_mut(&dag) else { return };
         let name = active.dag.name(node).to_owned();
         match result {
             Ok((cluster, jobs)) => {
                 active.out.say(now.0, &format!("node {name} is submitted as {cluster}, {jobs} job(s)"));
-                active.states.node(now.0, &name, "SUBMIT", &format!("{cluster}.0"), try_number);
                 active.codes.remove(&node);
                 active.submitted_jobs.insert(node, jobs);
                 active.run.handle(now, Event::Submitted { node, cluster, jobs });
-                let within = active.is_subdag(node);
-                // A DAG within this one may have ended before its submission was told.
-                if let Some(row) = self.ended.get(&cluster).filter(|_| within) {
-                    let jobs = ended_dag(row);
-                    active.run.handle(now, Event::Jobs { node, jobs });
+                if active.is_subdag(node) {
+                    let job = format!("{cluster}.0");
+                    self.tell_state(now, dag, node, ("SUBMIT", &job), None);
+                    self.tell_state(now, dag, node, ("EXECUTE", &job), None);
+                    // It may have ended before its submission was told.
+                    if let Some(row) = self.ended.get(&cluster) {
+                        self.jobs_are(now, dag, node, ended_dag(row));
+                    }
                 }
                 self.note_cluster(dag, node, cluster);
                 self.changed.insert(cluster);
             }
             Err(why) => {
                 active.out.say(now.0, &format!("node {name} can't be submitted: {why}"));
-                active.states.node(now.0, &name, "SUBMIT_FAILURE", "-", try_number);
                 // Warnings may come before what refused it.
                 let first = why.lines().find(|line| line.contains("error: ")).or(why.lines().next());
                 active.problem(now, &format!("node {name}: {}", first.unwrap_or_default()));
@@ -543,6 +615,16 @@ impl Dags {
 
     /// Sees a record of the pool: which clusters something happened to.
     pub(crate) fn see(&mut self, record: &pool::Record) {
+        if let pool::Record::Submitted { cluster, groups, .. } = record {
+            let tag = groups.first().and_then(|group| node::read_tag(group.tag.as_deref()?));
+            if let Some((dag, node, tried)) = tag
+                && let Some(active) = self.active.get(&dag)
+                && let Some(states) = self.states.get_mut(&dag)
+            {
+                let of = states.begun(node, tried, None, active.dag.name(node), || active.job_tag(node));
+                states.submitted(*cluster, of);
+            }
+        }
         if self.clusters.is_empty() {
             return;
         }
@@ -565,6 +647,7 @@ impl Dags {
     /// Goes on with what has changed. Called after every burst of inputs.
     pub(crate) fn turn(&mut self, now: Time, pool: &Pool) -> Wishes {
         let mut wishes = Wishes::default();
+        self.seen = pool.sequence();
         let instant = Instant::now();
         if instant.duration_since(self.ticked) >= TICK {
             self.ticked = instant;
@@ -591,7 +674,7 @@ impl Dags {
         let Some(active) = self.active.get(&dag) else { return };
         self.submitting += 1;
         let tell = self.tell.clone();
-        let tell = move |by, result| tell(Told::Submitted { dag, node, try_number, by, result });
+        let tell = move |by, result| tell(Told::Submitted { dag, node, by, result });
         let session = node::Home { dir: &self.session, name: &self.session_name, program: &self.program };
         if active.is_subdag(node) {
             let process = active.subdag(dag, node, try_number, session);
@@ -663,18 +746,30 @@ impl Dags {
         } else {
             jobs_of(pool, cluster, active.codes.entry(node).or_insert(0))
         };
+        self.jobs_are(now, dag, node, jobs);
+    }
+
+    /// Takes in what a node's jobs do.
+    fn jobs_are(&mut self, now: Time, dag: u32, node: u32, jobs: Jobs) {
+        let Some(active) = self.active.get_mut(&dag) else { return };
+        let Some(cluster) = active.run.cluster(node) else { return };
         if active.run.jobs(node) == Some(&jobs) && jobs.ended < jobs.total {
             return;
         }
         active.changed();
-        let (over, retries) = (jobs.ended >= jobs.total, active.run.retries(node));
+        let over = jobs.ended >= jobs.total;
+        let code = if jobs.failed + jobs.removed > 0 { jobs.code } else { 0 };
+        if over {
+            if active.is_subdag(node) {
+                self.tell_state(now, dag, node, ("JOB_TERMINATED", &format!("{cluster}.0")), None);
+            }
+            let event = if code == 0 { "JOB_SUCCESS" } else { "JOB_FAILURE" };
+            self.tell_state(now, dag, node, (event, &code.to_string()), Some(cluster));
+        }
+        let Some(active) = self.active.get_mut(&dag) else { return };
         active.run.handle(now, Event::Jobs { node, jobs });
         if over {
-            let name = active.dag.name(node).to_owned();
-            let code = if jobs.failed + jobs.removed > 0 { jobs.code } else { 0 };
-            let event = if code == 0 { "JOB_SUCCESS" } else { "JOB_FAILURE" };
-            active.states.node(now.0, &name, event, &code.to_string(), retries);
-            let ended = format!("the jobs of node {name} ended");
+            let ended = format!("the jobs of node {} ended", active.dag.name(node));
             match code {
                 0 => active.out.say(now.0, &ended),
                 code => active.problem(now, &format!("{ended}: {code}")),
@@ -719,13 +814,14 @@ impl Dags {
                 let tell = self.tell.clone();
                 let (kill, killed) = tokio::sync::oneshot::channel();
                 active.scripts.insert((node, script), RunningScript { serial, kill: Some(kill) });
-                if let Some(event) = files::script_event(script, None) {
-                    active.states.node(now.0, active.dag.name(node), event, "-", active.run.retries(node));
-                }
                 let ended = active.ended(node, pool, &self.ended);
                 node::run_script(active.script(number, node, script, &ended), killed, move |code| {
                     tell(Told::ScriptEnded { dag: number, node, script, serial, code });
                 });
+                let of = active.job_of(node, script);
+                if let Some(event) = files::script_event(script, None) {
+                    self.tell_state(now, number, node, (event, &of), None);
+                }
             }
             Action::KillScript { node, script } => {
                 if let Some(kill) = active.scripts.get_mut(&(node, script)).and_then(|running| running.kill.take()) {
@@ -771,7 +867,10 @@ impl Dags {
             active.problem(now, &format!("{}: {error}", Path::new(&beside).display()));
         }
         let row = DagRow { code: Some(code), ended_ms: Some(now.0), ..active.row() };
-        active.states.internal(now.0, &format!("DAGMAN_FINISHED {code}"));
+        if let Some(states) = self.states.get_mut(&number) {
+            states.internal(self.seen, now.0, &format!("DAGMAN_FINISHED {code}"));
+            states.close();
+        }
         active.out.say(now.0, &format!("DAG {number} EXITING WITH STATUS {code}"));
         job::note(
             &active.path,
@@ -806,12 +905,10 @@ impl Dags {
         self.clusters.retain(|_, (dag, _)| *dag != number);
         // The DAG that it is a node of goes on.
         if let Some((parent, node, _)) = active.bundle.tag.as_deref().and_then(node::read_tag)
-            && let Some(outer) = self.active.get_mut(&parent)
-            && outer.run.cluster(node) == Some(number)
+            && self.active.get(&parent).is_some_and(|outer| outer.run.cluster(node) == Some(number))
         {
             let jobs = Jobs { total: 1, ended: 1, failed: u32::from(code != 0), code, ..Jobs::default() };
-            outer.run.handle(now, Event::Jobs { node, jobs });
-            self.stirred.insert(parent);
+            self.jobs_are(now, parent, node, jobs);
         }
     }
 }
@@ -869,6 +966,25 @@ impl Active {
             (None, _) => None,
         };
         pool.views(&select, None).filter_map(end).collect()
+    }
+
+    /// What a script of a node is told of in job state logs: the first of its jobs, once there are some.
+    fn job_of(&self, node: u32, script: Script) -> String {
+        let cluster = self.run.cluster(node).filter(|_| script == Script::Post);
+        cluster.map_or_else(|| "-".to_owned(), |cluster| format!("{cluster}.0"))
+    }
+
+    /// What job state logs call its jobs.
+    fn job_tag(&self, node: u32) -> String {
+        match self.dag.description(node) {
+            Some(Description::File(file)) => {
+                // It need not be there yet.
+                let read = fs::read(self.directory.join(self.dag.directory(node)).join(file));
+                states::tag(&read.unwrap_or_default())
+            }
+            Some(Description::Inline(text)) => states::tag(text),
+            Some(Description::Dag(_)) | None => "-".to_owned(),
+        }
     }
 
     fn is_subdag(&self, node: u32) -> bool {

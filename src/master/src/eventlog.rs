@@ -59,6 +59,25 @@ impl Entry {
             _ => None,
         }
     }
+
+    /// The events that it is told by, as HTCondor calls them, each with its job; that of a cluster is none of a job's.
+    pub(crate) fn events(&self) -> Vec<(String, &'static str)> {
+        let JobId { cluster, proc } = self.job;
+        let name = |body: &Body| body.trigger().trim_start_matches("ULOG_");
+        match &self.note {
+            Note::Submitted { jobs } => {
+                jobs.iter().map(|proc| (JobId { cluster, proc }.to_string(), "SUBMIT")).collect()
+            }
+            note @ (Note::ClusterSubmitted | Note::ClusterOver { .. }) => {
+                let body = body(note, Resources::default());
+                body.iter().map(|body| (format!("{cluster}.-1"), name(body))).collect()
+            }
+            note => {
+                let body = body(note, Resources::default());
+                body.iter().map(|body| (JobId { cluster, proc }.to_string(), name(body))).collect()
+            }
+        }
+    }
 }
 
 /// The last entries are waited for so long when the session ends.

@@ -688,9 +688,12 @@ impl Master {
         }
         let dags = &mut self.dags;
         self.journal.store(&mut self.pool, |record| dags.see(record));
-        while let Some(action) = self.pool.poll_action(self.durable) {
-            self.carry_out(action);
+        // What DAGs do stands in their logs behind what it follows from.
+        while let Some(records) = self.dags.line_waits_for().filter(|records| *records <= self.durable) {
+            self.carry_out_all(records);
+            self.dags.records_told(records);
         }
+        self.carry_out_all(self.durable);
         self.event_logs.mark(self.journal.number(self.durable));
         if let Some(work) =
             self.mails.turn(now, self.journal.number(self.durable), (&self.session.name, &self.facts.host))
@@ -812,6 +815,13 @@ impl Master {
         }
     }
 
+    /// What follows from so many records.
+    fn carry_out_all(&mut self, records: u64) {
+        while let Some(action) = self.pool.poll_action(records) {
+            self.carry_out(action);
+        }
+    }
+
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Assign { key, inventory, define, attempts, shared } => {
@@ -832,6 +842,7 @@ impl Master {
                 if let Some(mut entry) = Entry::of(note) {
                     let now = self.now();
                     tell_by_mail(&mut self.mails, &self.pool, &self.facts, now, &entry);
+                    self.dags.note(&entry);
                     if entry.log.is_some() {
                         entry.information = self.information(&entry);
                         self.event_logs.write(entry);

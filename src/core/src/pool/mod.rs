@@ -764,7 +764,10 @@ impl Pool {
                 notes.extend(self.note_cluster(*at, *cluster, |_, _| Note::ClusterSubmitted));
                 let groups = self.clusters.get(cluster).into_iter().flat_map(|c| &c.groups);
                 notes.extend(groups.filter(|g| g.members.count() > 0).filter_map(|g| {
-                    let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, Some(g.log.clone()?));
+                    let (job, log) = (JobId { cluster: *cluster, proc: g.members.first() }, g.log.clone());
+                    if log.is_none() && g.log_terms.dag_node.is_none() {
+                        return None;
+                    }
                     let (initialdir, note) = (g.body.initialdir.clone(), Note::Submitted { jobs: g.members.clone() });
                     Some(Action::Note {
                         job,
@@ -860,7 +863,8 @@ impl Pool {
     fn note(&self, at: Time, job: JobId, note: impl FnOnce() -> Note) -> Option<Action> {
         let group = self.group(job)?;
         let row = group.members.row(job.proc);
-        if group.log.is_none() && group.log_terms.mail.is_none() {
+        let terms = &group.log_terms;
+        if group.log.is_none() && terms.mail.is_none() && terms.dag_node.is_none() {
             return None;
         }
         let log = group.log.as_ref().map(|log| log.fill(&row));

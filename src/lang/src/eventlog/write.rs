@@ -381,8 +381,8 @@ impl Body {
         }
     }
 
-    /// The name that an event of the job's ad knows it by.
-    fn trigger(&self) -> &'static str {
+    /// The name that an event of the job's ad knows it by: `ULOG_JOB_TERMINATED`.
+    pub fn trigger(&self) -> &'static str {
         match self {
             Body::Submitted { .. } => "ULOG_SUBMIT",
             Body::Executing { .. } => "ULOG_EXECUTE",

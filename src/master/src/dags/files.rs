@@ -288,35 +288,6 @@ impl Out {
     }
 }
 
-/// `JOBSTATE_LOG`.
-pub(crate) struct JobStates {
-    file: Option<File>,
-}
-
-impl JobStates {
-    pub(crate) fn open(path: Option<PathBuf>) -> JobStates {
-        JobStates { file: path.and_then(|path| OpenOptions::new().append(true).create(true).open(path).ok()) }
-    }
-
-    fn line(&mut self, ms: u64, text: &str) {
-        if let Some(file) = &mut self.file
-            && file.write_all(format!("{} {text}\n", ms / 1000).as_bytes()).is_err()
-        {
-            self.file = None;
-        }
-    }
-
-    /// Something of the DAG itself: `DAGMAN_STARTED 12.0`.
-    pub(crate) fn internal(&mut self, ms: u64, what: &str) {
-        self.line(ms, &format!("INTERNAL *** {what} ***"));
-    }
-
-    /// Something of a node; `detail` is its cluster or exit code, `try_number` its sequence number.
-    pub(crate) fn node(&mut self, ms: u64, name: &str, event: &str, detail: &str, try_number: u32) {
-        self.line(ms, &format!("{name} {event} {detail} - - {}", try_number + 1));
-    }
-}
-
 /// The name of a script's event.
 pub(crate) fn script_event(script: Script, code: Option<i32>) -> Option<&'static str> {
     Some(match (script, code) {

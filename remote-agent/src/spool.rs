@@ -287,6 +287,8 @@ mod tests {
             gpu: None,
             apptainer: false,
             podman: false,
+            curl: false,
+            pelican: false,
         };
         Who { key: StarterKey(key), facts }
     }

@@ -304,7 +304,7 @@ exit $1";
     peer.assign_files(2, id(3), files.clone()).await;
     let result = peer.result(id(3)).await;
     let why = "transfer_output_files: nowhere: No such file or directory (it exited with 4)";
-    assert_eq!(result.outcome, Outcome::Unrunnable(why.into()));
+    assert_eq!(result.outcome, Outcome::OutputFailed(why.into()));
     let told: Vec<_> = result.outputs.iter().map(|output| (&output.kind, output.inline.is_some())).collect();
     assert_eq!(
         told,
@@ -336,7 +336,7 @@ exit $1";
     peer.assign_files(4, id(21), Vec::new()).await;
     let result = peer.result(id(21)).await;
     assert!(
-        matches!(&result.outcome, Outcome::Unrunnable(why) if why.starts_with("the job left 4000 files")),
+        matches!(&result.outcome, Outcome::OutputFailed(why) if why.starts_with("the job left 4000 files")),
         "{:?}",
         result.outcome
     );
@@ -353,6 +353,27 @@ exit $1";
     assert_eq!(result.outputs.len(), 1);
     let content = peer.fetch(id(20), &result.outputs[0]).await;
     assert!(content.ends_with(mark.as_bytes()) && content.len() == 3_000_000 + mark.len());
+    end(&agent, peer, process).await;
+}
+
+#[tokio::test]
+async fn a_job_is_killed_while_its_outputs_are_sent() {
+    let agent = Agent::new(|_| {}).await;
+    let process = agent.start(&[]);
+    let mut peer = agent.accept().await;
+    // Takes what comes, and never answers.
+    let store = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut program = shell(Path::new("/"), "echo sent >sent; echo said");
+    program.output = Some(constant("out"));
+    program.destination = Some(constant(format!("http://{}", store.local_addr().unwrap())));
+    peer.define(1, program).await;
+    peer.assign_files(1, id(1), Vec::new()).await;
+    let (_silent, _) = store.accept().await.unwrap();
+    peer.started(id(1)).await;
+    peer.send(&Kill { ids: vec![id(1)], grace_ms: 5000, signal: 0 }).await;
+    let result = peer.result(id(1)).await;
+    assert_eq!(result.outcome, Outcome::Killed);
+    assert_eq!(result.outputs[0].inline.as_deref(), Some(&b"said\n"[..]), "the end of what it said is told");
     end(&agent, peer, process).await;
 }
 

@@ -1,6 +1,10 @@
 //! When what jobs print comes home.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 
 use vo_tests::{Home, Run, binary, seconds, wait_until};
 
@@ -138,5 +142,148 @@ fn links_to_what_a_job_made_come_home_as_files() {
     for elsewhere in ["users", "all/up"] {
         assert!(home.work(elsewhere).symlink_metadata().is_err(), "{elsewhere}");
     }
+    home.assert_nothing_left();
+}
+
+/// What was put on a web server, by its path.
+type Put = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// A web server that keeps what is put below it, and refuses what is put below `/refused/`. It runs until the tests end.
+fn store_by_http() -> (String, Put) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let kept = Put::default();
+    let keep = kept.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut request, mut length, mut line) = (String::new(), 0, String::new());
+            while stream.read_line(&mut line).unwrap() > 2 {
+                if request.is_empty() {
+                    request.clone_from(&line);
+                }
+                let (name, value) = line.split_once(':').unwrap_or_default();
+                if name.eq_ignore_ascii_case("content-length") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let path = request.strip_prefix("PUT ").unwrap().split(' ').next().unwrap();
+            let answer = if path.starts_with("/refused/") { "403 Forbidden" } else { "201 Created" };
+            keep.lock().unwrap().insert(path.to_owned(), body);
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (format!("http://{address}"), kept)
+}
+
+#[test]
+fn outputs_go_to_urls() {
+    let home = Home::new();
+    home.vo(["-s", "t", "--keep", "-c", "true"]).ok();
+    let (url, kept) = store_by_http();
+    let far = format!("file://{}", home.work("far").display());
+    let make = "executable = /bin/sh\ntransfer_executable = false\n\
+        arguments = \"-c 'echo one > one; echo two > two; mkdir d; echo deep > d/deep; echo said; echo three > three; exit $(code:0)'\"\n";
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(home.path().join("work")).unwrap().collect();
+        files.retain(|file| !file.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".sub"));
+        let mut names: Vec<_> =
+            files.into_iter().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let put = |name: &str| kept.lock().unwrap().remove(name).map(|bytes| String::from_utf8(bytes).unwrap());
+
+    // Some by name, to several kinds of URLs; the rest comes home.
+    let remaps = format!("one = {far}/$(Process)/first; two = {url}/two.$(Cluster); d = {url}/tree/");
+    let text = format!(
+        "{make}transfer_output_files = one, two, d, three\ntransfer_output_remaps = \"{remaps}\"\noutput = out\n"
+    );
+    home.write("some.sub", format!("{text}queue\n"));
+    home.vo(["-s", "t", "-c", "submit some.sub; wait"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(files(), ["far", "out", "three"]);
+    assert_eq!(home.read("far/0/first"), "one\n");
+    assert_eq!(std::fs::read_dir(home.work("far/0")).unwrap().count(), 1);
+    assert_eq!(put("/two.1").unwrap(), "two\n");
+    assert_eq!(put("/tree/deep").unwrap(), "deep\n");
+    let told = home.vo(["-s", "t", "-c", "history -af TransferOutputRemaps"]).ok().stdout;
+    assert_eq!(
+        told.trim(),
+        remaps.replace(" = ", "=").replace("; ", ";").replace("$(Process)", "0").replace("$(Cluster)", "1")
+    );
+
+    // All of them to one place, but what it prints; no remap counts then.
+    home.sh("rm -r far three out").ok();
+    let all = format!("{text}output_destination = {url}/all/$(x)\n");
+    home.write("all.sub", format!("{all}queue x in (0)\n"));
+    home.vo(["-s", "t", "-c", "submit all.sub; wait 2"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert_eq!(files(), ["out"]);
+    for (name, content) in [("one", "one\n"), ("two", "two\n"), ("d/deep", "deep\n"), ("three", "three\n")] {
+        assert_eq!(put(&format!("/all/0/{name}")).unwrap(), content);
+    }
+    let told = home.vo(["-s", "t", "-c", "history 2 -af OutputDestination"]).ok().stdout;
+    assert_eq!(told.trim(), format!("{url}/all/0"));
+
+    // What it prints, if that names a URL. With ON_SUCCESS nothing else is sent of a job that fails.
+    home.sh("rm out").ok();
+    home.write(
+        "fails.sub",
+        format!("code = 3\n{all}x = 1\noutput = {url}/said\nwhen_to_transfer_output = ON_SUCCESS\nqueue\n"),
+    );
+    home.vo(["-s", "t", "-c", "submit fails.sub; wait 3"]).says(["0 of 1 job(s) succeeded"]);
+    assert_eq!(files(), [""; 0]);
+    assert_eq!(put("/said").unwrap(), "said\n");
+    assert!(kept.lock().unwrap().is_empty());
+    home.end("t");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn an_output_that_can_not_be_sent_holds_its_job() {
+    let home = Home::new();
+    home.vo(["-s", "t", "--keep", "-c", "true"]).ok();
+    let (url, _) = store_by_http();
+    home.write("file", "");
+    let directory = home.work("far");
+    std::fs::create_dir(&directory).unwrap();
+    let there = |name: &str| format!("file://{}/{name}", home.path().join("work").display());
+    let sub = |name: &str, to: &str| {
+        let text = "executable = /bin/sh\ntransfer_executable = false\narguments = \"-c 'echo one > one; echo two > two'\"\noutput = out\n";
+        home.write(name, format!("{text}transfer_output_remaps = \"one = {to}\"\nqueue\n"));
+        home.vo(["-s", "t", "-c", &format!("submit {name}")]).ok();
+    };
+    sub("refused.sub", &format!("{url}/refused/one"));
+    sub("within.sub", &there("file/one"));
+    sub("onto.sub", &there("far"));
+    home.vo(["-s", "t", "-c", "wait --timeout 60s"]).code(7);
+    for (job, why) in [
+        (1, format!("one can not be sent to {url}/refused/one: curl:")),
+        (2, format!("one can not be sent to {}: mkdir:", there("file/one"))),
+        (3, format!("one can not be sent to {}: it is a directory", there("far"))),
+    ] {
+        let told = home.vo(["-s", "t", "-c", &format!("q {job} -af HoldReasonCode HoldReason")]).ok().stdout;
+        assert!(told.starts_with(&format!("12 {why}")), "{told}");
+    }
+    assert!(!home.work("two").exists(), "nothing comes home of a result that doesn't count");
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+    // Once the way is free, the released job does it all anew.
+    std::fs::remove_dir(&directory).unwrap();
+    home.vo(["-s", "t", "-c", "release 3; wait 3"]).ok();
+    assert_eq!((home.read("far"), home.read("two")), ("one\n".into(), "two\n".into()));
+    // A node that can't send them gets no such job, and is not to blame.
+    sub("osdf.sub", "osdf:///none/of/these");
+    let why = wait_until("it waits", seconds(30), || {
+        let why = home.vo(["-s", "t", "-c", "why 4.0"]).ok().stdout;
+        why.contains("refused by its requirements").then_some(why)
+    });
+    assert!(why.contains("stringListIMember(\"osdf\",TARGET.HasFileTransferPluginMethods)"), "{why}");
+    let slots = home.vo(["-s", "t", "-c", "status -af HasFileTransferPluginMethods"]).ok().stdout;
+    assert_eq!(slots, "file,ftp,http,https\n");
+    home.vo(["-s", "t", "-c", "rm 1 2 4"]).ok();
+    home.end("t");
     home.assert_nothing_left();
 }

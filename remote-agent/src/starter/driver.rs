@@ -4,6 +4,7 @@ mod running;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -86,6 +87,17 @@ enum Job {
     Checkpointing { program: Arc<Prepared>, past: Past },
     /// Its outputs are being read.
     Collecting,
+    /// And some are being sent to where it wants them.
+    Sending { pid: i32, place: Place, left: Box<Left> },
+}
+
+/// What a try leaves when it ends.
+struct Left {
+    result: AttemptResult,
+    paths: BTreeMap<OutputKind, PathBuf>,
+    /// The ends of what it wrote, if it doesn't count.
+    partial: Vec<Output>,
+    set: Option<Set>,
 }
 
 /// What there was of a try before its program ran this time.
@@ -132,7 +144,9 @@ impl Past {
 /// Work away from the event loop that is done.
 enum Done {
     Placed(AttemptId, Result<Place, Outcome>),
-    Collected(AttemptResult, BTreeMap<OutputKind, PathBuf>, Vec<Output>, Option<Set>),
+    Collected(Box<Left>),
+    /// The same, but for files that are to be sent to URLs.
+    Sent(Arc<Prepared>, Place, Box<Left>, Vec<(PathBuf, OsString)>),
     Checkpointed(AttemptId, Place, Result<Option<Set>, Outcome>),
     /// What of the results is durable at the site; and is the session over?
     Spooled(Vec<AttemptId>, bool),
@@ -697,16 +711,54 @@ impl Driver {
             }
             Done::Spooled(kept, over) => self.happened.push(Event::Spooled { kept, over }),
             Done::Checkpointed(id, place, set) => self.checkpointed(id, place, set, link),
-            Done::Collected(result, paths, partial, set) => {
-                self.jobs.remove(&result.id);
-                if let Some(set) = set {
-                    self.sets.entry(result.id).or_default().push(set);
-                }
-                self.keep_partial(result.id, partial);
-                self.kept.insert(result.id, paths);
-                self.happened.push(Event::JobEnded(result));
+            Done::Collected(left) => self.collected(*left),
+            Done::Sent(program, place, left, files) => self.send(&program, place, left, &files),
+        }
+    }
+
+    fn collected(&mut self, left: Left) {
+        let Left { result, paths, partial, set } = left;
+        self.jobs.remove(&result.id);
+        if let Some(set) = set {
+            self.sets.entry(result.id).or_default().push(set);
+        }
+        self.keep_partial(result.id, partial);
+        self.kept.insert(result.id, paths);
+        self.happened.push(Event::JobEnded(result));
+    }
+
+    /// Sends outputs of a job to their URLs, unless it is being killed.
+    fn send(&mut self, program: &Prepared, place: Place, left: Box<Left>, files: &[(PathBuf, OsString)]) {
+        let id = left.result.id;
+        if self.machine.is_doomed(id) {
+            return self.sent(place, *left, false);
+        }
+        let given = Given { id, delay: Duration::ZERO, gpus: self.machine.gpus_of(id) };
+        match self.node.send(program, given, &place, files) {
+            Ok(pid) => {
+                self.jobs.insert(id, Job::Sending { pid, place, left });
+                self.pids.insert(pid, id);
+            }
+            Err(e) => {
+                let why = format!("its outputs can not be sent: {}", reason(&e));
+                let _ = std::fs::write(scratch::unsent(&place.work()), why);
+                self.sent(place, *left, false);
             }
         }
+    }
+
+    /// Outputs of a job were sent to their URLs, all of them or not.
+    fn sent(&mut self, place: Place, mut left: Left, all: bool) {
+        if !all {
+            let why = std::fs::read_to_string(scratch::unsent(&place.work())).ok();
+            left.result.outcome = match why {
+                Some(why) => Outcome::OutputFailed(why.split_whitespace().collect::<Vec<_>>().join(" ")),
+                None => Outcome::SiteFailed("it was interrupted as it sent its outputs".to_owned()),
+            };
+            left.result.outputs.clear();
+            left.partial = scratch::endings(&place.captures());
+        }
+        self.collected(left);
     }
 
     /// Puts results aside at the site.
@@ -820,8 +872,10 @@ impl Driver {
     }
 
     fn ended(&mut self, id: AttemptId, ended: &tree::Ended) {
-        let Some(Job::Running { program, place, past, meter, .. }) = self.jobs.remove(&id) else {
-            return;
+        let (program, place, past, meter) = match self.jobs.remove(&id) {
+            Some(Job::Running { program, place, past, meter, .. }) => (program, place, past, meter),
+            Some(Job::Sending { place, left, .. }) => return self.sent(place, *left, ended.status.success()),
+            _ => return,
         };
         let past = past.and(ended, &meter);
         let code = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -854,7 +908,8 @@ impl Driver {
         self.jobs.insert(id, Job::Collecting);
         let (done, limits, scratch) = (self.done.clone(), self.limits, self.scratch.0.clone());
         tokio::task::spawn_blocking(move || {
-            let program = &program.program;
+            let prepared = program;
+            let program = &prepared.program;
             let set = if cut_off {
                 let checkpoint = program.checkpoint.as_ref().filter(|_| is_checkpoint);
                 place.keep(program, id, past.checkpoints + 1, checkpoint, false, limits.1)
@@ -866,7 +921,8 @@ impl Driver {
                 None
             });
             if doomed || killed {
-                let _ = done.send(Done::Collected(result, BTreeMap::new(), scratch::endings(&place.captures()), set));
+                let partial = scratch::endings(&place.captures());
+                let _ = done.send(Done::Collected(Box::new(Left { result, paths: BTreeMap::new(), partial, set })));
                 return;
             }
             let well = result.outcome == Outcome::Exited(program.success);
@@ -878,9 +934,14 @@ impl Driver {
             }
             let partial =
                 if cut_off || left.fault.is_some() { scratch::endings(&place.captures()) } else { Vec::new() };
+            let whole = left.fault.is_none();
             result.outcome = left.fault.unwrap_or(result.outcome);
             result.outputs = left.outputs;
-            let _ = done.send(Done::Collected(result, left.paths, partial, set));
+            let ended = Box::new(Left { result, paths: left.paths, partial, set });
+            let _ = done.send(match whole && !left.sent.is_empty() {
+                true => Done::Sent(prepared, place, ended, left.sent),
+                false => Done::Collected(ended),
+            });
         });
     }
 
@@ -904,7 +965,7 @@ impl Driver {
                 continue;
             }
             let leftover = match tree::attempt_of(pid) {
-                Some(id) => !matches!(self.jobs.get(&id), Some(Job::Running { .. })),
+                Some(id) => !matches!(self.jobs.get(&id), Some(Job::Running { .. } | Job::Sending { .. })),
                 None => self.pids.is_empty(),
             };
             if leftover {
@@ -932,7 +993,7 @@ impl Driver {
     /// Signals a job's group, and what descends from the job outside of it.
     fn signal_tree(&mut self, id: AttemptId, signal: Signal) {
         let leader = match self.jobs.get_mut(&id) {
-            Some(Job::Running { pid, .. }) => *pid,
+            Some(Job::Running { pid, .. } | Job::Sending { pid, .. }) => *pid,
             Some(Job::Placing { killed, .. }) => return *killed = true,
             Some(Job::Fetching { assignment, .. }) => {
                 let hashes = hashes(assignment.files.as_deref().unwrap_or_default());

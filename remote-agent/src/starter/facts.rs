@@ -10,7 +10,7 @@ use vo_wire::link::Marker;
 use vo_wire::node::{Gpu, Shares, StarterFacts};
 
 use super::Settings;
-use super::jobs::{APPTAINER, PODMAN, installed};
+use super::jobs::{APPTAINER, PELICAN, PODMAN, installed};
 use crate::launch::Launch;
 
 /// Looks at the node. `time_left_ms` and `scratch_bytes` change; the rest is said once.
@@ -35,6 +35,8 @@ pub(super) fn collect(settings: &Settings) -> StarterFacts {
         gpu: gpu(&gpus),
         apptainer: APPTAINER.into_iter().any(installed),
         podman: installed(PODMAN),
+        curl: installed("curl"),
+        pelican: PELICAN.into_iter().any(installed),
     }
 }
 

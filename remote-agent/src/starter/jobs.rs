@@ -24,7 +24,7 @@ use vo_wire::link::Marker;
 use vo_wire::node::Shares;
 
 use super::facts;
-use super::scratch::{Captures, Place, Scratch, captures, unfetched, urls};
+use super::scratch::{Captures, Place, Scratch, captures, unfetched, unsent, urls};
 
 /// Bytes as a path.
 pub(super) fn path(bytes: &[u8]) -> &Path {
@@ -277,6 +277,25 @@ impl Node {
             .map_err(|e| verdict(&e, "execute", &place.executable))
     }
 
+    /// Starts to send outputs to their URLs, in the environment of their job, whose program has ended; says the process id.
+    pub(super) fn send(
+        &self,
+        prepared: &Prepared,
+        given: Given<'_>,
+        place: &Place,
+        files: &[(PathBuf, OsString)],
+    ) -> io::Result<i32> {
+        let _umask = Umask::of(&prepared.program);
+        let work = place.work();
+        let standard = self.standard(None, None, None, false).map_err(|(e, _)| e)?;
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", SEND, "sh"]).arg(unsent(&work));
+        for (file, url) in files {
+            shell.arg(file).arg(url);
+        }
+        self.launch(shell, prepared, given, &work, Some(&work), standard)
+    }
+
     /// Is `home` the job's own directory?
     fn check_shared(&self, home: &Path, inode: Option<u64>) -> Result<(), Outcome> {
         match self.shares {
@@ -309,12 +328,13 @@ impl Node {
     pub(super) fn spawn(
         &self,
         prepared: &Prepared,
-        Given { id, delay, gpus }: Given<'_>,
+        given: Given<'_>,
         executable: &Path,
         directory: &Path,
         own_scratch: Option<&Path>,
         standard: Standard,
     ) -> io::Result<i32> {
+        let Given { id, delay, .. } = given;
         let text = |template: &Template, job: JobId| OsString::from_vec(template.expand(job));
         let program = &prepared.program;
         // process_group and current_dir keep std on posix_spawn, which doesn't copy our page tables; a pre_exec hook would not.
@@ -335,8 +355,24 @@ impl Node {
         if let Some((work, urls)) = fetched {
             command = fetching(&command, &unfetched(work), &urls);
         }
+        command.args(program.arguments.iter().map(|argument| text(argument, id.job)));
+        let _core_size = CoreSize::of(program);
+        self.launch(command, prepared, given, directory, own_scratch, standard)
+    }
+
+    /// Starts a command as a job's process.
+    fn launch(
+        &self,
+        mut command: Command,
+        prepared: &Prepared,
+        Given { id, gpus, .. }: Given<'_>,
+        directory: &Path,
+        own_scratch: Option<&Path>,
+        standard: Standard,
+    ) -> io::Result<i32> {
+        let text = |template: &Template| OsString::from_vec(template.expand(id.job));
+        let program = &prepared.program;
         command
-            .args(program.arguments.iter().map(|argument| text(argument, id.job)))
             .current_dir(directory)
             .process_group(0)
             .stdin(Stdio::from(standard.stdin))
@@ -360,10 +396,9 @@ impl Node {
                 .env("_CONDOR_MACHINE_AD", own_scratch.map_or_else(|| file.clone(), |scratch| scratch.join(SLOT_AD)));
         }
         command
-            .envs(program.environment.iter().map(|(name, value)| (text(name, id.job), text(value, id.job))))
+            .envs(program.environment.iter().map(|(name, value)| (text(name), text(value))))
             .env("VO_JOB", id.job.to_string())
             .env("VO_ATTEMPT", id.attempt.to_string());
-        let _core_size = CoreSize::of(program);
         Ok(command.spawn()?.id().cast_signed())
     }
 }
@@ -397,6 +432,31 @@ fn fetching(command: &Command, mark: &Path, urls: &[(OsString, OsString)]) -> Co
     shell
 }
 
+/// Sends outputs to their URLs: `sh -c … sh MARK [FILE URL]...`. The first that fails is told in the file MARK, unless a signal ended its program: then
+/// somebody ended all of them. What goes to a file is whole there or isn't there.
+const SEND: &str = r#"mark=$1; shift
+copy() {
+	to=${1#file://}
+	[ -d "$to" ] && echo 'it is a directory' && return 1
+	mkdir -p -- "${to%/*}/" && part=$(mktemp -- "${to%/*}/.vo-partial-XXXXXX") || return
+	cp -p -- "$file" "$part" && sync "$part" && mv -f -- "$part" "$to" || { code=$?; rm -f -- "$part"; return $code; }
+}
+while [ $# -gt 0 ]; do
+	file=$1 url=$2; shift 2
+	case $url in
+	file:///*) said=$(copy "$url" 2>&1) ;;
+	http://* | https://* | ftp://*)
+		said=$(curl --fail --silent --show-error --location --retry 2 --speed-limit 1 --speed-time 120 --output /dev/null --upload-file "$file" -- "$url" 2>&1) ;;
+	osdf://* | pelican://* | stash://* | *+osdf://* | *+pelican://*)
+		if command -v pelican >/dev/null; then said=$(pelican object put "$file" "$url" 2>&1)
+		else said=$(stashcp "$file" "$url" 2>&1); fi ;;
+	*) said='nothing here sends to such a URL' && false ;;
+	esac
+	code=$?
+	[ $code -lt 128 ] || exit 1
+	[ $code -eq 0 ] || { printf '%s can not be sent to %s: %s' "${file##*/}" "$url" "$said" >"$mark"; exit 1; }
+done"#;
+
 /// Waits until the node has been up for so many hundredths of a second, then becomes the job's program: `sh -c … sh HUNDREDTHS PROGRAM...`.
 const WAIT: &str = r#"until=$1; shift
 read -r up idle </proc/uptime
@@ -416,6 +476,8 @@ fn waiting(command: &Command, delay: Duration) -> io::Result<Command> {
 
 /// Programs that run containers, the first that is there; the same by two names.
 pub(super) const APPTAINER: [&str; 2] = ["apptainer", "singularity"];
+/// Programs that fetch from and send to the OSDF, the first that is there.
+pub(super) const PELICAN: [&str; 2] = ["pelican", "stashcp"];
 /// One that runs containers of a registry's images.
 pub(super) const PODMAN: &str = "podman";
 

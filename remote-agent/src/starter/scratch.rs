@@ -156,6 +156,8 @@ pub(super) struct Collected {
     pub(super) fault: Option<Outcome>,
     pub(super) outputs: Vec<Output>,
     pub(super) paths: BTreeMap<OutputKind, PathBuf>,
+    /// Files that the node sends itself, and their URLs.
+    pub(super) sent: Vec<(PathBuf, OsString)>,
 }
 
 /// What a try leaves to the next one of its job.
@@ -268,7 +270,7 @@ impl Place {
         limits: (u64, u32),
         well: bool,
     ) -> Collected {
-        let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new() };
+        let mut left = Collected { fault: None, outputs: Vec::new(), paths: BTreeMap::new(), sent: Vec::new() };
         left.paths = self.captures();
         if let Ok(why) = fs::read_to_string(unfetched(&self.work())) {
             left.fault = Some(Outcome::SiteFailed(why.split_whitespace().collect::<Vec<_>>().join(" ")));
@@ -283,18 +285,23 @@ impl Place {
                     let name = name.expand(id.job);
                     if let Err(why) = self.named(path(&name), &mut left.paths) {
                         let text = format!("transfer_output_files: {}: {why} ({ended})", path(&name).display());
-                        left.fault.get_or_insert(Outcome::Unrunnable(text));
+                        left.fault.get_or_insert(Outcome::OutputFailed(text));
                     }
                 }
             }
         }
+        left.paths.retain(|kind, path| {
+            let url = program.url(id.job, kind);
+            left.sent.extend(url.iter().map(|url| (path.clone(), OsString::from_vec(url.clone()))));
+            url.is_none()
+        });
         if is_long(&left.paths) {
             let text = format!(
                 "the job left {} files, too many to bring back one by one: let it pack them, or name some in \
                  transfer_output_files ({ended})",
                 left.paths.len()
             );
-            left.fault = Some(Outcome::Unrunnable(text));
+            left.fault = Some(Outcome::OutputFailed(text));
             left.paths.retain(|kind, _| !matches!(kind, OutputKind::File(_)));
         }
         let mut room = INLINE_TOTAL;
@@ -431,6 +438,11 @@ pub(super) fn urls(program: &Program, id: AttemptId) -> Vec<(OsString, OsString)
 /// Where it is told that an input of the job with this working directory could not be fetched.
 pub(super) fn unfetched(work: &Path) -> PathBuf {
     work.with_file_name("unfetched")
+}
+
+/// Where it is told that an output of the job with this working directory could not be sent.
+pub(super) fn unsent(work: &Path) -> PathBuf {
+    work.with_file_name("unsent")
 }
 
 /// `name`, if it stays within the directory that it is relative to; without superfluous parts.

@@ -182,6 +182,8 @@ pub fn hello(proxy: ProxyId, key: u64) -> StarterHello {
         gpu: None,
         apptainer: false,
         podman: false,
+        curl: false,
+        pelican: false,
     };
     StarterHello { protocol: vo_wire::PROTOCOL, key: StarterKey(key), epoch: 0, facts }
 }

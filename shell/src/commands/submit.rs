@@ -12,12 +12,12 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use vo_core::JobId;
 use vo_core::items::Members;
-use vo_core::job::{Checkpoint, CheckpointEnd, Comes, Killing, Program, Transfer};
+use vo_core::job::{BY_CURL, BY_PELICAN, Checkpoint, CheckpointEnd, Comes, Killing, Program, Transfer, is_url};
 use vo_core::pool::{GroupRecord, LogTerms, Mail, Terms, Told, at_once};
 use vo_core::template::{Piece, Template};
 use vo_lang::classad::{Context as ClassAd, Expr, Value};
 use vo_lang::submit::{
-    self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World,
+    self, Context, GetEnv, Group, JobAd, Kind, Setting, ShouldTransfer, Universe, WhenToTransfer, World, scheme,
 };
 use vo_lang::{Diagnostic, Severity};
 use vo_wire::Frame;
@@ -476,7 +476,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
     };
     let image = ad.container_image.as_ref();
     // An image that is a file travels as one, and is then known by its name alone.
-    let begins = |template: &Template, test: fn(&[u8]) -> bool| match template.0.first() {
+    let begins = |template: &Template, test: &dyn Fn(&[u8]) -> bool| match template.0.first() {
         Some(Piece::Text(text)) => test(text),
         Some(Piece::Column(_) | Piece::Words(_)) => group.members.iter().any(|proc| {
             let each = Template::fill_list(std::slice::from_ref(template), &group.members.row(proc));
@@ -485,9 +485,18 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         _ => false,
     };
     // These the container's program fetches by itself.
-    let registry = image.is_some_and(|image| begins(image, of_registry));
-    let urls =
-        ad.transfer_input.iter().chain(image.filter(|_| !registry)).any(|name| begins(name, vo_core::job::is_url));
+    let registry = image.is_some_and(|image| begins(image, &of_registry));
+    let urls = ad.transfer_input.iter().chain(image.filter(|_| !registry)).any(|name| begins(name, &is_url));
+    let remapped = ad.transfer_remaps.iter().map(|(_, to)| to);
+    let sent: Vec<_> = ad.destination.iter().chain(&ad.output).chain(&ad.error).chain(remapped).collect();
+    let urls = urls || sent.iter().any(|to| begins(to, &is_url));
+    let methods = [&BY_CURL[..], &BY_PELICAN].concat().into_iter().filter(|method| {
+        let is = |name: &[u8]| scheme(name).as_deref() == Some(*method);
+        let mut names = ad.transfer_input.iter().chain(image).chain(sent.iter().copied());
+        urls && ad.transfer != ShouldTransfer::No && here_only.is_none() && names.any(|name| begins(name, &is))
+    });
+    let methods = methods.map(|method| format!("stringListIMember(\"{method}\",TARGET.HasFileTransferPluginMethods)"));
+    let methods: Vec<String> = methods.collect();
     let mut transfer_input = ad.transfer_input.clone();
     transfer_input.extend(image.filter(|_| !registry && ad.transfer != ShouldTransfer::No).cloned());
     let checkpoint = checkpoint(ad)?;
@@ -514,6 +523,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         memory_mb: ad.request_memory_mb,
         gpus: ad.request_gpus.unwrap_or(0),
         transfer_remaps: ad.transfer_remaps.clone(),
+        destination: ad.destination.clone(),
         keep_paths: is_true(ad, "PreserveRelativePaths"),
         only_success: ad.when_to_transfer == WhenToTransfer::OnSuccess,
         container: ad.container_image.clone(),
@@ -544,7 +554,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
     let disk = disk.map(|disk| format!("TARGET.Disk >= {disk}"));
     let container = image.map(|_| if registry { "TARGET.HasDockerURL" } else { "TARGET.HasSIF" }.to_owned());
     let here_only_clause = here_only.map(|_| WORKSTATION.to_owned());
-    let clauses: Vec<String> = here_only_clause.into_iter().chain(container).chain(disk).collect();
+    let clauses: Vec<String> = here_only_clause.into_iter().chain(container).chain(methods).chain(disk).collect();
     let universe = here_only.map(|number| ("JobUniverse".to_owned(), number.to_owned()));
     let terms = Terms {
         requirements: match ad.demands() {
@@ -883,7 +893,7 @@ fn check(group: &GroupRecord, members: &Members) -> Result<()> {
                     continue;
                 }
                 let name = template.expand(job);
-                if vo_core::job::is_url(&name) {
+                if is_url(&name) {
                     continue;
                 }
                 let path = PathBuf::from(OsString::from_vec(dir.expand(job))).join(OsStr::from_bytes(&name));

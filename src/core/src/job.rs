@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
-use crate::ids::AttemptId;
+use crate::ids::{AttemptId, JobId};
 use crate::items::Row;
 use crate::template::Template;
 
@@ -118,6 +118,9 @@ pub struct Program {
     /// And on their way back.
     #[n(29)]
     pub most_out: Option<u64>,
+    /// The URL below which the node itself sends its outputs, but for standard output and error; none of them comes home then.
+    #[n(30)]
+    pub destination: Option<Template>,
 }
 
 /// When what a job prints comes home.
@@ -189,6 +192,12 @@ pub struct Killing {
     pub remove_s: Option<u32>,
 }
 
+/// The kinds of URLs from and to which curl brings files.
+pub const BY_CURL: [&str; 4] = ["file", "ftp", "http", "https"];
+
+/// And those for pelican or stashcp.
+pub const BY_PELICAN: [&str; 3] = ["osdf", "pelican", "stash"];
+
 /// Is this the name of something elsewhere: `scheme://…`?
 pub fn is_url(name: &[u8]) -> bool {
     let scheme = name.iter().take_while(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b)).count();
@@ -218,6 +227,7 @@ impl Program {
             transfer_output: self.transfer_output.as_deref().map(all),
             transfer_remaps: self.transfer_remaps.iter().map(|(from, to)| (from.fill(row), to.fill(row))).collect(),
             container: optional(&self.container),
+            destination: optional(&self.destination),
             resources: self.resources.clone(),
             checkpoint: self
                 .checkpoint
@@ -236,6 +246,35 @@ impl Program {
             OutputKind::Stderr => self.error_comes,
             OutputKind::File(_) => Comes::AtEnd,
         }
+    }
+
+    /// The URL to which the node itself sends an output, if that doesn't come home.
+    pub fn url(&self, job: JobId, kind: &OutputKind) -> Option<Vec<u8>> {
+        let stream = |name: &Option<Template>| name.as_ref().map(|name| name.expand(job));
+        let below = |mut url: Vec<u8>, name: &[u8]| {
+            if !name.is_empty() && url.last() != Some(&b'/') {
+                url.push(b'/');
+            }
+            url.extend_from_slice(name);
+            url
+        };
+        let url = match kind {
+            OutputKind::Stdout => stream(&self.output),
+            OutputKind::Stderr => stream(&self.error),
+            // As HTCondor has it, a destination for all of them leaves nothing of their remaps.
+            OutputKind::File(name) if self.destination.is_some() => {
+                return stream(&self.destination).map(|url| below(url, name));
+            }
+            OutputKind::File(name) => self.transfer_remaps.iter().find_map(|(from, to)| {
+                let from = from.expand(job);
+                let from = from.strip_prefix(b"./").unwrap_or(&from);
+                let from = from.strip_suffix(b"/").unwrap_or(from);
+                let rest = name.strip_prefix(from)?;
+                let inner = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
+                Some(below(to.expand(job), inner))
+            }),
+        };
+        url.filter(|url| is_url(url))
     }
 
     /// The same with what the machine that runs its jobs says of itself, where it asks for that.
@@ -276,7 +315,7 @@ impl Program {
         let checkpoint = self.checkpoint.iter_mut().filter_map(|checkpoint| checkpoint.files.as_mut());
         self.transfer_output.iter_mut().chain(checkpoint).flatten().for_each(&mut *change);
         [&mut self.executable, &mut self.initialdir].into_iter().for_each(&mut *change);
-        let options = [&mut self.input, &mut self.output, &mut self.error, &mut self.container];
+        let options = [&mut self.input, &mut self.output, &mut self.error, &mut self.container, &mut self.destination];
         options.into_iter().flatten().for_each(&mut *change);
         let pairs = self.environment.iter_mut().chain(&mut self.transfer_remaps);
         pairs.for_each(|(name, value)| {
@@ -316,6 +355,9 @@ pub enum Outcome {
     /// The kernel killed it, since it took more memory than it may have.
     #[n(8)]
     OutOfMemory(#[n(0)] String),
+    /// It ended, but an output that it was to leave isn't there, or could not be sent to its URL: the user's to mend.
+    #[n(9)]
+    OutputFailed(#[n(0)] String),
 }
 
 impl Outcome {

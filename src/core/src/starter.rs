@@ -819,9 +819,11 @@ impl<P: Clone, B> Starter<P, B> {
 /// About how many bytes a result takes in a message and in memory.
 pub fn weight(result: &AttemptResult) -> usize {
     let text = match &result.outcome {
-        Outcome::Unrunnable(text) | Outcome::SiteFailed(text) | Outcome::Evicted(text) | Outcome::OutOfMemory(text) => {
-            text.len()
-        }
+        Outcome::Unrunnable(text)
+        | Outcome::SiteFailed(text)
+        | Outcome::Evicted(text)
+        | Outcome::OutOfMemory(text)
+        | Outcome::OutputFailed(text) => text.len(),
         _ => 0,
     };
     let outputs = result.outputs.iter().map(|output| {

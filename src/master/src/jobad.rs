@@ -265,6 +265,11 @@ const WRITTEN: &[OfTemplates] = &[
         },
     ),
     (
+        "OutputDestination",
+        |v| some(&v.program.destination),
+        |w| w.program.destination.as_ref().map(|url| w.text(url).into()),
+    ),
+    (
         "ContainerImage",
         |v| some(&v.program.container),
         |w| w.program.container.as_ref().map(|image| w.text(image).into()),

@@ -91,6 +91,9 @@ pub(crate) fn destination(program: &Program, id: AttemptId, kind: &OutputKind) -
             (path.map(|path| dir.join(path)), named)
         }
     };
+    if program.url(id.job, kind).is_some() {
+        return Err(Failure::site("the node sent home what it was to send to a URL"));
+    }
     let path = path.filter(|path| *path != dir);
     let path = path.ok_or_else(|| Failure::site("the node sent a file that nobody asked for"))?;
     let own =

@@ -110,7 +110,8 @@ impl Spoken for work::Report {
                 Outcome::Unrunnable(why)
                 | Outcome::SiteFailed(why)
                 | Outcome::Evicted(why)
-                | Outcome::OutOfMemory(why) => make_plain(why),
+                | Outcome::OutOfMemory(why)
+                | Outcome::OutputFailed(why) => make_plain(why),
                 Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::Killed | Outcome::NeedsFiles | Outcome::Missed => {
                 }
             }

@@ -77,6 +77,12 @@ pub struct StarterFacts {
     /// It has podman.
     #[cbor(n(16), default)]
     pub podman: bool,
+    /// It has curl.
+    #[cbor(n(17), default)]
+    pub curl: bool,
+    /// It has pelican or stashcp.
+    #[cbor(n(18), default)]
+    pub pelican: bool,
 }
 
 /// A kind of GPU.

@@ -752,6 +752,8 @@ fn facts() -> node::StarterFacts {
         gpu: Some(node::Gpu { name: "A100".to_owned(), memory_mb: 40_960, capability: 80, cuda: 122 }),
         apptainer: true,
         podman: false,
+        curl: true,
+        pelican: false,
     }
 }
 

@@ -270,6 +270,7 @@ impl Pool {
             }
             Outcome::Exited(_) | Outcome::Signaled(_) => return self.collect(now, key, result),
             Outcome::Unrunnable(why) => self.hold(now, id.job, why.clone(), policy::UNRUNNABLE),
+            Outcome::OutputFailed(why) => self.hold(now, id.job, why.clone(), policy::OUTPUT_FAILED),
             Outcome::SiteFailed(why) | Outcome::Evicted(why) => self.site_failed(now, id, why),
             Outcome::OutOfMemory(why) => self.out_of_memory(now, id.job, why),
             Outcome::Killed => self.site_failed(now, id, "killed at the node"),

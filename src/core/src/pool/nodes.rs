@@ -107,7 +107,8 @@ impl Verdict {
             | Outcome::NeedsFiles
             | Outcome::Evicted(_)
             | Outcome::Missed
-            | Outcome::OutOfMemory(_) => None,
+            | Outcome::OutOfMemory(_)
+            | Outcome::OutputFailed(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod resources;
 mod settings;
 
+use vo_core::job::{BY_CURL, BY_PELICAN};
 use vo_core::template::Piece as Open;
 
 use super::commands;
@@ -52,6 +53,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let without = builder.without();
     let transfer = builder.transfer();
     let transfer_remaps = builder.remaps();
+    let destination = builder.destination();
     let transfer_input = builder.list(commands::TRANSFER_INPUT, true);
     let transfer_output = builder.list(commands::TRANSFER_OUTPUT, false);
     let transfer_checkpoint = builder.list(commands::TRANSFER_CHECKPOINT, false);
@@ -90,6 +92,7 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
         transfer: transfer.ok()?.0,
         when_to_transfer: transfer.ok()?.1,
         transfer_remaps: transfer_remaps.ok()?,
+        destination: destination.ok()?,
         transfer_executable: transfer_executable.ok()?,
         transfer_input: transfer_input.ok()?.unwrap_or_default(),
         transfer_output: transfer_output.ok()?,
@@ -518,13 +521,32 @@ impl Builder<'_, '_> {
             if from.is_empty() || to.is_empty() {
                 return self.refuse(*at, "this output has no place to go to".to_owned(), "`\"NAME = PATH; …\"`");
             }
-            if is_url(to) {
-                let hint = "outputs come home: name a path there, or copy them at the end of the program";
-                self.unsupported(*at, "transfer to URLs is not supported yet".to_owned(), hint)?;
-            }
+            self.sendable(to)?;
             remaps.push((plain(from), plain(to)));
         }
         Ok(remaps)
+    }
+
+    fn destination(&self) -> Result<Option<Template>, Refused> {
+        let Some(value) = self.value(commands::OUTPUT_DESTINATION)? else { return Ok(None) };
+        if matches!(value.pieces.first(), Some((Atom::Byte(_), _))) && !is_url(&value.pieces) {
+            return self.refuse(value.at, "`output_destination` is no URL".to_owned(), "such as `file:///staging/me/`");
+        }
+        self.sendable(&value.pieces)?;
+        Ok(Some(plain(&value.pieces)))
+    }
+
+    /// A path, or a URL of a kind to which nodes send outputs.
+    fn sendable(&self, to: &[Piece]) -> Result<(), Refused> {
+        let Some((_, at)) = to.first().filter(|_| is_url(to)) else { return Ok(()) };
+        let bytes = to.iter().map_while(|(atom, _)| if let Atom::Byte(b) = atom { Some(*b) } else { None });
+        let scheme = super::described::scheme(&bytes.collect::<Vec<u8>>()).unwrap_or_default();
+        let known = [&BY_CURL[..], &BY_PELICAN].concat();
+        if known.contains(&scheme.as_str()) {
+            return Ok(());
+        }
+        let hint = format!("nodes send outputs to {}", known.join(", "));
+        self.unsupported(*at, format!("outputs can't be sent to `{scheme}` URLs"), &hint)
     }
 
     fn arguments(&self) -> Result<Vec<Template>, Refused> {
@@ -657,6 +679,12 @@ impl Builder<'_, '_> {
                     let name = names.first().copied().unwrap_or_default();
                     let message = format!("`should_transfer_files = no` leaves nothing of `{name}`");
                     return self.refuse(value.at, message, "one of the two alone");
+                }
+            }
+            for names in [commands::REMAPS, commands::OUTPUT_DESTINATION] {
+                if let Some(value) = self.value(names)? {
+                    let name = names.first().copied().unwrap_or_default();
+                    self.report.warn(value.at, format!("`{name}` has no effect with `should_transfer_files = no`"));
                 }
             }
         }

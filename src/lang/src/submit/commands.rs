@@ -86,6 +86,7 @@ pub(super) const TRANSFER_INPUT: &[&str] = &["transfer_input_files", "transferin
 pub(super) const TRANSFER_OUTPUT: &[&str] = &["transfer_output_files", "transferoutputfiles"];
 pub(super) const CHECKPOINT_EXIT_CODE: &[&str] = &["checkpoint_exit_code", "successcheckpointexitcode"];
 pub(super) const TRANSFER_CHECKPOINT: &[&str] = &["transfer_checkpoint_files", "transfercheckpoint"];
+pub(super) const OUTPUT_DESTINATION: &[&str] = &["output_destination", "outputdestination"];
 pub(super) const REMAPS: &[&str] = &["transfer_output_remaps", "transferoutputremaps"];
 pub(super) const BATCH_NAME: &[&str] = &["batch_name", "jobbatchname"];
 pub(super) const REQUIREMENTS: &[&str] = &["requirements"];
@@ -148,6 +149,7 @@ const COMMANDS: &[Command] = &[
     with(CHECKPOINT_EXIT_CODE, Acted, "SuccessCheckpointExitCode", Integer),
     with(TRANSFER_CHECKPOINT, Acted, "TransferCheckpoint", Text),
     with(REMAPS, Acted, "TransferOutputRemaps", Bare),
+    plain(OUTPUT_DESTINATION, Acted),
     plain(BATCH_NAME, Acted),
     plain(REQUIREMENTS, Acted),
     plain(RANK, Acted),
@@ -285,7 +287,6 @@ const COMMANDS: &[Command] = &[
     with(&["docker_pull_policy", "dockerpullpolicy"], NoEffect(&["missing"]), "DockerPullPolicy", Text),
     with(&["remote_initialdir", "remoteiwd"], Refused(&[]), "RemoteIwd", Text),
     with(&["append_files", "appendfiles"], Refused(&[]), "AppendFiles", Text),
-    with(&["output_destination", "outputdestination"], Refused(&[]), "OutputDestination", Text),
     with(&["checkpoint_destination", "checkpointdestination"], Refused(&[]), "CheckpointDestination", Text),
     plain(
         &[

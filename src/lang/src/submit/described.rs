@@ -258,6 +258,9 @@ impl Writer<'_> {
         if let Some(files) = &described.transfer_output {
             self.set_text("TransferOutput", &self.list(files).join(&b','));
         }
+        if let Some(url) = &described.destination {
+            self.set_text("OutputDestination", &self.text(url));
+        }
     }
 
     /// A path, seen from the job's directory.
@@ -336,7 +339,8 @@ impl Writer<'_> {
     fn methods(&self) -> Vec<String> {
         let described = self.described;
         let mut names = self.list(&described.transfer_input);
-        names.extend(described.transfer_remaps.iter().map(|(_, to)| self.text(to)));
+        let remapped = described.transfer_remaps.iter().map(|(_, to)| to);
+        names.extend(remapped.chain(&described.destination).map(|to| self.text(to)));
         names.extend(
             described
                 .container_image
@@ -480,7 +484,7 @@ impl Image {
 }
 
 /// The kind of a URL: what stands before `://`, or between that and a `+`.
-fn scheme(name: &[u8]) -> Option<String> {
+pub fn scheme(name: &[u8]) -> Option<String> {
     let end = name.windows(3).position(|w| w == b"://")?;
     let scheme = name.get(..end)?.rsplit(|b| *b == b'+').next()?;
     scheme.iter().all(u8::is_ascii_alphanumeric).then(|| String::from_utf8_lossy(scheme).to_ascii_lowercase())

@@ -28,7 +28,7 @@ mod template;
 mod tests;
 mod words;
 
-pub use described::{Facts, quoted};
+pub use described::{Facts, quoted, scheme};
 pub use machine::fill_in;
 pub use queue::Kind;
 pub use vo_core::Template;
@@ -155,6 +155,8 @@ pub struct JobAd {
     pub transfer_checkpoint: Option<Vec<Template>>,
     /// Where outputs go that don't go where their names say: name in the job's directory, and name at home.
     pub transfer_remaps: Vec<(Template, Template)>,
+    /// The URL below which outputs go, but for standard output and error; if it is set, no remap counts.
+    pub destination: Option<Template>,
     /// Name of the batch in listings.
     pub batch_name: Option<Template>,
     /// What the other commands make of HTCondor's job ad: attributes and their values.
@@ -214,7 +216,7 @@ impl JobAd {
         let options = [&mut self.initialdir, &mut self.input, &mut self.output, &mut self.error, &mut self.log];
         options
             .into_iter()
-            .chain([&mut self.batch_name, &mut self.container_image, &mut self.docker_image])
+            .chain([&mut self.batch_name, &mut self.container_image, &mut self.docker_image, &mut self.destination])
             .flatten()
             .for_each(&mut *change);
         self.transfer_remaps.iter_mut().for_each(|(from, to)| {

@@ -256,6 +256,7 @@ fn defaults_are_htcondors() {
         transfer: ShouldTransfer::IfNeeded,
         when_to_transfer: WhenToTransfer::OnExit,
         transfer_remaps: vec![],
+        destination: None,
         settings: vec![],
         transfer_executable: true,
         transfer_input: vec![],
@@ -537,6 +538,10 @@ fn faults_are_explained() {
     );
     check("transfer_output_files = a, osdf:///x", "E 2:28 an output has no URL, expected a path");
     check(
+        "output_destination = far/away",
+        "E 2:22 `output_destination` is no URL, expected such as `file:///staging/me/`",
+    );
+    check(
         "a = $(b)\nb = $(c)\nc = $(b)\narguments = $(a)",
         "E 5:13 macros refer to each other in a ring: `b` → `c` → `b`",
     );
@@ -806,7 +811,7 @@ fn attributes_name_their_commands() {
 
 #[test]
 fn a_dry_run_tells_what_would_be_refused() {
-    let text = "executable = x\nx509userproxy = p\nstack_size = 1\ntransfer_output_remaps = \"a = file:///b\"\nqueue";
+    let text = "executable = x\nx509userproxy = p\nstack_size = 1\ntransfer_output_remaps = \"a = s3://b/c\"\nqueue";
     let seen = |only_show| {
         let findings = match parse("a.sub", text.as_bytes(), &Context { only_show, ..CONTEXT }) {
             Ok(description) => description.warnings,
@@ -815,14 +820,14 @@ fn a_dry_run_tells_what_would_be_refused() {
         findings.iter().map(brief).collect::<Vec<_>>()
     };
     let proxy = "`transfer_input_files` can bring the file of a proxy, and `environment` name it in X509_USER_PROXY";
-    let path = "outputs come home: name a path there, or copy them at the end of the program";
+    let kinds = "nodes send outputs to file, ftp, http, https, osdf, pelican, stash";
     let stack = "W 3:1 `stack_size` has no effect yet";
     assert_eq!(
         seen(true),
         [
             format!("W 2:1 `x509userproxy` is not supported yet: submitted, this is refused; {proxy}"),
             stack.to_owned(),
-            format!("W 4:27 transfer to URLs is not supported yet: submitted, this is refused; {path}"),
+            format!("W 4:31 outputs can't be sent to `s3` URLs: submitted, this is refused; {kinds}"),
         ]
     );
     assert_eq!(
@@ -830,7 +835,7 @@ fn a_dry_run_tells_what_would_be_refused() {
         [
             format!("E 2:1 `x509userproxy` is not supported yet; {proxy}"),
             stack.to_owned(),
-            format!("E 4:27 transfer to URLs is not supported yet; {path}"),
+            format!("E 4:31 outputs can't be sent to `s3` URLs; {kinds}"),
         ]
     );
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::words::{heard, plain};
+use vo_core::job::{BY_CURL, BY_PELICAN};
 
 /// What every site of a session is made from.
 pub(super) struct Makings<'a> {
@@ -142,6 +143,7 @@ fn attributes(conf: &SiteConf, disk_kib: u64, facts: &vo_wire::node::StarterFact
         .chain(conf.account.iter().map(|account| name("Project", account)))
         .chain((disk_kib > 0).then(|| ("Disk".to_owned(), rounded(disk_kib).to_string())))
         .chain(containers(facts).map(|name| (name.to_owned(), "true".to_owned())))
+        .chain([("HasFileTransfer".to_owned(), "true".to_owned()), name(TRANSFER_METHODS, &methods(facts))])
         .chain(facts.gpu.iter().flat_map(gpu_attributes))
         .chain(own)
         .collect()
@@ -151,6 +153,14 @@ fn attributes(conf: &SiteConf, disk_kib: u64, facts: &vo_wire::node::StarterFact
 fn containers(facts: &vo_wire::node::StarterFacts) -> impl Iterator<Item = &'static str> {
     let any = ["HasContainer", "HasDocker", "HasDockerURL"].into_iter().filter(|_| facts.apptainer || facts.podman);
     any.chain(["HasSIF", "HasSandboxImage", "HasSingularity"].into_iter().filter(|_| facts.apptainer))
+}
+
+/// The kinds of URLs from and to which a node brings files by itself.
+const TRANSFER_METHODS: &str = "HasFileTransferPluginMethods";
+
+fn methods(facts: &vo_wire::node::StarterFacts) -> String {
+    let curl = BY_CURL.into_iter().filter(|_| facts.curl);
+    curl.chain(BY_PELICAN.into_iter().filter(|_| facts.pelican)).collect::<Vec<_>>().join(",")
 }
 
 /// What GPUs are like, in HTCondor's words: those of today, and those that were before GPUs of several makers.

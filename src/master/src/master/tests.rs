@@ -161,6 +161,8 @@ fn facts(host: &str) -> vo_wire::node::StarterFacts {
         gpu: None,
         apptainer: false,
         podman: false,
+        curl: false,
+        pelican: false,
     }
 }
 

@@ -452,6 +452,53 @@ fn core_files_leases_and_limits_are_as_asked_for() {
 }
 
 #[test]
+fn a_job_finds_its_ad() {
+    let home = session();
+    home.write(
+        "t.sub",
+        "executable = /bin/sh
+transfer_executable = false
+arguments = \"-c 'cat $_CONDOR_JOB_AD; echo $_CONDOR_JOB_AD' $(x)\"
+batch_name = named
+output = out.$(Process)
+error = $(e)
++Say = \"it is $(x)\"
++Twice = 2 * ProcId
+request_memory = 64
+should_transfer_files = $CHOICE(Process, NO, YES)
+queue x, e from (
+one, err
+two, e\"r\n)
+",
+    );
+    home.vo(["-s", "t", "-c", "submit t.sub; wait"]).ok();
+    for process in 0..2 {
+        let out = home.read(format!("out.{process}"));
+        let (item, error) = [("one", "err"), ("two", "e\\\"r")][process];
+        for line in [
+            "ClusterId = 1\n",
+            &format!("ProcId = {process}\n"),
+            &format!("Out = \"out.{process}\"\n"),
+            &format!("GlobalJobId = \"t#1.{process}#"),
+            "JobBatchName = \"named\"\n",
+            "RequestMemory = 64\n",
+            "JobStatus = 2\n",
+            "Twice = 2 * ProcId\n",
+            "Cmd = \"/bin/sh\"\n",
+            &format!(" {item}\"\n"),
+            &format!("Say = \"it is {item}\"\n"),
+            &format!("Err = \"{error}\"\n"),
+        ] {
+            assert!(out.contains(line), "{line}\n{out}");
+        }
+        let file = out.lines().last().unwrap();
+        assert_eq!(file.ends_with("/work/.job.ad"), process == 1, "{file}");
+        wait_until("it is gone", seconds(30), || (!std::path::Path::new(file).exists()).then_some(()));
+    }
+    end(&home);
+}
+
+#[test]
 fn a_job_finds_the_ad_of_its_slot() {
     let home = Home::new();
     home.write("vo.conf", "[[site]]\ngateway = \"local\"\nattributes = { Project = \"OSCAR\" }\n");

@@ -476,9 +476,9 @@ impl Driver {
     fn hear_one(&mut self, frame: &Frame, link: &mut Link) -> Result<(), WireError> {
         let event = match frame.kind {
             DefineProgram::KIND => {
-                let DefineProgram { program, body, load } = frame.read()?;
+                let DefineProgram { program, body, load, ad, own } = frame.read()?;
                 let demand = Demand { cpus: body.cpus.max(load), memory_mb: body.memory_mb, gpus: body.gpus };
-                Event::ProgramDefined { program, demand, body: Arc::new(Prepared::new(body)) }
+                Event::ProgramDefined { program, demand, body: Arc::new(Prepared::new(body, ad, own)) }
             }
             Assign::KIND => {
                 let Assign { attempts, inventory } = frame.read()?;
@@ -898,6 +898,7 @@ impl Driver {
         let cut_off = doomed || killed || outcome == Outcome::Signaled(Signal::SIGTERM as u8);
         let mut result = AttemptResult { id, outcome, usage: past.used, outputs: Vec::new(), kept: None };
         let Some(place) = place else {
+            self.node.forget(id);
             let captures = program.captures_in_place(id);
             scratch::cut_all(&captures, self.limits.0);
             if cut_off {

@@ -17,11 +17,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Uid, User};
 use vo_core::ids::{AttemptId, JobId};
-use vo_core::items::Row;
+use vo_core::items::{ESCAPE, Row};
 use vo_core::job::{Outcome, Program};
 use vo_core::template::Template;
 use vo_wire::link::Marker;
 use vo_wire::node::Shares;
+
+use crate::spool;
 
 use super::facts;
 use super::scratch::{Captures, Place, Scratch, captures, unfetched, unsent, urls};
@@ -65,6 +67,8 @@ pub(super) struct Node {
     gpus: Vec<String>,
     /// The ad of its slots, and the file that has it.
     ad: Option<(PathBuf, String)>,
+    /// Where the ads of jobs are that run in their own directories.
+    ads: PathBuf,
 }
 
 /// A program, with what is the same for all of its jobs worked out.
@@ -72,12 +76,14 @@ pub(super) struct Node {
 pub(super) struct Prepared {
     pub(super) program: Arc<Program>,
     threads: OsString,
+    /// The ads of its jobs, and more lines of them; empty if they are not known.
+    ads: Arc<[Template; 2]>,
 }
 
 impl Prepared {
-    pub(super) fn new(program: Program) -> Self {
+    pub(super) fn new(program: Program, ad: Template, own: Template) -> Self {
         let threads = program.cpus.max(1).to_string().into();
-        Prepared { program: Arc::new(program), threads }
+        Prepared { program: Arc::new(program), threads, ads: Arc::new([ad, own]) }
     }
 
     /// The same for one job: with the cells of its row in their places.
@@ -85,7 +91,14 @@ impl Prepared {
         if row.is_empty() {
             return self;
         }
-        Arc::new(Prepared { program: self.program.filled(row), threads: self.threads.clone() })
+        let [ad, own] = &*self.ads;
+        let ads = Arc::new([ad.fill(&within_strings(row)), own.fill(row)]);
+        Arc::new(Prepared { program: self.program.filled(row), threads: self.threads.clone(), ads })
+    }
+
+    /// The ad of one job; empty if it is not known.
+    fn ad(&self, job: JobId) -> Vec<u8> {
+        self.ads.iter().flat_map(|lines| lines.expand(job)).collect()
     }
 
     /// Where a job that runs in its own directory writes standard output and error.
@@ -94,6 +107,19 @@ impl Prepared {
         let file = |name: &Option<Template>| name.as_ref().map(|name| home.join(path(&name.expand(id.job))));
         captures(file(&self.program.output), file(&self.program.error))
     }
+}
+
+/// A row whose cells may stand within the strings of an ad: quotes escaped, words parted by a blank.
+fn within_strings(row: &Row) -> Row {
+    let mut quoted = Vec::with_capacity(row.0.len());
+    for byte in &row.0 {
+        match (byte, quoted.last()) {
+            (b'"', _) => quoted.extend(b"\\\""),
+            (b'w', Some(&ESCAPE)) => *quoted.last_mut().unwrap_or(&mut 0) = b' ',
+            _ => quoted.push(*byte),
+        }
+    }
+    Row(quoted)
 }
 
 /// An attempt, and what it is given.
@@ -108,6 +134,9 @@ pub(super) struct Given<'a> {
 
 /// The ad of a job's slot, in its scratch directory.
 const SLOT_AD: &str = ".machine.ad";
+
+/// Its own.
+const JOB_AD: &str = ".job.ad";
 
 /// The three standard files of a job.
 pub(super) struct Standard {
@@ -180,6 +209,7 @@ impl Node {
             marker_device: facts::marker_device(marker),
             gpus: facts::gpus(),
             ad: None,
+            ads: scratch.ads(),
         })
     }
 
@@ -245,8 +275,24 @@ impl Node {
         let standard = self
             .standard(input.as_deref(), output.as_deref(), error.as_deref(), append)
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
-        self.spawn(prepared, given, &executable, &home, None, standard)
-            .map_err(|e| self.verdict_in_place(&e, "execute", &executable, &home))
+        let (ad, file) = (prepared.ad(id.job), self.job_ad(id));
+        if !ad.is_empty() {
+            fs::write(&file, ad).map_err(|e| verdict(&e, "write", &file))?;
+        }
+        self.spawn(prepared, given, &executable, &home, None, standard).map_err(|e| {
+            self.forget(id);
+            self.verdict_in_place(&e, "execute", &executable, &home)
+        })
+    }
+
+    /// The file with the ad of a job that runs in its own directory.
+    fn job_ad(&self, id: AttemptId) -> PathBuf {
+        self.ads.join(spool::name(id))
+    }
+
+    /// A job that ran in its own directory has ended.
+    pub(super) fn forget(&self, id: AttemptId) {
+        let _ = fs::remove_file(self.job_ad(id));
     }
 
     /// Starts a job in its scratch directory, and says its process id; or why it has none.
@@ -261,17 +307,20 @@ impl Node {
         let standard =
             self.standard(input, output, error, place.append).map_err(|(e, path)| verdict(&e, "open", path))?;
         let work = place.work();
-        if let Some((_, ad)) = &self.ad {
-            let file = work.join(SLOT_AD);
-            match OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&file)
-                .and_then(|mut file| file.write_all(ad.as_bytes()))
-            {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(verdict(&e, "write", &file)),
-                _ => {}
+        let put = |name: &str, ad: &[u8]| {
+            let file = work.join(name);
+            let open = OpenOptions::new().write(true).create_new(true).open(&file);
+            match open.and_then(|mut file| file.write_all(ad)) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(verdict(&e, "write", &file)),
+                _ => Ok(()),
             }
+        };
+        if let Some((_, ad)) = &self.ad {
+            put(SLOT_AD, ad.as_bytes())?;
+        }
+        let ad = prepared.ad(given.id.job);
+        if !ad.is_empty() {
+            put(JOB_AD, &ad)?;
         }
         self.spawn(prepared, given, &place.executable, &work, Some(&work), standard)
             .map_err(|e| verdict(&e, "execute", &place.executable))
@@ -394,6 +443,10 @@ impl Node {
         if let Some((file, _)) = &self.ad {
             command
                 .env("_CONDOR_MACHINE_AD", own_scratch.map_or_else(|| file.clone(), |scratch| scratch.join(SLOT_AD)));
+        }
+        if !prepared.ads[0].0.is_empty() {
+            let file = own_scratch.map_or_else(|| self.job_ad(id), |scratch| scratch.join(JOB_AD));
+            command.env("_CONDOR_JOB_AD", file);
         }
         command
             .envs(program.environment.iter().map(|(name, value)| (text(name), text(value))))

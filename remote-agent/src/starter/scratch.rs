@@ -3,6 +3,7 @@
 //! ```text
 //! vo-SESSION-PROXY.NODE-RANDOM/   0700, removed by the guardian
 //!   tmp/                          TMPDIR of the jobs that run in their own directories
+//!   ads/12.3-1                    the ad of one of these
 //!   blobs/HASH                    input files
 //!   jobs/12.3-1/                  one try, until it is acknowledged
 //!     work/                       its scratch directory: working directory, TMPDIR
@@ -50,7 +51,7 @@ impl Scratch {
             let text = "everyone may write there, and it has no sticky bit";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        for directory in [self.0.clone(), self.tmp(), self.blobs(), self.jobs()] {
+        for directory in [self.0.clone(), self.tmp(), self.ads(), self.blobs(), self.jobs()] {
             fs::DirBuilder::new().mode(0o700).create(directory)?;
         }
         let probe = self.0.join("probe");
@@ -61,6 +62,11 @@ impl Scratch {
     /// For the temporary files of jobs that have no scratch directory.
     pub(super) fn tmp(&self) -> PathBuf {
         self.0.join("tmp")
+    }
+
+    /// The ads of jobs that have no scratch directory.
+    pub(super) fn ads(&self) -> PathBuf {
+        self.0.join("ads")
     }
 
     /// The ad of its slots.

@@ -354,7 +354,7 @@ impl Peer {
     }
 
     pub async fn define(&mut self, program: u64, body: Program) {
-        self.send(&DefineProgram { program, body, load: 0 }).await;
+        self.send(&DefineProgram { program, body, load: 0, ad: Template::default(), own: Template::default() }).await;
     }
 
     pub async fn assign(&mut self, program: u64, ids: &[AttemptId]) {

@@ -67,6 +67,65 @@ fn own(terms: &Terms, view: &JobView<'_>) -> impl Iterator<Item = (String, Expr)
     })
 }
 
+/// The ads of a program's jobs, an attribute a line, as a node can fill them in for each: but for what passes with time. And more lines, of the
+/// attributes that their description gives each its own.
+pub(crate) fn told(view: &JobView<'_>, program: &Program, facts: &Facts) -> (Template, Template) {
+    // What differs from job to job is marked by characters that stand in no file's name, and put back in the lines.
+    let mut marked = Vec::new();
+    let mut mark = |template: &mut Template| {
+        for piece in &mut template.0 {
+            if !matches!(piece, Piece::Text(_) | Piece::Machine(_)) {
+                let text = format!("{MARK}{}{MARK}", marked.len()).into_bytes();
+                marked.push(std::mem::replace(piece, Piece::Text(text)));
+            }
+        }
+    };
+    let mut program = program.clone();
+    program.each_template(&mut mark);
+    let mut log = view.log.cloned();
+    log.iter_mut().for_each(&mut mark);
+    let written = Written { program: Arc::new(program), log, job: view.id };
+    let mut ad = common(view, facts);
+    for (name, _, value) in WRITTEN {
+        value(&written).into_iter().for_each(|value| ad.insert(*name, value));
+    }
+    view.terms.own.iter().for_each(|(name, _)| drop(ad.remove(name)));
+    ad.insert("JobStatus", 2);
+    ad.remove("ClusterId");
+    let text = Piece::Text;
+    let mut pieces = Vec::new();
+    for (at, part) in lines(&ad).split(MARK).enumerate() {
+        match (at % 2, part.parse::<usize>()) {
+            (1, Ok(number)) => pieces.push(match marked.get(number) {
+                Some(Piece::Words(column)) => Piece::Column(*column),
+                Some(piece) => piece.clone(),
+                None => text(Vec::new()),
+            }),
+            _ => pieces.push(text(part.into())),
+        }
+    }
+    let global = format!("GlobalJobId = \"{}#", facts.session);
+    pieces.extend([text("ClusterId = ".into()), Piece::Cluster, text("\nProcId = ".into()), Piece::Process]);
+    pieces.extend([text(format!("\n{global}").into()), Piece::Cluster, text(".".into()), Piece::Process]);
+    pieces.push(text(format!("#{}\"\n", view.submitted.0 / 1000).into()));
+    let own = view.terms.own.iter().flat_map(|(name, value)| {
+        let name = text(format!("{name} = ").into());
+        [name].into_iter().chain(value.0.iter().cloned()).chain([text("\n".into())])
+    });
+    (Template(pieces), Template(own.collect()))
+}
+
+/// An ad's attributes in the old syntax, one a line.
+pub(crate) fn lines(ad: &Ad) -> String {
+    let line = |(name, expr): (&Text, &Expr)| format!("{} = {}\n", name.to_str_lossy(), expr.old_syntax());
+    let mut lines: Vec<String> = ad.iter().map(line).collect();
+    lines.sort_unstable();
+    lines.concat()
+}
+
+/// See [`told`].
+const MARK: char = '\u{e000}';
+
 /// What jobs of one program and terms ask for: what expressions about where they run may refer to.
 pub(crate) fn asked(terms: &Terms, program: &Program) -> Ad {
     let mut ad = Ad::new();

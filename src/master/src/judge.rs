@@ -245,11 +245,7 @@ pub(crate) fn slot_ad(offer: &Offer, time_left: Option<Duration>) -> Ad {
 
 /// The same as text, an attribute a line, but for what passes with time.
 pub(crate) fn slot_text(offer: &Offer) -> String {
-    let ad = slot_ad(offer, None);
-    let mut lines: Vec<String> =
-        ad.iter().map(|(name, expr)| format!("{} = {}\n", name.to_str_lossy(), expr.old_syntax())).collect();
-    lines.sort_unstable();
-    lines.concat()
+    jobad::lines(&slot_ad(offer, None))
 }
 
 /// The first word of a distribution's name, as HTCondor shortens it, and its major version: `Debian GNU/Linux 12 (bookworm)` is Debian, 12.

@@ -929,7 +929,10 @@ impl Master {
             self.to_starter(key, &work::SlotAd { text });
         }
         for (program, body, load) in define {
-            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone(), load });
+            let first = attempts.iter().find(|each| each.program == program);
+            let view = first.and_then(|each| self.pool.view(each.id.job));
+            let (ad, own) = view.map(|view| jobad::told(&view, &body, &self.facts)).unwrap_or_default();
+            self.to_starter(key, &work::DefineProgram { program, body: (*body).clone(), load, ad, own });
         }
         if shared == Shared::Everything {
             let plain = |each: &Assigned| Assignment {

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use vo_core::ids::AttemptId;
 use vo_core::items::Row;
 use vo_core::job::{AttemptResult, Kept, OutputKind, Program, Usage};
+use vo_core::template::Template;
 
 use crate::frame::kinds;
 
@@ -32,6 +33,12 @@ pub struct DefineProgram {
     /// CPUs of the node that a job of it leaves to nobody else, since what it needs besides is bound to them; 0 is what it asks for.
     #[cbor(n(2), default)]
     pub load: u32,
+    /// The ads of its jobs in the old syntax, an attribute a line, for jobs to read. Cells stand within strings.
+    #[cbor(n(3), default)]
+    pub ad: Template,
+    /// More lines of them, where cells are parts of expressions.
+    #[cbor(n(4), default)]
+    pub own: Template,
 }
 
 /// What the starter's slots are in the words of their ad, for jobs to read; sent before the programs that it is told of.

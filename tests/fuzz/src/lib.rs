@@ -771,7 +771,13 @@ fn messages() -> Vec<Vec<u8>> {
         framed(&link::SiteNote { resolved: false, message: "m".to_owned(), hint: None, blocks: true, passing: false }),
         framed(&link::ShutdownDone { left: vec!["x".to_owned()] }),
         framed(&work::Inventory { number: 1, ..Default::default() }),
-        framed(&work::DefineProgram { program: 1, body: Default::default(), load: 0 }),
+        framed(&work::DefineProgram {
+            program: 1,
+            body: Default::default(),
+            load: 0,
+            ad: Default::default(),
+            own: Default::default(),
+        }),
         framed(&control::Submit { name: "n".to_owned(), groups: Vec::new() }),
         framed(&link::Ping { nonce: 1 }),
     ]

@@ -1,12 +1,12 @@
 //! What submit descriptions may ask of this machine: files, commands, names, chance.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use glob::{MatchOptions, glob_with};
 use jiff::Zoned;
 use ring::rand::{SecureRandom, SystemRandom};
 use vo_lang::submit::{Kind, MAX_TEXT, World};
@@ -47,21 +47,15 @@ impl World for Here {
     }
 
     fn matching(&self, pattern: &[u8], kind: Kind) -> Result<Vec<Vec<u8>>, String> {
-        let pattern = str::from_utf8(pattern).map_err(|_| "the pattern is not UTF-8".to_owned())?;
-        // As the C library's glob: `*` matches no `/`, and no leading dot.
-        let options =
-            MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
         let mut names = Vec::new();
-        for found in glob_with(pattern, options).map_err(|e| e.to_string())? {
-            let path = found.map_err(|e| e.to_string())?;
-            let is_dir = path.is_dir();
+        for mut name in glob(pattern)? {
+            let is_dir = Path::new(OsStr::from_bytes(&name)).is_dir();
             let wanted = match kind {
                 Kind::Any => true,
                 Kind::Files => !is_dir,
                 Kind::Dirs => is_dir,
             };
             if wanted {
-                let mut name = path.into_os_string().into_vec();
                 // As HTCondor marks directories.
                 if is_dir && !name.ends_with(b"/") {
                     name.push(b'/');
@@ -79,6 +73,28 @@ impl World for Here {
         let _ = SystemRandom::new().fill(&mut bytes);
         u64::from_le_bytes(bytes)
     }
+}
+
+/// The names that the C library's glob(3) finds, which takes any bytes: `*` matches no `/`, and no leading dot.
+fn glob(pattern: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let pattern = CString::new(pattern).map_err(|e| e.to_string())?;
+    // SAFETY: a glob_t is plain data, of which all zeros are the empty one.
+    let mut found: libc::glob_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pattern ends with a zero, and the result is ours.
+    let code = unsafe { libc::glob(pattern.as_ptr(), 0, None, &raw mut found) };
+    let names = match code {
+        0 => {
+            // SAFETY: after success gl_pathv has gl_pathc strings, which live until globfree.
+            let name = |place| unsafe { CStr::from_ptr(*found.gl_pathv.add(place)) }.to_bytes().to_vec();
+            Ok((0..found.gl_pathc).map(name).collect())
+        }
+        libc::GLOB_NOMATCH => Ok(Vec::new()),
+        libc::GLOB_NOSPACE => Err("there is no memory for what it matches".to_owned()),
+        _ => Err("its directories can't be read".to_owned()),
+    };
+    // SAFETY: glob has filled it in, whatever it returned, and nothing refers to it any more.
+    unsafe { libc::globfree(&raw mut found) };
+    names
 }
 
 /// One byte more than is taken, so that the parser sees that it is too much.
@@ -147,6 +163,22 @@ mod tests {
         check("*", Kind::Dirs, &["d.dat/"]);
         check("[ac].*", Kind::Any, &["a.dat", "c.txt"]);
         check("nothing*", Kind::Any, &[]);
+        check("a.dat", Kind::Files, &["a.dat"]);
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_matched_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<Vec<u8>> = [&b"caf\xe9.dat"[..], b"tea.dat", b"\xff"]
+            .map(|name| [dir.path().as_os_str().as_bytes(), b"/", name].concat())
+            .into();
+        names.iter().for_each(|name| fs::write(OsStr::from_bytes(name), "").unwrap());
+        let matching = |pattern: &[u8]| {
+            Here.matching(&[dir.path().as_os_str().as_bytes(), b"/", pattern].concat(), Kind::Files).unwrap()
+        };
+        assert_eq!(matching(b"*"), names);
+        assert_eq!(matching(b"*.dat"), names[..2]);
+        assert_eq!(matching(b"caf\xe9*"), names[..1]);
     }
 
     #[test]

@@ -106,21 +106,25 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<i32> {
     if cli.list {
         return list(cli.json).map(|()| ExitCode::Success.number());
     }
-    // What a start meets must not leave half a session behind: from here on signals wait until they are looked at.
-    let signals = Signals::catch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH, Signal::SIGCHLD])
-        .map_err(|e| Error::system("cannot catch signals", e))?;
     if let Some(name) = &cli.resume {
         let session = match name.as_deref().or(cli.session.as_deref()) {
             Some(name) => Session::named(name)?,
             None => only_session()?,
         };
-        return resume(&session, &cli, &signals);
+        return resume(&session, &cli);
     }
     let session = Session::named(cli.session.as_deref().unwrap_or(DEFAULT))?;
     match source(&cli)? {
-        Some(source) => batch(&session, &cli, source, &signals),
-        None => interactive(&session, &cli, &signals),
+        Some(source) => batch(&session, &cli, source),
+        None => interactive(&session, &cli),
     }
+}
+
+/// What a start meets must not leave half a session behind: from here on signals wait until they are looked at. Until the master has
+/// answered they end us, whatever it waits for.
+fn signals() -> Result<Signals> {
+    Signals::catch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGWINCH, Signal::SIGCHLD])
+        .map_err(|e| Error::system("cannot catch signals", e))
 }
 
 /// The script to run, if one is asked for.
@@ -155,31 +159,35 @@ impl Cli {
     }
 }
 
-fn interactive(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
+fn interactive(session: &Session, cli: &Cli) -> Result<i32> {
     // Nothing is started for a terminal that can't be attached.
     attach::own_keys()?;
-    match session.settled()? {
+    let state = session.settled()?;
+    let signals = signals()?;
+    match state {
         State::Running(master) => return Err(start::runs(session, &master)),
         State::Stale => return Err(start::stale(session)),
         State::Absent => {}
     }
     let mut master = start::create(session, &cli.wishes())?;
-    if let Some(code) = set_up(session, &mut master, cli.patience(), cli, signals)? {
+    if let Some(code) = set_up(session, &mut master, cli.patience(), cli, &signals)? {
         return Ok(code);
     }
     eprintln!(
         "Welcome to your grid environment.\nTo shut down the environment, type \"exit\". To detach from it, type \"detach\"."
     );
-    attach::run(session, master, signals)
+    attach::run(session, master, &signals)
 }
 
-fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
+fn resume(session: &Session, cli: &Cli) -> Result<i32> {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !terminal {
         return Err(Error::usage("-r needs a terminal")
             .hint(format!("`vo-login -s {} -c COMMANDS` talks to a session that runs", session.name)));
     }
-    let master = match session.state()? {
+    let state = session.state()?;
+    let signals = signals()?;
+    let master = match state {
         State::Running(master) => {
             not_inside(session)?;
             master
@@ -195,7 +203,7 @@ fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
                 jobs.total()
             );
             // Sites that can't be reached now may be later: the session is not given up for them.
-            match start::follow(&mut master, signals, cli.patience(), cli.verbose) {
+            match start::follow(&mut master, &signals, cli.patience(), cli.verbose) {
                 Ok(Started::Up) => {}
                 Ok(Started::Signal(signal)) => return Ok(128 + signal as i32),
                 Err(error) => eprintln!("{error}"),
@@ -203,7 +211,7 @@ fn resume(session: &Session, cli: &Cli, signals: &Signals) -> Result<i32> {
             master
         }
     };
-    attach::run(session, master, signals)
+    attach::run(session, master, &signals)
 }
 
 /// The session that `-r` without a name means: the only one.
@@ -254,8 +262,10 @@ fn not_inside(session: &Session) -> Result<()> {
     Ok(())
 }
 
-fn batch(session: &Session, cli: &Cli, source: Source, signals: &Signals) -> Result<i32> {
-    let started = match session.settled()? {
+fn batch(session: &Session, cli: &Cli, source: Source) -> Result<i32> {
+    let state = session.settled()?;
+    let signals = signals()?;
+    let started = match state {
         State::Running(master) => {
             same_configuration(session, cli, &master)?;
             false
@@ -264,13 +274,13 @@ fn batch(session: &Session, cli: &Cli, source: Source, signals: &Signals) -> Res
         State::Absent => {
             let mut master = start::create(session, &cli.wishes())?;
             // Jobs wait for starters by themselves.
-            if let Some(code) = set_up(session, &mut master, Duration::ZERO, cli, signals)? {
+            if let Some(code) = set_up(session, &mut master, Duration::ZERO, cli, &signals)? {
                 return Ok(code);
             }
             true
         }
     };
-    let ended = script::run(session, source, signals);
+    let ended = script::run(session, source, &signals);
     if started && (!cli.keep || matches!(ended, Ok(End::Signal(_)))) {
         start::end(session)?;
     }

@@ -22,6 +22,9 @@ pub(crate) struct Master {
     pub(crate) welcome: Welcome,
 }
 
+/// How long a master may be silent before a person is told that it is waited for.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// How long a killed process may take to close its files.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -61,7 +64,18 @@ impl Master {
             welcome: Welcome { protocol: 0, session: String::new(), pid: 0, started_ms: 0 },
         };
         let called = Instant::now();
-        let greeting = master.send(&Hello { protocol: PROTOCOL }).and_then(|()| master.frame());
+        let greeting = master.send(&Hello { protocol: PROTOCOL }).and_then(|()| {
+            if limit.is_none() {
+                if let Some(frame) = master.frame_before(Some(called + SILENT))? {
+                    return Ok(frame);
+                }
+                let name = dir.file_name().unwrap_or_default().display();
+                eprintln!(
+                    "Session {name} doesn't answer yet. Its master may be stopped, or wait for a disk; Ctrl-C gives it up."
+                );
+            }
+            master.frame()
+        });
         let frame = match greeting {
             Ok(frame) => frame,
             // A master that was just killed may have taken the call before the system closed its socket.

@@ -360,6 +360,30 @@ fn a_master_that_does_not_answer_hides_no_other_session() {
     home.assert_nothing_left();
 }
 
+/// A stopped master, or one whose disk hangs, keeps nobody who has had enough of waiting.
+#[test]
+fn who_waits_for_a_master_that_does_not_answer_is_told_and_may_leave() {
+    let home = Home::new();
+    home.vo(["-s", "hung", "--keep", "-c", "true"]).ok();
+    let hung = i32::try_from(listed(&home, "hung")["pid"].as_i64().unwrap()).unwrap();
+    send(hung, Signal::SIGSTOP);
+    for arguments in [["-s", "hung"].as_slice(), &["-s", "hung", "-c", "q"], &["-r", "hung"]] {
+        let mut terminal = home.terminal(arguments);
+        terminal.expect("Session hung doesn't answer yet.");
+        terminal.send(b"\x03");
+        assert_ne!(terminal.exit_code(), 0, "{arguments:?}: {}", terminal.shown());
+    }
+    let mut command = home.command(binary("vo-login"));
+    let mut client = command.args(["-s", "hung", "-c", "q"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 1];
+    client.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+    send(i32::try_from(client.id()).unwrap(), Signal::SIGTERM);
+    wait_until("its end", seconds(10), || client.try_wait().unwrap());
+    send(hung, Signal::SIGCONT);
+    home.end("hung");
+    home.assert_nothing_left();
+}
+
 #[test]
 fn a_session_is_not_shown_in_itself() {
     let home = Home::new();

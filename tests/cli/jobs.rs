@@ -184,6 +184,7 @@ fn jobs_are_held_released_and_edited_and_a_person_is_asked_when_they_are_many() 
     terminal.expect("200 job(s) removed.");
     terminal.prompt();
     home.vo(["-s", "t", "-c", "hold 7"]).code(2).says(["there is no job 7 in this session"]);
+    home.vo(["-s", "t", "-c", "edit 1 'requirements=Cpus >'"]).code(2).says(["no ClassAd expression"]);
     home.vo(["-s", "t", "-c", "edit 1"]).code(2).says(["nothing is to be changed", "hint: "]);
     home.vo(["-s", "t", "-c", "release --batch-name quick"]).code(2).says(["no batch is called \"quick\""]);
     terminal.type_line("exit --force");

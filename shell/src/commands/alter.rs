@@ -295,8 +295,13 @@ fn set(edit: &mut pool::Edit, change: &str) -> Result<()> {
     let wrong = |expected: &str| Error::usage(format!("{name}={value}: expected {expected}"));
     match name.to_ascii_lowercase().as_str() {
         "priority" | "jobprio" => edit.priority = Some(value.parse().map_err(|_| wrong("a whole number"))?),
-        "requirements" => edit.requirements = Some(value.to_owned()),
-        "rank" => edit.rank = Some(value.to_owned()),
+        "requirements" | "rank" => {
+            if !value.is_empty() {
+                super::ads::expression(value).map_err(|why| Error::usage(format!("{name}={value}: {why}")))?;
+            }
+            *(if name.eq_ignore_ascii_case("rank") { &mut edit.rank } else { &mut edit.requirements }) =
+                Some(value.to_owned());
+        }
         "accounting_group" | "acctgroup" => edit.accounting_group = Some(value.to_owned()),
         "request_cpus" | "requestcpus" => {
             let cpus = value.parse().ok().filter(|cpus| *cpus > 0);
@@ -480,6 +485,9 @@ mod tests {
         check("request_memory=1500", "request_memory = 1500");
         check("request_gpus=0", "request_gpus = 0");
         check("requirements=Cpus >= 4 && Site == \"a\"", "requirements = Cpus >= 4 && Site == \"a\"");
+        check("Rank=", "rank = ");
+        check("requirements=Cpus >", "error: requirements=Cpus >: no ClassAd expression: ");
+        check("rank=(Memory", "error: rank=(Memory: no ClassAd expression: ");
         check("request_cpus=0", "error: request_cpus=0: expected a whole number from 1 on");
         check("priority=high", "error: priority=high: expected a whole number");
         check("prioritty=1", "error: \"prioritty\" can't be edited");

@@ -226,6 +226,10 @@ fn layouts_are_those_of_condor_q_and_condor_history() {
     let home = session();
     let owner = ask(&home, "q 3 -af Owner").ok().stdout.trim().to_owned();
     let lines = |line: &str| -> Vec<String> { ask(&home, line).ok().stdout.lines().map(str::to_owned).collect() };
+    for view in ["-hold", "-run", "-idle"] {
+        let (alone, both) = (lines(&format!("condor_q {view}")), lines(&format!("condor_q -nobatch {view}")));
+        assert_eq!((&alone[3], alone.len()), (&both[3], both.len()), "{view} is by job anyway");
+    }
     for view in ["-nobatch", "-hold", "-run"] {
         let (ours, theirs) =
             (lines(&format!("condor_q {view}")), captured("condor_q.txt", &format!("condor_q {view}")));

@@ -28,8 +28,8 @@ use crate::table::{JsonList, now_ms, stdout, written};
 pub(crate) struct Queue {
     #[command(flatten)]
     asking: Asking,
-    /// A line for each job
-    #[arg(long, conflicts_with_all = ["hold", "run", "idle", "totals"])]
+    /// A line for each job, as --hold, --run and --idle have anyway
+    #[arg(long, conflicts_with = "totals")]
     pub(super) nobatch: bool,
     /// A line for each cluster: the default
     #[arg(long, conflicts_with_all = ["nobatch", "hold", "run", "idle", "totals"])]

@@ -296,6 +296,38 @@ struct Asked {
     client: Option<u64>,
 }
 
+/// How many jobs had been completed, second by second, of the last [`RATE_WINDOW`] or of as long as there is something to do.
+#[derive(Default)]
+struct Rate(VecDeque<(Instant, u64)>);
+
+impl Rate {
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.back().is_none_or(|(at, _)| now.duration_since(*at) >= TICK)
+    }
+
+    /// Takes in how many are completed, and whether others run or wait: a time when none did says nothing of those that do now.
+    fn note(&mut self, now: Instant, completed: u64, busy: bool) {
+        if !busy {
+            self.0.clear();
+        }
+        self.0.push_back((now, completed));
+        while self.0.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Completed a second, in thousandths.
+    fn milli(&self) -> u64 {
+        match (self.0.front(), self.0.back()) {
+            (Some((first, before)), Some((last, after))) if last > first => {
+                let span = u64::try_from(last.duration_since(*first).as_millis()).unwrap_or(u64::MAX).max(1);
+                (after - before).saturating_mul(1_000_000) / span
+            }
+            _ => 0,
+        }
+    }
+}
+
 pub(crate) struct Master {
     dir: PathBuf,
     session: SessionFile,
@@ -341,8 +373,7 @@ pub(crate) struct Master {
     /// Jobs of which something printed is being written, and results of theirs that wait for the end of that.
     showing: BTreeMap<JobId, Showing>,
     marker_device: u64,
-    /// Completed jobs, second by second.
-    rate: VecDeque<(Instant, u64)>,
+    rate: Rate,
     busy_at: Instant,
     whys: why::Whys,
     ending: Option<Ending>,
@@ -570,7 +601,7 @@ impl Master {
             retry_at: None,
             showing: BTreeMap::new(),
             marker_device,
-            rate: VecDeque::new(),
+            rate: Rate::default(),
             busy_at: Instant::now(),
             whys: why::Whys::default(),
             ending: None,
@@ -777,29 +808,15 @@ impl Master {
                 self.collect(key, whole);
             }
         }
-        if self.rate.back().is_none_or(|(at, _)| now.duration_since(*at) >= TICK) {
+        if self.rate.is_due(now) {
             let completed = (0..self.sites.len()).map(|i| self.pool.completed_at(SiteId(i as u16))).sum();
-            self.rate.push_back((now, completed));
-            while self.rate.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
-                self.rate.pop_front();
-            }
+            self.rate.note(now, completed, self.pool.demand_cpus() > 0);
             self.ask_silent();
             self.set_targets();
             self.outlive();
         }
         self.agents_overdue();
         self.check_ending();
-    }
-
-    /// Completed a second, in thousandths.
-    fn rate_milli(&self) -> u64 {
-        match (self.rate.front(), self.rate.back()) {
-            (Some((first, before)), Some((last, after))) if last > first => {
-                let span = u64::try_from(last.duration_since(*first).as_millis()).unwrap_or(u64::MAX).max(1);
-                (after - before).saturating_mul(1_000_000) / span
-            }
-            _ => 0,
-        }
     }
 
     // ---- the pool's actions ----

@@ -775,7 +775,7 @@ impl Master {
         let participants = if following { self.participants() } else { (0, 0) };
         let settled = following && self.settled();
         let any_up = self.sites.iter().any(|site| site.state == SiteState::Up);
-        let rate_milli = self.rate_milli();
+        let rate_milli = self.rate.milli();
         for client in self.clients.values_mut().filter(|client| !client.busy) {
             match &mut client.request {
                 Some(Request::Listing(listing)) => {

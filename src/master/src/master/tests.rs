@@ -475,3 +475,19 @@ fn an_agent_is_asked_and_its_ages_are_ours() {
 fn room() -> OwnedSemaphorePermit {
     Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
 }
+
+#[test]
+fn what_is_completed_a_second_is_of_the_time_in_which_there_was_work() {
+    let mut rate = Rate::default();
+    let begin = Instant::now();
+    let mut note = |second: u64, completed: u64, busy: bool| {
+        rate.note(begin + Duration::from_secs(second), completed, busy);
+        rate.milli()
+    };
+    for second in 0..90 {
+        assert_eq!(note(second, 7, false), 0);
+    }
+    assert_eq!(note(90, 7, true), 0);
+    assert_eq!(note(91, 27, true), 10_000);
+    assert_eq!((92..=150).map(|second| note(second, 27 + 20 * (second - 91), true)).last(), Some(20_000));
+}

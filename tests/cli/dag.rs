@@ -448,6 +448,23 @@ fn the_chain_of_the_examples_runs_for_a_hundred_run_numbers() {
 }
 
 #[test]
+fn an_aborted_dag_says_which_node_aborted_it() {
+    let home = home();
+    home.write(
+        "x.dag",
+        "JOB A job.sub\nJOB B job.sub\nVARS A code=\"9\" pause=\"0\"\nVARS B code=\"0\" pause=\"99\"\nABORT-DAG-ON A 9 RETURN 4\n",
+    );
+    home.vo(["-s", "t", "-c", "submit x.dag; dag wait x.dag"])
+        .code(7)
+        .says(["aborted, exit code 4", "last problem: the jobs of node A ended: 9"]);
+    // A submitter that has not come to B leaves nothing to remove.
+    let told = home.read("x.dag.dagman.out");
+    assert!(!told.contains("-1002"), "{told}");
+    assert_eq!(told.contains("node B is submitted"), told.contains("the jobs of node B were removed"), "{told}");
+    end(&home);
+}
+
+#[test]
 fn a_node_that_cant_be_submitted_says_why_and_no_more() {
     let home = home();
     home.write("x.dag", "JOB A a.sub\nVARS A unused=\"1\"\n");

@@ -769,10 +769,15 @@ impl Dags {
         let Some(active) = self.active.get_mut(&dag) else { return };
         active.run.handle(now, Event::Jobs { node, jobs });
         if over {
-            let ended = format!("the jobs of node {} ended", active.dag.name(node));
+            let jobs = format!("the jobs of node {}", active.dag.name(node));
             match code {
-                0 => active.out.say(now.0, &ended),
-                code => active.problem(now, &format!("{ended}: {code}")),
+                0 => active.out.say(now.0, &format!("{jobs} ended")),
+                // Why they were removed, such as for a node that aborts the DAG, says more.
+                core::JOB_REMOVED if active.row.problem.is_some() => {
+                    active.out.say(now.0, &format!("{jobs} were removed"))
+                }
+                core::JOB_REMOVED => active.problem(now, &format!("{jobs} were removed")),
+                code => active.problem(now, &format!("{jobs} ended: {code}")),
             }
             self.clusters.remove(&cluster);
         }

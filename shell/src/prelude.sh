@@ -21,7 +21,8 @@ rm() {
 	if command vo --means-jobs "$@"; then
 		command vo rm "$@"
 	else
-		eval "$vo__rm \"\$@\""
+		# Without a word after it, bash -e says something of its own when it fails.
+		eval "$vo__rm \"\$@\"" || return
 	fi
 }
 history() { command vo history "$@"; }

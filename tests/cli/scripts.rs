@@ -48,6 +48,10 @@ fn the_first_failing_command_gives_the_exit_code() {
     each_way("no-such-command-anywhere\n", |_, run| {
         run.code(127);
     });
+    each_way("rm no-such-file\n", |_, run| {
+        let said = run.code(1).stderr.clone();
+        assert!(!said.contains("pop_var_context"), "{said}");
+    });
 }
 
 #[test]

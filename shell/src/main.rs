@@ -1,6 +1,21 @@
 //! `vo-login`: what a person touches. The client of a session, the grid shell that runs in it, and the grid commands, all in one
 //! program that goes by the name under which it is called. Must not know how a site works.
 
+/// As the standard library's, but standard error that can't be written to is no reason to panic.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+/// Tells what was done; see [`table::announce`].
+macro_rules! println {
+    ($($words:tt)*) => {
+        $crate::table::announce(format_args!($($words)*))
+    };
+}
+
 mod askpass;
 mod attach;
 mod cli;
@@ -27,6 +42,12 @@ use std::process;
 use error::{Error, ExitCode};
 
 fn main() -> process::ExitCode {
+    // What had changed the terminal puts it in order on the way here.
+    std::panic::catch_unwind(run).unwrap_or(process::ExitCode::from(ExitCode::Internal as u8))
+}
+
+/// Does what the name says that the program was called by.
+fn run() -> process::ExitCode {
     let words: Vec<OsString> = env::args_os().collect();
     let called = words.first();
     let name =

@@ -1,5 +1,6 @@
 //! Tables, dates, durations and JSON lists on standard output.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -98,6 +99,14 @@ pub(crate) fn written(e: io::Error) -> Error {
         std::process::exit(128 + libc::SIGPIPE);
     }
     Error::system("cannot write to standard output", e)
+}
+
+/// Writes a line to standard output. It tells of what was done, which stays so if nobody reads that: then standard error has it.
+pub(crate) fn announce(line: fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        eprintln!("{line}");
+    }
 }
 
 /// `11/21 21:13` or ` 1/5  21:13`, in local time, as HTCondor's listings have it.

@@ -287,3 +287,34 @@ fn an_output_that_can_not_be_sent_holds_its_job() {
     home.end("t");
     home.assert_nothing_left();
 }
+
+#[test]
+fn directories_with_nothing_in_them_come_home() {
+    let home = Home::new();
+    home.write(
+        "t.sub",
+        "executable = /bin/sh
+transfer_executable = false
+arguments = \"-c 'mkdir -p top/full/empty top/bare alone far/away; echo x > top/full/file'\"
+should_transfer_files = YES
+transfer_output_files = top, alone, far
+transfer_output_remaps = \"alone = there/it/is\"
+queue
+",
+    );
+    home.vo(["-s", "t", "--keep", "-c", "submit t.sub; wait"]).ok().says(["1 of 1 job(s) succeeded"]);
+    for name in ["top/full/empty", "top/bare", "there/it/is", "far/away"] {
+        assert_eq!(std::fs::read_dir(home.work(name)).unwrap().count(), 0, "{name}");
+    }
+    assert_eq!(home.read("top/full/file"), "x\n");
+    // What is there already may stay, unless it is none.
+    home.write("top/bare/mine", "");
+    home.vo(["-s", "t", "-c", "submit t.sub; wait 2"]).ok().says(["1 of 1 job(s) succeeded"]);
+    assert!(home.work("top/bare/mine").exists());
+    home.sh("rm -r far; echo > far").ok();
+    home.vo(["-s", "t", "-c", "submit t.sub; wait --timeout 60s 3"]).code(7);
+    let told = home.vo(["-s", "t", "-c", "q 3 -af HoldReasonCode HoldReason; rm 3"]).ok().stdout;
+    assert!(told.starts_with("12 ") && told.contains("/far: File exists"), "{told}");
+    home.end("t");
+    home.assert_nothing_left();
+}

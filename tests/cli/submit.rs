@@ -452,6 +452,25 @@ fn core_files_leases_and_limits_are_as_asked_for() {
 }
 
 #[test]
+fn standard_input_may_be_a_file_of_the_node() {
+    let home = session();
+    home.write("data", "that travelled\n");
+    home.write("here", "of the node\n");
+    let text = "executable = /bin/cat\ntransfer_executable = false\ntransfer_input = false\ninput = $(x)\noutput = out.$(Process)\n\
+                should_transfer_files = YES\ntransfer_input_files = data\n";
+    home.write("t.sub", format!("{text}queue x in (data, {})\n", home.work("here").display()));
+    home.vo(["-s", "t", "-c", "submit t.sub; wait"]).ok().says(["2 of 2 job(s) succeeded"]);
+    assert_eq!((home.read("out.0"), home.read("out.1")), ("that travelled\n".into(), "of the node\n".into()));
+    // What isn't there is known when it is wanted.
+    home.write("lacks.sub", format!("{text}x = absent\nqueue\n"));
+    home.vo(["-s", "t", "-c", "submit lacks.sub; wait --timeout 30s 2"]).code(7);
+    let why = home.vo(["-s", "t", "-c", "q 2 -af HoldReason"]).ok().stdout;
+    assert!(why.contains("/work/absent: No such file or directory"), "{why}");
+    home.vo(["-s", "t", "-c", "rm 2"]).ok();
+    end(&home);
+}
+
+#[test]
 fn a_job_finds_its_ad() {
     let home = session();
     home.write(

@@ -22,7 +22,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use ring::digest::{Context, SHA256};
 use vo_core::ids::AttemptId;
-use vo_core::job::{Checkpoint, Comes, Kept, Outcome, Output, OutputKind, Program, is_url};
+use vo_core::job::{Checkpoint, Comes, DIRECTORY, Kept, Outcome, Output, OutputKind, Program, is_url};
 use vo_wire::work::{FileRef, FileRole};
 
 use super::jobs::{path, reason};
@@ -216,6 +216,9 @@ impl Place {
             place.stderr.clone_from(&place.stdout);
         }
         let work = place.work();
+        if program.input_there {
+            place.stdin = program.input.as_ref().map(|input| work.join(path(&input.expand(id.job))));
+        }
         let failed =
             |what: &Path, e: &io::Error| Outcome::SiteFailed(format!("cannot make {}: {}", what.display(), reason(e)));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&work).map_err(|e| failed(&work, &e))?;
@@ -298,7 +301,9 @@ impl Place {
         }
         left.paths.retain(|kind, path| {
             let url = program.url(id.job, kind);
-            left.sent.extend(url.iter().map(|url| (path.clone(), OsString::from_vec(url.clone()))));
+            left.sent.extend(
+                url.iter().filter(|_| !path.is_dir()).map(|url| (path.clone(), OsString::from_vec(url.clone()))),
+            );
             url.is_none()
         });
         if is_long(&left.paths) {
@@ -338,7 +343,6 @@ impl Place {
         inline: u32,
     ) -> Result<Option<Set>, Outcome> {
         let mut paths = BTreeMap::new();
-        let mut files = program.transfer_output.as_deref();
         let named = checkpoint.and_then(|checkpoint| checkpoint.files.as_deref());
         if checkpoint.is_none() && (!program.keep_evicted || program.checkpoint.is_some()) {
             return Ok(None);
@@ -346,7 +350,7 @@ impl Place {
         if checkpoint.is_some() || program.append {
             paths = self.captures();
         }
-        files = named.or(files);
+        let files = named.or(program.transfer_output.as_deref());
         match files {
             None => self.changed(&mut paths),
             Some(names) => {
@@ -362,6 +366,7 @@ impl Place {
                 }
             }
         }
+        paths.retain(|_, path| !path.is_dir());
         if is_long(&paths) {
             let text = format!("the job's checkpoint has {} files, too many: let it pack them", paths.len());
             return Err(Outcome::Unrunnable(text));
@@ -408,7 +413,7 @@ impl Place {
         path.is_symlink() && fs::canonicalize(path).is_ok_and(inside)
     }
 
-    /// A file that was asked for; of a directory, all files in it.
+    /// A file that was asked for; of a directory, all files in it, and those directories that have nothing in them.
     fn named(&self, name: &Path, paths: &mut BTreeMap<OutputKind, PathBuf>) -> Result<(), String> {
         let name = within(name).map_err(|_| "not within the scratch directory".to_owned())?;
         let path = self.work().join(&name);
@@ -416,7 +421,11 @@ impl Place {
         if meta.is_file() {
             paths.insert(OutputKind::File(name.into_os_string().into_vec()), path);
         } else if meta.is_dir() {
-            for entry in fs::read_dir(&path).map_err(|e| reason(&e))?.flatten() {
+            let mut entries = fs::read_dir(&path).map_err(|e| reason(&e))?.flatten().peekable();
+            if entries.peek().is_none() {
+                paths.insert(OutputKind::File(name.clone().into_os_string().into_vec()), path.clone());
+            }
+            for entry in entries {
                 let kind = entry.file_type().map_err(|e| reason(&e))?;
                 // Only the job's own links to directories could lead in circles; what they show is elsewhere anyway.
                 if kind.is_file() || kind.is_dir() || self.links_within(&entry.path()) {
@@ -535,6 +544,12 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 fn describe(kind: &OutputKind, path: &Path, inline: usize) -> io::Result<Output> {
+    if path.is_dir() {
+        // One that has nothing in it.
+        let mut hash = [0; 32];
+        hash.copy_from_slice(ring::digest::digest(&SHA256, b"").as_ref());
+        return Ok(Output { kind: kind.clone(), size: 0, hash, mode: DIRECTORY | 0o755, inline: Some(Vec::new()) });
+    }
     let mut file = open_regular(path)?;
     let mode = file.metadata()?.mode() & 0o777;
     let mut digest = Context::new(&SHA256);

@@ -532,6 +532,7 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         resources: ad.counted.clone(),
         checkpoint,
         keep_evicted: ad.when_to_transfer == WhenToTransfer::OnExitOrEvict,
+        input_there: is(ad, "TransferIn", "false"),
         output_comes: comes(ad, "TransferOut", "StreamOut"),
         error_comes: comes(ad, "TransferErr", "StreamErr"),
         umask: Some(umask()),
@@ -910,7 +911,8 @@ fn check(group: &GroupRecord, members: &Members) -> Result<()> {
         each(&[&program.executable], if travels { program_file } else { executable }, false)?;
     }
     each(&[&Template::default()], directory, true)?;
-    each(&program.input.iter().chain(&program.transfer_input).collect::<Vec<_>>(), readable, false)?;
+    let input = program.input.iter().filter(|_| !program.input_there || program.transfer == Transfer::No);
+    each(&input.chain(&program.transfer_input).collect::<Vec<_>>(), readable, false)?;
     each(&program.output.iter().chain(&program.error).chain(&group.log).collect::<Vec<_>>(), writable, false)
 }
 

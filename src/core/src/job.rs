@@ -121,6 +121,9 @@ pub struct Program {
     /// The URL below which the node itself sends its outputs, but for standard output and error; none of them comes home then.
     #[n(30)]
     pub destination: Option<Template>,
+    /// Is its standard input a file of the node's, seen from its scratch directory?
+    #[cbor(n(31), default)]
+    pub input_there: bool,
 }
 
 /// When what a job prints comes home.
@@ -386,6 +389,9 @@ pub enum OutputKind {
     File(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
+/// The mode of an output that is a directory with nothing in it, but for its permissions.
+pub const DIRECTORY: u32 = 0o040_000;
+
 /// A file that a job left, to come back to the workstation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Output {
@@ -398,7 +404,7 @@ pub struct Output {
     /// SHA-256.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub hash: [u8; 32],
-    /// Permission bits.
+    /// Permission bits; and [`DIRECTORY`].
     #[n(3)]
     pub mode: u32,
     /// The content, if it is small.

@@ -60,7 +60,7 @@ impl Files {
         if program.transfer_executable {
             self.add(&path(program.executable.expand(job)), FileRole::Executable, &mut files)?;
         }
-        if let Some(input) = &program.input {
+        if let Some(input) = program.input.as_ref().filter(|_| !program.input_there) {
             self.add(&path(input.expand(job)), FileRole::Stdin, &mut files)?;
         }
         for input in &program.transfer_input {

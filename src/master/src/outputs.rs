@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use ring::digest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use vo_core::ids::AttemptId;
-use vo_core::job::{AttemptResult, Kept, Output, OutputKind, Program};
+use vo_core::job::{AttemptResult, DIRECTORY, Kept, Output, OutputKind, Program};
 use vo_core::template::Template;
 use vo_wire::work::{OutputChunk, Printed, WINDOW};
 
@@ -165,6 +165,8 @@ struct Aside {
     target: PathBuf,
     hash: digest::Context,
     written: u64,
+    /// It is a directory, made at the end.
+    directory: bool,
 }
 
 impl Aside {
@@ -181,6 +183,10 @@ impl Aside {
         };
         if named && matches!(output.kind, OutputKind::File(_)) {
             fs::create_dir_all(parent).map_err(|e| Failure::ours(parent, &e))?;
+        }
+        let (hash, written) = (digest::Context::new(&digest::SHA256), 0);
+        if output.mode & !0o777 == DIRECTORY && named && whole.set.is_none() {
+            return Ok(Aside { file: None, path: target.clone(), target, hash, written, directory: true });
         }
         if output.size > ROOMY
             && let Ok(room) = nix::sys::statvfs::statvfs(parent)
@@ -211,7 +217,7 @@ impl Aside {
             options.create_new(true);
         }
         let file = options.open(&path).map_err(|e| Failure::ours(&target, &e))?;
-        Ok(Aside { file: Some(file), path, target, hash: digest::Context::new(&digest::SHA256), written: 0 })
+        Ok(Aside { file: Some(file), path, target, hash, written, directory: false })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -234,6 +240,9 @@ impl Aside {
     }
 
     fn finish(self) -> Result<(), Failure> {
+        if self.directory {
+            return fs::create_dir_all(&self.target).map_err(|e| Failure::ours(&self.target, &e));
+        }
         if self.path != self.target {
             fs::rename(&self.path, &self.target).map_err(|e| Failure::ours(&self.target, &e))?;
         }

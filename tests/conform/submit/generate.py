@@ -109,6 +109,7 @@ COMMANDS = {
     "container_image": some("docker://debian:12", "osdf:///a/b.sif", "a/b.sif", "images/box/", "oras://ghcr.io/a:1"),
     "docker_image": some("debian:12", "docker://debian"),
     "getenv": some("true", "false", "HOME", "H*,!HOME"),
+    "transfer_input": some("false"),
     "stream_output": some("true", "false"),
     "require_gpus": some("Capability > 4", "ECCEnabled || DriverVersion > 3", "GlobalMemoryMb > $(n)"),
     "gpus_minimum_capability": some("7.5", "$(n)"),

@@ -272,7 +272,7 @@ const COMMANDS: &[Command] = &[
     plain(&["suspend_job_at_exec", "use_scitoken", "use_scitokens", "use_x509userproxy"], Refused(FALSE)),
     with(&["transfer_error", "transfererr"], Acted, "TransferErr", Boolean),
     with(&["transfer_output", "transferout"], Acted, "TransferOut", Boolean),
-    plain(&["transfer_input"], Refused(TRUE)),
+    with(&["transfer_input", "transferin"], Acted, "TransferIn", Boolean),
     plain(&["machine_count", "node_count", "nodecount"], Refused(ONE)),
     with(&["container_service_names", "containerservicenames"], Refused(&[]), "ContainerServiceNames", Text),
     with(&["container_target_dir", "containertargetdir"], Refused(&[]), "ContainerTargetDir", Text),

@@ -96,7 +96,8 @@ impl Writer<'_> {
         self.files();
         self.resources();
         self.container();
-        let of_files = |name: &str| name.starts_with("Stream") || ["TransferOut", "TransferErr"].contains(&name);
+        let of_files =
+            |name: &str| name.starts_with("Stream") || ["TransferIn", "TransferOut", "TransferErr"].contains(&name);
         for (name, setting) in described.settings.iter().filter(|(name, _)| !of_files(name)) {
             match setting {
                 Setting::Text(text) => self.set_text(name, &self.text(text)),

@@ -51,7 +51,7 @@ fn main() -> io::Result<()> {
             }),
             value => value,
         };
-        let old = expr.old_syntax().to_string().replace('\n', "\\n").replace('\t', "\\t");
+        let old = expr.old_syntax().to_string().replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
         let old = if old.contains(char::REPLACEMENT_CHARACTER) { "no UTF-8" } else { &old };
         writeln!(out, "{expr}\t{value}\t{old}")?;
     }

@@ -26,9 +26,16 @@ impl World for Here {
         std::fs::write(String::from_utf8_lossy(file).as_ref(), text).map_err(|e| e.to_string())
     }
 
-    fn matching(&self, pattern: &[u8], _: Kind) -> Result<Vec<Vec<u8>>, String> {
-        let text = self.output(&[b"ls -d ", pattern].concat())?;
-        Ok(text.split(|b| *b == b'\n').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    fn matching(&self, pattern: &[u8], kind: Kind) -> Result<Vec<Vec<u8>>, String> {
+        let mut names = Vec::new();
+        for name in String::from_utf8_lossy(&self.output(&[b"ls -d ", pattern].concat())?).lines() {
+            let is_dir = std::path::Path::new(name).is_dir();
+            let slash = if is_dir && !name.ends_with('/') { "/" } else { "" };
+            if matches!((kind, is_dir), (Kind::Any, _) | (Kind::Files, false) | (Kind::Dirs, true)) {
+                names.push(format!("{name}{slash}").into_bytes());
+            }
+        }
+        Ok(names)
     }
 
     fn random(&self) -> u64 {
@@ -56,7 +63,8 @@ const MOST: usize = 6;
 
 fn main() -> std::io::Result<()> {
     let here = std::env::current_dir()?.into_os_string().into_encoded_bytes();
-    let context = Context { world: &Here, overrides: &[], predefined: &[], here: &here, only_show: true };
+    let predefined = [("ARCH", "X86_64"), ("OPSYS", "LINUX")].map(|(name, value)| (name.to_owned(), value.into()));
+    let context = Context { world: &Here, overrides: &[], predefined: &predefined, here: &here, only_show: true };
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, _, file] = &arguments[..] {
         let text = std::fs::read(file)?;

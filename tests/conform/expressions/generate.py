@@ -287,7 +287,40 @@ def outer(other):
     return "[" + "; ".join(f"{name} = {expr('any', rng.choice([0, 0, 1, 2]), scope(i))}" for i, name in enumerate(names)) + "]", names
 
 
+ODD_FUNCTIONS, ODD_VALUES, ODD_TOKENS = (
+    [line.split() for line in part.splitlines() if not line.startswith("# ")]
+    for part in open(__file__.replace("generate.py", "odd.txt"), encoding="utf-8").read().split("\n\n")
+)
+ODD_FUNCTIONS, ODD_VALUES = sum(ODD_FUNCTIONS, []), sum(ODD_VALUES, [])
+ODD_SCOPES = ["\t", '[a = 1; b = "x"; c = {1, [d = a]}]\t', '[a = b; b = 5; s = "a b"]\t[b = 2; a = TARGET.a; t = MY.b]']
+
+
+def odd():
+    """What nobody would write: any function with any arguments, any operands of operators, tokens side by side."""
+    choice = rng.random()
+    if choice < 0.25:
+        name = pick(ODD_FUNCTIONS)
+        # Without arguments, these ask the clock.
+        least = int(name in ("absTime", "formatTime"))
+        return f"{name}({', '.join(pick(ODD_VALUES) for _ in range(max(least, rng.choice([0, 1, 1, 2, 2, 3, 4]))))})"
+    if choice < 0.65:
+        names, kinds = pick(pick(list(FUNCTIONS.values())))
+        needed, _, optional = kinds.partition("?")
+        kinds = needed.split() + rng.choice([[], optional.split()])
+        return f"{pick(names.split())}({', '.join(pick(ODD_VALUES) if chance(0.6) else argument(kind, Scope(NAMES, False, False), 1) for kind in kinds)})"
+    if choice < 0.8:
+        return f"{pick(ODD_VALUES)} {pick('+ - * / % & | ^ << >> >>> < <= == != >= > =?= =!= is isnt && || ?:'.split())} {pick(ODD_VALUES)}"
+    if choice < 0.9:
+        words = pick(ODD_TOKENS)
+        start = rng.randrange(len(words))
+        return pick([" ", "", " "]).join(words[start : start + rng.choice([1, 1, 2, 3])])
+    return pick([" ", ""]).join(pick(pick(ODD_TOKENS)) for _ in range(rng.choice([2, 3])))
+
+
 for _ in range(count):
+    if chance(0.25):
+        print(f"{pick(ODD_SCOPES)}\t{odd()}")
+        continue
     my = target = ""
     names = []
     if chance(0.6):

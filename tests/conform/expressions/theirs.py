@@ -9,8 +9,10 @@ def run(line):
     import classad2
 
     my, target, text = line.split("\t")
+    # The module reads an expression within the brackets of an ad, which may end early, or be lost in a comment.
     try:
-        expression = classad2.ExprTree(text)
+        classad2.ExprTree(f"({text}\n)")
+        expression = classad2.ExprTree(f"{text}\n")
     except classad2.ClassAdException:
         return "unreadable\tunreadable\tunreadable"
     try:
@@ -25,7 +27,7 @@ def run(line):
         old = classad2.ClassAd({"x": expression}).printOld()[len("x = ") : -1]
     except UnicodeDecodeError:
         old = "no UTF-8"
-    return f"{expression!r}\t{value}\t" + old.replace("\n", "\\n").replace("\t", "\\t")
+    return f"{expression!r}\t{value}\t" + old.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
 
 
 def work():

@@ -170,7 +170,42 @@ BLOCKS = [
     "k = $(k:0)1\x1ek = $(k)2",
 ]
 
+ODD_MACROS, ODD_USES, ODD_CONDITIONS, ODD_BLOCKS, ODD_QUEUES = (
+    [each for line in part.splitlines() if not line.startswith("# ") for each in line.split("¦")]
+    for part in open(__file__.replace("generate.py", "odd.txt"), encoding="utf-8").read().split("\n\n")
+)
+
+
+def raw(text):
+    return text.replace("\\\\", "\\").replace("\\t", "\t").replace("\\r", "\r").replace("\\x1f", "\x1f").replace("~", "\x1e")
+
+
+def odd():
+    lines = [] if dice.random() < 0.02 else ["executable = /bin/echo"]
+    lines += [pick(["i = 3", "i = 2"]), pick(["s = str", "s = a b"]), "f = " + pick(["/a/b/c.d", "x/y.tar.gz"]), "m = items", "r = 2.5", "l = p,q,r"][: dice.choice([0, 3, 6, 6])]
+    lines += [raw(pick(ODD_MACROS)) for _ in range(dice.choice([0, 0, 1, 2]))]
+    for _ in range(dice.choice([0, 0, 1, 1, 2])):
+        block = pick(ODD_BLOCKS)
+        while "%c" in block:
+            block = block.replace("%c", pick(ODD_CONDITIONS), 1)
+        lines.append(raw(block))
+    use = pick(["arguments = %s", "arguments = %s $(x) $(y)", '+Use = "%s"', "output = o.%s.e", "environment = \"U='%s'\"", "batch_name = b%s.", 'My.Use = "%s"', "transfer_input_files = a, %s"])
+    lines.append(use % pick([" ", " ", ""]).join(raw(pick(ODD_USES)) for _ in range(dice.choice([0, 1, 1, 2]))))
+    if dice.random() < 0.4:
+        lines.append("arguments = <$(s)> <$(x)> <$(y)> $(Process) $(ItemIndex) $(Step) $(Row)")
+    if dice.random() < 0.1:
+        dice.shuffle(lines)
+    lines.append(raw(pick(ODD_QUEUES)) if dice.random() < 0.4 else pick(["queue", "queue 2", "queue x in (a b)"]))
+    line = "\x1e".join(lines)
+    if dice.random() < 0.02:
+        line = line.replace("\x1e", "\r\x1e")
+    return line
+
+
 for _ in range(count):
+    if dice.random() < 0.5:
+        print(odd())
+        continue
     lines = ["executable = " + pick(["/bin/echo", "/bin/echo", "prog", "bin/$(v).sh"])]
     for macro, value in MACROS.items():
         if macro == "n" or dice.random() < 0.6:

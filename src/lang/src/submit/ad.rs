@@ -46,8 +46,8 @@ pub(super) fn build<'c>(macros: &Macros<'c>, scene: &Scene, queue: u32, report: 
     let rank = builder.expression(commands::RANK);
     let at_once = builder.whole(commands::MAX_MATERIALIZE, "a number of jobs");
     let priority = builder.priority();
-    let accounting_group = builder.word(commands::ACCOUNTING_GROUP);
-    let accounting_user = builder.word(commands::ACCOUNTING_USER);
+    let accounting_group = builder.group(commands::ACCOUNTING_GROUP);
+    let accounting_user = builder.group(commands::ACCOUNTING_USER);
     let docker_image = builder.docker_image();
     let container_image = builder.container();
     let without = builder.without();
@@ -368,7 +368,13 @@ impl Builder<'_, '_> {
             "scheduler" | "7" => Ok(Universe::Scheduler),
             "container" | "docker" => {
                 if self.value(commands::CONTAINER_IMAGE)?.or(self.value(commands::DOCKER_IMAGE)?).is_none() {
-                    return self.refuse(at, format!("universe `{name}` without an image"), "`container_image = IMAGE`");
+                    let image = if name.eq_ignore_ascii_case("docker") { "docker_image" } else { "container_image" };
+                    let expected = format!("`{image} = IMAGE`");
+                    return self.refuse(at, format!("universe `{name}` without an image"), &expected);
+                }
+                if name.eq_ignore_ascii_case("docker") && self.value(commands::CONTAINER_IMAGE)?.is_some() {
+                    let message = "universe `docker` takes no `container_image`".to_owned();
+                    return self.refuse(at, message, "`docker_image = IMAGE`, or no `universe`");
                 }
                 Ok(if name.eq_ignore_ascii_case("docker") { Universe::Docker } else { Universe::Container })
             }
@@ -436,6 +442,16 @@ impl Builder<'_, '_> {
         Err(Refused)
     }
 
+    /// A name of a group or of one in it.
+    fn group(&self, names: &[&str]) -> Result<Option<String>, Refused> {
+        match self.constant(names)? {
+            Some((text, at)) if text.contains(char::is_whitespace) => {
+                self.refuse(at, format!("`{}` is two names", show(text.as_bytes())), "one name, without blanks")
+            }
+            named => Ok(named.map(|(text, _)| text)),
+        }
+    }
+
     fn word(&self, names: &[&str]) -> Result<Option<String>, Refused> {
         Ok(self.constant(names)?.map(|(text, _)| text))
     }
@@ -473,7 +489,7 @@ impl Builder<'_, '_> {
             let message = "`container_image` and `docker_image` are both set".to_owned();
             return self.refuse(value.at, message, "one of the two alone");
         }
-        Ok(Some(plain(&value.pieces)))
+        Ok(Some(plain(bare(&value.pieces))))
     }
 
     fn container(&self) -> Result<Option<Template>, Refused> {
@@ -490,8 +506,9 @@ impl Builder<'_, '_> {
             return Ok(None);
         };
         let scheme = b"docker://".map(|byte| (Atom::Byte(byte), value.at));
-        let scheme = if is_url(&value.pieces) { &scheme[..0] } else { &scheme[..] };
-        Ok(Some(plain(&[scheme, &value.pieces].concat())))
+        let image = bare(&value.pieces);
+        let scheme = if is_url(image) { &scheme[..0] } else { &scheme[..] };
+        Ok(Some(plain(&[scheme, image].concat())))
     }
 
     /// `from = to; …`, in double quotes.
@@ -504,11 +521,7 @@ impl Builder<'_, '_> {
             self.scene.need(&value.pieces);
             return Err(Refused);
         }
-        let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-        let pieces = match value.pieces.as_slice() {
-            [open, inner @ .., close] if quote(open) && quote(close) => inner,
-            pieces => pieces,
-        };
+        let pieces = bare(&value.pieces);
         let mut remaps = Vec::new();
         for pair in pieces.split(|(atom, _)| *atom == Atom::Byte(b';')) {
             let pair = trim(pair);
@@ -556,13 +569,29 @@ impl Builder<'_, '_> {
         let Some(value) = self.value(commands::ARGUMENTS)? else {
             return Ok(Vec::new());
         };
+        self.new_alone(commands::ARGUMENTS, &value)?;
         self.words(&value, words::arguments)
+    }
+
+    /// The last of these names is for the new syntax alone, and stands alone.
+    fn new_alone(&self, names: &[&str], value: &Value) -> Result<(), Refused> {
+        let set = |name: &&&str| self.macros.table.contains_key(**name);
+        let Some(name) = names.last().filter(set) else { return Ok(()) };
+        if names.iter().filter(set).count() > 1 {
+            let message = format!("`{name}` and another name of the same command are both set");
+            return self.refuse(value.at, message, "one of the two alone");
+        }
+        if !words::is_new(&value.pieces) {
+            return self.refuse(value.at, format!("`{name}` is in the new syntax"), "the value in double quotes");
+        }
+        Ok(())
     }
 
     fn environment(&self) -> Result<Vec<(String, Template)>, Refused> {
         let Some(value) = self.value(commands::ENVIRONMENT)? else {
             return Ok(Vec::new());
         };
+        self.new_alone(commands::ENVIRONMENT, &value)?;
         let dirty = |atom: &Atom| matches!(atom, Atom::Late(Late::Column(column)) if !self.scene.is_clean(*column));
         if !value.pieces.iter().any(|(atom, _)| dirty(atom)) {
             let mut variables = Vec::new();
@@ -760,11 +789,7 @@ impl Builder<'_, '_> {
         let Some(value) = self.value(commands::BATCH_NAME)? else {
             return Ok(None);
         };
-        let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-        Ok(Some(plain(match value.pieces.as_slice() {
-            [open, inner @ .., close] if quote(open) && quote(close) => inner,
-            pieces => pieces,
-        })))
+        Ok(Some(plain(bare(&value.pieces))))
     }
 
     /// The user's own attributes.
@@ -808,6 +833,15 @@ fn wrapped(text: &str) -> String {
         before = c;
     }
     if choice { format!("({text})") } else { text.to_owned() }
+}
+
+/// A value without the double quotes around it.
+fn bare(pieces: &[Piece]) -> &[Piece] {
+    let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
+    match pieces {
+        [open, inner @ .., close] if quote(open) && quote(close) => inner,
+        pieces => pieces,
+    }
 }
 
 /// A value as a template.

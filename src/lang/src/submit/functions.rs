@@ -14,8 +14,9 @@ pub(super) enum Function {
     Eval,
     Choice,
     Substr,
-    /// `$F…`, `$BASENAME` and `$DIRNAME`.
+    /// `$F…` and `$DIRNAME`.
     File(Parts),
+    Basename,
     RandomInteger,
     RandomChoice,
 }
@@ -40,8 +41,8 @@ pub(super) trait Scope {
     fn lookup(&self, name: &[u8]) -> Option<Vec<u8>>;
     /// A random number.
     fn random(&self) -> u64;
-    /// The directory from which relative file names count.
-    fn here(&self) -> &[u8];
+    /// The directory from which the job's relative file names count.
+    fn here(&self) -> Vec<u8>;
 }
 
 /// The function of this name (the word between `$` and `(`).
@@ -55,7 +56,7 @@ pub(super) fn find(name: &[u8]) -> Option<Function> {
         b"SUBSTR" => Function::Substr,
         b"RANDOM_INTEGER" => Function::RandomInteger,
         b"RANDOM_CHOICE" => Function::RandomChoice,
-        b"BASENAME" => Function::File(Parts { name: true, extension: true, ..Parts::default() }),
+        b"BASENAME" => Function::Basename,
         b"DIRNAME" => Function::File(Parts { path: true, ..Parts::default() }),
         _ => {
             let mut parts = Parts::default();
@@ -91,6 +92,12 @@ impl Function {
     /// What is wrong with it, in one line, and what would be right.
     pub(super) fn call(self, body: &[u8], scope: &dyn Scope) -> Result<Vec<u8>, (String, String)> {
         let words: Vec<&[u8]> = body.split(|b| *b == b',').map(<[u8]>::trim_ascii).collect();
+        // Where a name may be an expression, or a text, blanks belong to it.
+        let (whole, format) = match body.iter().position(|b| *b == b',') {
+            Some(comma) => (body.get(..comma).unwrap_or_default(), body.get(comma + 1..)),
+            None => (body, None),
+        };
+        let named = |name: &[u8]| scope.lookup(name).unwrap_or_else(|| name.to_vec());
         let word = |i: usize| words.get(i).copied().filter(|word| !word.is_empty());
         let value = |i: usize| word(i).map(|name| scope.lookup(name).unwrap_or_else(|| name.to_vec()));
         let number = |i: usize, what: &str| -> Result<i64, (String, String)> {
@@ -100,18 +107,21 @@ impl Function {
         let bad = |what: &str, expected: &str| Err((what.to_owned(), expected.to_owned()));
         match self {
             Function::Int => {
-                let number = number(0, "whole number")?;
-                match word(1) {
+                let text = named(whole);
+                let Some(number) = integer(&text) else {
+                    return bad(&format!("`{}` is no whole number", shown(&text)), "a whole number");
+                };
+                match format {
                     Some(format) => print(format, Argument::Int(number)),
                     None => Ok(number.to_string().into_bytes()),
                 }
             }
             Function::Real => {
-                let text = value(0).unwrap_or_default();
+                let text = named(whole);
                 let Some(number) = real(&text) else {
                     return bad(&format!("`{}` is no number", shown(&text)), "a number");
                 };
-                let Some(format) = word(1) else {
+                let Some(format) = format else {
                     return Ok(general(number, 16, true, false).into_bytes());
                 };
                 let mut text = print(format, Argument::Real(number))?;
@@ -121,14 +131,7 @@ impl Function {
                 Ok(text)
             }
             Function::String => {
-                let (name, format) = match words.as_slice() {
-                    [.., last] if words.len() > 1 && last.starts_with(b"%") => {
-                        (body.get(..body.len() - last.len()).unwrap_or(body).trim_ascii(), Some(*last))
-                    }
-                    _ => (body.trim_ascii(), None),
-                };
-                let name = name.strip_suffix(b",").unwrap_or(name).trim_ascii();
-                let text = scope.lookup(name).unwrap_or_else(|| name.to_vec());
+                let text = named(whole);
                 let text = match evaluate(&text) {
                     Some(Value::String(text)) => text.as_ref().to_vec(),
                     _ => text,
@@ -138,19 +141,15 @@ impl Function {
                     None => Ok(text),
                 }
             }
-            Function::Eval => {
-                let name = body.trim_ascii();
-                let text = scope.lookup(name).unwrap_or_else(|| name.to_vec());
-                Ok(match evaluate(&text) {
-                    Some(Value::String(text)) => text.as_ref().to_vec(),
-                    Some(value) => value.to_string().into_bytes(),
-                    None => text,
-                })
-            }
+            Function::Eval => Ok(match evaluate(&named(body)) {
+                Some(Value::String(text)) => text.as_ref().to_vec(),
+                Some(value) => value.to_string().into_bytes(),
+                None => Vec::new(),
+            }),
             Function::Choice => {
                 let index = number(0, "index")?;
                 let list: Vec<Vec<u8>> = match words.get(1..) {
-                    Some([name]) if !name.is_empty() => match scope.lookup(name) {
+                    Some([name]) => match scope.lookup(name) {
                         Some(list) => list.split(|b| *b == b',').map(|item| item.trim_ascii().to_vec()).collect(),
                         None => {
                             return bad(
@@ -168,19 +167,21 @@ impl Function {
                 }
             }
             Function::Substr => {
-                let Some(text) = word(0).and_then(|name| scope.lookup(name)) else {
+                if words.len() > 3 {
+                    return bad("too many words", "`$SUBSTR(name, start, length)`");
+                }
+                let start = number(1, "start")?;
+                let most = if word(2).is_some() { Some(number(2, "length")?) } else { None };
+                let Some(text) = scope.lookup(whole) else {
                     return Ok(Vec::new());
                 };
                 let length = text.len() as i64;
-                let start = number(1, "start")?;
                 let start = if start < 0 { (length + start).max(0) } else { start.min(length) };
                 let left = length - start;
-                let taken = match word(2) {
+                let taken = match most {
                     None => left,
-                    Some(_) => match number(2, "length")? {
-                        taken if taken < 0 => (left + taken).max(0),
-                        taken => taken.min(left),
-                    },
+                    Some(most) if most < 0 => (left + most).max(0),
+                    Some(most) => most.min(left),
                 };
                 let range = start as usize..(start + taken) as usize;
                 Ok(text.get(range).unwrap_or_default().to_vec())
@@ -196,8 +197,9 @@ impl Function {
                 Ok((i128::from(low) + chosen * i128::from(step)).to_string().into_bytes())
             }
             Function::RandomChoice => {
-                let list = match words.as_slice() {
-                    [name] if !name.is_empty() => scope.lookup(name).unwrap_or_else(|| name.to_vec()),
+                let mut given = words.iter().filter(|word| !word.is_empty());
+                let list = match (given.next(), given.next()) {
+                    (Some(only), None) => named(only),
                     _ => body.to_vec(),
                 };
                 let items: Vec<&[u8]> =
@@ -208,23 +210,26 @@ impl Function {
                     None => bad("there is no list to choose from", "`$RANDOM_CHOICE(item, item, …)`"),
                 }
             }
-            Function::File(parts) => {
-                let name = body.trim_ascii();
-                Ok(parts.of(&scope.lookup(name).unwrap_or_else(|| name.to_vec()), scope.here()))
+            Function::File(parts) => Ok(parts.of(&named(body), &|| scope.here())),
+            Function::Basename => {
+                let parts = Parts { name: true, extension: true, ..Parts::default() };
+                let base = parts.of(&named(whole), &|| scope.here());
+                let end = format.map(<[u8]>::trim_ascii).and_then(|end| base.strip_suffix(end));
+                Ok(end.map_or_else(|| base.clone(), <[u8]>::to_vec))
             }
         }
     }
 }
 
 impl Parts {
-    fn of(self, name: &[u8], here: &[u8]) -> Vec<u8> {
+    fn of(self, name: &[u8], here: &dyn Fn() -> Vec<u8>) -> Vec<u8> {
         let unquoted = match name {
             [quote @ (b'"' | b'\''), inner @ .., last] if quote == last => inner,
             name => name,
         };
         let mut full = Vec::new();
         if self.full && !unquoted.starts_with(b"/") {
-            full.extend_from_slice(here);
+            full.extend(here());
             full.push(b'/');
         }
         full.extend_from_slice(unquoted);
@@ -232,10 +237,12 @@ impl Parts {
         let (path, file) = full.split_at(base);
         let dot = file.iter().rposition(|b| *b == b'.').filter(|dot| *dot > 0).unwrap_or(file.len());
         let (stem, extension) = file.split_at(dot);
+        // With a directory, an extension is that of a whole name.
+        let with_name = self.name || self.extension && (self.path || self.dirs > 0);
         let mut out: Vec<u8> = if self.path || self.dirs > 0 || self.name || self.extension {
             let mut out = Vec::new();
             let mut dir = path;
-            if self.dirs > 0 && !self.path {
+            if self.dirs > 0 {
                 // The parent directory; with each further `d`, one more.
                 let mut from = path.len();
                 for _ in 0..self.dirs {
@@ -248,11 +255,11 @@ impl Parts {
                 let strip = self.bare && !self.name && !self.extension;
                 out.extend_from_slice(if strip { dir.strip_suffix(b"/").unwrap_or(dir) } else { dir });
             }
-            if self.name {
+            if with_name {
                 out.extend_from_slice(stem);
             }
             if self.extension {
-                let strip = self.bare && !self.name;
+                let strip = self.bare && !with_name;
                 out.extend_from_slice(if strip {
                     extension.strip_prefix(b".").unwrap_or(extension)
                 } else {
@@ -327,9 +334,16 @@ fn print(format: &[u8], argument: Argument<'_>) -> Result<Vec<u8>, (String, Stri
         }
         _ => None,
     };
-    while let [b'l' | b'h' | b'L' | b'z' | b'j', tail @ ..] = rest {
+    let mut long = false;
+    while let [size @ (b'l' | b'h' | b'L' | b'z' | b'j'), tail @ ..] = rest {
+        long |= *size != b'h';
         rest = tail;
     }
+    // What is negative has the bits of a C integer of its size.
+    let bits = |number: i64| match i32::try_from(number) {
+        Ok(number) if !long => u64::from(number.cast_unsigned()),
+        _ => number.cast_unsigned(),
+    };
     let (conversion, after) = rest.split_first().ok_or_else(bad)?;
     if after.contains(&b'%') || before.contains(&b'%') {
         return Err(bad());
@@ -347,12 +361,13 @@ fn print(format: &[u8], argument: Argument<'_>) -> Result<Vec<u8>, (String, Stri
     };
     let (sign, mut body): (&str, Vec<u8>) = match (&argument, conversion) {
         (Argument::Int(n), b'd' | b'i') => (sign(*n < 0), n.unsigned_abs().to_string().into_bytes()),
-        (Argument::Int(n), b'u') => ("", (*n as u64).to_string().into_bytes()),
-        (Argument::Int(n), b'x') => (if sharp && *n != 0 { "0x" } else { "" }, format!("{n:x}").into_bytes()),
-        (Argument::Int(n), b'X') => (if sharp && *n != 0 { "0X" } else { "" }, format!("{n:X}").into_bytes()),
-        (Argument::Int(n), b'o') => (if sharp { "0" } else { "" }, format!("{n:o}").into_bytes()),
+        (Argument::Int(n), b'u') => ("", bits(*n).to_string().into_bytes()),
+        (Argument::Int(n), b'x') => (if sharp && *n != 0 { "0x" } else { "" }, format!("{:x}", bits(*n)).into_bytes()),
+        (Argument::Int(n), b'X') => (if sharp && *n != 0 { "0X" } else { "" }, format!("{:X}", bits(*n)).into_bytes()),
+        (Argument::Int(n), b'o') => (if sharp { "0" } else { "" }, format!("{:o}", bits(*n)).into_bytes()),
         (Argument::Real(n), b'f' | b'F') if n.is_finite() => {
-            (sign(n.is_sign_negative()), format!("{:.*}", precision.unwrap_or(6), n.abs()).into_bytes())
+            let point = if sharp && precision == Some(0) { "." } else { "" };
+            (sign(n.is_sign_negative()), format!("{:.*}{point}", precision.unwrap_or(6), n.abs()).into_bytes())
         }
         (Argument::Real(n), b'e' | b'E') if n.is_finite() => {
             let text = exponent(n.abs(), precision.unwrap_or(6), *conversion == b'E');
@@ -500,8 +515,8 @@ mod tests {
             7
         }
 
-        fn here(&self) -> &[u8] {
-            b"/home"
+        fn here(&self) -> Vec<u8> {
+            b"/home".to_vec()
         }
     }
 
@@ -518,6 +533,11 @@ mod tests {
         for (call, expected) in [
             ("INT(n", "5"),
             ("INT(n,%03d", "005"),
+            ("INT(n, %d ", " 5 "),
+            ("INT(-7,%x", "fffffff9"),
+            ("INT(-7,%lx", "fffffffffffffff9"),
+            ("INT(n,", "`` is no format for it"),
+            ("INT( n", "` n` is no whole number"),
             ("INT(2.7", "2"),
             ("INT(n,%5d|", "    5|"),
             ("INT(n,a%db", "a5b"),
@@ -530,6 +550,7 @@ mod tests {
             ("EVAL(1+2", "3"),
             ("EVAL(nope", "undefined"),
             ("EVAL(t", "abc"),
+            ("EVAL(1 +", ""),
             ("EVAL({1,2}", "{ 1,2 }"),
             ("INT(14,%x", "e"),
             ("INT(n,%-4d|", "5   |"),
@@ -542,6 +563,7 @@ mod tests {
             ("REAL(1e10", "10000000000"),
             ("REAL(2,%.0f", "2.0"),
             ("REAL(n,%g", "5.0"),
+            ("REAL(2,%#.0f", "2."),
             ("REAL(0.0001234,%e", "1.234000e-04"),
             ("REAL(123456789,%g", "1.23457e+08"),
             ("REAL(2,%d", "`%d` is no format for it"),
@@ -549,6 +571,11 @@ mod tests {
             ("STRING(t,%6s", "   abc"),
             ("STRING(t,%-5.2s|", "ab   |"),
             ("STRING(plain", "plain"),
+            ("STRING( t ", " t "),
+            ("STRING(t,[%s]", "[abc]"),
+            ("STRING(t,%s,x", "abc,x"),
+            ("STRING(t,x", "`x` is no format for it"),
+            ("CHOICE(0,", "there is no list ``"),
             ("CHOICE(1,l", "b"),
             ("CHOICE(2,p q, r ,s", "s"),
             ("CHOICE(3,l", "index 3 is out of range"),
@@ -559,6 +586,8 @@ mod tests {
             ("SUBSTR(s,-3,2", "de"),
             ("SUBSTR(s,1,-1", "bcde"),
             ("SUBSTR(nope,1", ""),
+            ("SUBSTR(nope,,2", "`` is no start"),
+            ("SUBSTR(s,1,2,3", "too many words"),
             ("SUBSTR(s,0,99", "abcdef"),
             ("SUBSTR(s,-99,-99", ""),
             ("RANDOM_INTEGER(3,3", "3"),
@@ -566,6 +595,7 @@ mod tests {
             ("RANDOM_INTEGER(3,1", "nothing to choose from"),
             ("RANDOM_CHOICE(q1", "q1"),
             ("RANDOM_CHOICE(x,y", "y"),
+            ("RANDOM_CHOICE(l,", "b"),
             ("RANDOM_CHOICE(l", "b"),
             ("Fp(f", "/a/b/"),
             ("Fd(f", "b/"),
@@ -581,6 +611,11 @@ mod tests {
             ("Fbd(f", "b"),
             ("Fw(f", "\\a\\b\\c.d.txt"),
             ("BASENAME(f", "c.d.txt"),
+            ("BASENAME(f, .txt", "c.d"),
+            ("BASENAME(f,.x", "c.d.txt"),
+            ("Fpd(f", "b/"),
+            ("Fpx(f", "/a/b/c.d.txt"),
+            ("Fdxb(f", "b/c.d.txt"),
             ("DIRNAME(f", "/a/b/"),
             ("F(f", "/a/b/c.d.txt"),
             ("Fpn(f", "/a/b/c.d"),

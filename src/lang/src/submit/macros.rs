@@ -148,6 +148,13 @@ impl<'m, 'a> Expansion<'m, 'a> {
                 rest = self.machine(body, origin, place, depth)?;
                 continue;
             }
+            if let [(b'$', _), tail @ ..] = tail {
+                // Two of them begin nothing else.
+                self.push(Atom::Byte(b'$'), place)?;
+                self.push(Atom::Byte(b'$'), place)?;
+                rest = tail;
+                continue;
+            }
             let letters = tail.iter().take_while(|(b, _)| b.is_ascii_alphanumeric() || *b == b'_').count();
             let (function, after) = tail.split_at(letters);
             let [(b'(', _), body @ ..] = after else {
@@ -179,11 +186,11 @@ impl<'m, 'a> Expansion<'m, 'a> {
             let letters = body.iter().take_while(|(b, _)| is_name_byte(*b)).count();
             let (name, after) = body.split_at(letters);
             let default = match after {
-                [(b')', _), tail @ ..] if letters > 0 => {
+                [(b')', _), tail @ ..] => {
                     rest = tail;
                     None
                 }
-                [(b':', _), inner @ ..] if letters > 0 => {
+                [(b':', _), inner @ ..] => {
                     let Some(end) = closing(inner) else {
                         return self.unclosed(place);
                     };
@@ -192,6 +199,15 @@ impl<'m, 'a> Expansion<'m, 'a> {
                     Some(default)
                 }
                 [] => return self.unclosed(place),
+                [(b'$', _), ..] => {
+                    let Some(end) = closing(body) else {
+                        return self.unclosed(place);
+                    };
+                    let (inner, tail) = body.split_at(end);
+                    rest = tail.get(1..).unwrap_or_default();
+                    self.nested(&function, inner, origin, place, depth)?;
+                    continue;
+                }
                 _ => {
                     self.report.warn(place, "this is no macro reference and stays as it is written");
                     self.push(Atom::Byte(b'$'), place)?;
@@ -290,7 +306,10 @@ impl<'m, 'a> Expansion<'m, 'a> {
             "cluster" | "clusterid" => return self.push(Atom::Late(Late::Cluster), place),
             "process" | "procid" => return self.process(0, place),
             "step" | "row" | "itemindex" | "iswindows" => b"0",
-            "item" | "node" => b"",
+            "item" | "node" => match default {
+                Some(default) => return self.text(default, Some(origin.unwrap_or(place)), depth + 1),
+                None => b"",
+            },
             "islinux" => b"1",
             "dollar" => b"$",
             "submit_file" => self.macros.file_name.as_bytes(),
@@ -374,6 +393,46 @@ impl<'m, 'a> Expansion<'m, 'a> {
         match self.scene.process(first, self.row) {
             Ok(text) => text.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place)),
             Err(late) => self.push(late, place),
+        }
+    }
+
+    /// `$(…)` or `$ENV(…)` whose name has macros in it.
+    fn nested(
+        &mut self,
+        function: &[u8],
+        body: &[Spot],
+        origin: Option<u32>,
+        place: u32,
+        depth: usize,
+    ) -> Result<(), Refused> {
+        self.step(LOOKUP_STEPS, place)?;
+        let mut colons = (0..body.len()).filter(|at| body.get(*at).is_some_and(|(b, _)| *b == b':'));
+        let end = colons.find(|at| body.get(..*at).is_some_and(is_closed)).unwrap_or(body.len());
+        let (name, default) = body.split_at(end);
+        let mut inner = Expansion::new(self.macros, self.scene, self.report, self.row);
+        inner.stack.clone_from(&self.stack);
+        inner.text(name, Some(origin.unwrap_or(place)), depth + 1)?;
+        if inner.out.iter().any(|(atom, _)| matches!(atom, Atom::Late(_))) {
+            if self.row.is_some() || self.scene.count() < 2 {
+                let d = self.report.make_error(place, "the name of a macro can't depend on the number of the cluster");
+                self.report.add(place, d.hint("it is known only when the jobs are in the queue"));
+                return Err(Refused);
+            }
+            let sources = self.scene.sources(&inner.out);
+            let key = [b"$", function, b"(", &bytes(body)].concat();
+            let sources = Sources { job: true, ..sources };
+            return self.compute(Some(key), sources, place, |inner| inner.nested(function, body, origin, place, depth));
+        }
+        let name = plain(&inner.out);
+        if !name.iter().all(|b| is_name_byte(*b)) {
+            let written = [b"$", function, b"(", &name, &bytes(default), b")"].concat();
+            return written.iter().try_for_each(|byte| self.push(Atom::Byte(*byte), place));
+        }
+        let name = String::from_utf8_lossy(&name);
+        let default = default.get(1..);
+        match function {
+            b"" => self.reference(&name, default, origin, place, depth + 1),
+            _ => self.environment(&name, default, origin, place, depth + 1),
         }
     }
 
@@ -560,8 +619,18 @@ impl functions::Scope for Call<'_, '_, '_> {
         self.of.macros.context.world.random()
     }
 
-    fn here(&self) -> &[u8] {
-        self.of.macros.context.here
+    fn here(&self) -> Vec<u8> {
+        let here = self.of.macros.context.here;
+        let names = super::commands::INITIALDIR;
+        let within = self.of.stack.iter().any(|name| names.contains(&name.as_str()));
+        let set = names.iter().find(|name| !within && self.of.macros.table.contains_key(**name));
+        let dir = set.and_then(|name| self.lookup(name.as_bytes())).unwrap_or_default();
+        let dir = dir.strip_suffix(b"/").unwrap_or(&dir);
+        match dir {
+            [] => here.to_vec(),
+            [b'/', ..] => dir.to_vec(),
+            dir => [here, b"/", dir].concat(),
+        }
     }
 }
 
@@ -603,6 +672,15 @@ fn closing(text: &[Spot]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Is every reference in a text closed?
+fn is_closed(text: &[Spot]) -> bool {
+    let mut open = 0i32;
+    for (byte, _) in text {
+        open += i32::from(*byte == b'(') - i32::from(*byte == b')');
+    }
+    open == 0
 }
 
 /// Names, in lower case, that stand behind `$(`, `$FUNCTION(` or a comma, where functions have further names.

@@ -298,7 +298,7 @@ impl GetEnv {
     }
 }
 
-/// `*` in `pattern` stands for any bytes. Linear in practice: only the last `*` is ever tried again.
+/// `*` in `pattern` stands for any bytes, and letters for either case. Linear in practice: only the last `*` is ever tried again.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut retry) = (0, 0, None);
     while let Some(byte) = name.get(n) {
@@ -307,7 +307,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
                 retry = Some((p + 1, n));
                 p += 1;
             }
-            Some(other) if other == byte => {
+            Some(other) if other.eq_ignore_ascii_case(byte) => {
                 p += 1;
                 n += 1;
             }

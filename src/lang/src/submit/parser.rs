@@ -95,7 +95,11 @@ impl<'a> Parser<'_, 'a> {
         while let Some(line) = lines.logical() {
             // A line within an `if` may begin with a colon, which old versions took for a comment.
             let line = match line.as_slice() {
-                [(b':', _), rest @ ..] if !ifs.is_empty() => trim(rest),
+                [(b':', _), rest @ ..]
+                    if !ifs.is_empty() && rest.first().is_some_and(|(next, _)| !next.is_ascii_whitespace()) =>
+                {
+                    rest
+                }
                 line => line,
             };
             if fixed || !self.branch(line, &mut ifs) {
@@ -157,8 +161,12 @@ impl<'a> Parser<'_, 'a> {
     fn condition(&mut self, text: &[Spot], at: u32) -> bool {
         let text = trim(text);
         self.macros.mention(text);
-        let place = text.first().map_or(at, |(_, place)| *place);
-        let Ok(expanded) = self.expand(text, place) else { return false };
+        let asks = |text: &[Spot]| text.iter().any(|(b, _)| *b != b'!' && !b.is_ascii_whitespace());
+        let Some((_, place)) = text.first().copied().filter(|_| asks(text)) else {
+            self.report.add(at, self.report.make_error(at, "nothing is asked here").expected("a condition"));
+            return false;
+        };
+        let Ok(expanded) = self.expand_with(text, place, true) else { return false };
         if let Some(name) = bytes(text).trim_ascii_start().strip_prefix(b"defined") {
             self.macros.mentioned.insert(String::from_utf8_lossy(name).trim().to_ascii_lowercase());
         }
@@ -166,7 +174,9 @@ impl<'a> Parser<'_, 'a> {
             let name = name.to_ascii_lowercase();
             let table = self.macros.table.get(&name).map(|definition| !definition.value.is_empty());
             let given = self.macros.context.predefined.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name));
-            table.unwrap_or(given || name == "islinux")
+            let ever =
+                ["process", "procid", "cluster", "clusterid", "step", "row", "itemindex", "islinux", "iswindows"];
+            table.unwrap_or(given || ever.contains(&name.as_str()))
         };
         match queue::condition(&expanded, &defined) {
             Ok(value) => value,
@@ -179,12 +189,19 @@ impl<'a> Parser<'_, 'a> {
 
     /// Text outside of any job: with macros expanded, and its late ones as they were written.
     fn expand(&self, text: &[Spot], place: u32) -> Result<Vec<u8>, Refused> {
+        self.expand_with(text, place, false)
+    }
+
+    /// The same; `first`: with the numbers of the first job.
+    fn expand_with(&self, text: &[Spot], place: u32, first: bool) -> Result<Vec<u8>, Refused> {
         let scene = Scene::new(self.jobs, 2, BTreeMap::new(), Vec::new());
         let expanded = self.macros.expand(text, &scene, self.report)?;
         let mut out = Vec::new();
         for (atom, _) in expanded {
             match atom {
                 Atom::Byte(byte) => out.push(byte),
+                Atom::Late(Late::Cluster) if first => out.push(b'1'),
+                Atom::Late(Late::Process(_)) if first => out.push(b'0'),
                 Atom::Late(Late::Cluster) => out.extend_from_slice(b"$(Cluster)"),
                 Atom::Late(Late::Process(_)) => out.extend_from_slice(b"$(Process)"),
                 Atom::Late(Late::Machine(byte, _)) => out.push(byte),
@@ -202,6 +219,20 @@ impl<'a> Parser<'_, 'a> {
         let Some((_, at)) = line.first().copied() else { return };
         if let Some((_, nul)) = line.iter().find(|(b, _)| *b == 0) {
             return self.report.error(*nul, "a NUL byte can't be part of a description");
+        }
+        // A name may have macros in it.
+        let equals = line.iter().position(|(b, _)| *b == b'=').filter(|_| counts);
+        let named = equals.map(|at| line.split_at(at)).filter(|(name, _)| {
+            let mut rest = name.iter().map(|(b, _)| *b).skip_while(|b| is_name_byte(*b) || matches!(b, b'+' | b'-'));
+            (rest.next(), rest.next()) == (Some(b'$'), Some(b'('))
+        });
+        if let Some((name, rest)) = named {
+            self.macros.mention(name);
+            let Ok(name) = self.expand(trim(name), at) else { return };
+            if name.iter().skip(usize::from(name.starts_with(b"+"))).all(|b| is_name_byte(*b)) {
+                let line: Vec<Spot> = name.iter().map(|b| (*b, at)).chain(rest.iter().copied()).collect();
+                return self.statement(&line, lines, fixed, depth, counts);
+            }
         }
         let sign = line.first().map(|(b, _)| *b).filter(|b| matches!(b, b'+' | b'-' | b'@'));
         let letters = line.iter().skip(usize::from(sign.is_some())).take_while(|(b, _)| is_name_byte(*b)).count();
@@ -414,15 +445,13 @@ impl<'a> Parser<'_, 'a> {
     /// The lines of a list up to one that begins with `)`, parted by newlines.
     fn list(&self, at: u32, lines: &mut Lines<'_>) -> Vec<u8> {
         let mut text = Vec::new();
-        while let Some((line, _)) = lines.physical() {
-            let line = line.trim_ascii();
+        while let Some(line) = lines.logical() {
+            let line = bytes(&line);
             if line.starts_with(b")") {
                 return text;
             }
-            if !line.starts_with(b"#") {
-                text.extend_from_slice(line);
-                text.push(b'\n');
-            }
+            text.extend(line);
+            text.push(b'\n');
         }
         let d = self.report.make_error(at, "the list of items never ends").expected("a line with `)`");
         self.report.add(at, d);

@@ -88,13 +88,19 @@ pub(super) fn parse(text: &[u8]) -> Result<Args, Fault> {
         _ => Mode::Matching(Kind::Any),
     };
     let (mut slice, mut rest, mut table) = (Slice::default(), after.trim_ascii(), false);
+    let mut of_kind = false;
     loop {
         if rest.first() == Some(&b'[') {
             let end = rest.iter().position(|b| *b == b']');
-            let inner = end.and_then(|end| rest.get(1..end));
-            slice = inner.and_then(parse_slice).ok_or_else(|| {
-                ("this is no slice".to_owned(), "`[start:end:step]`, each a whole number or left out")
-            })?;
+            let read = end.and_then(|end| rest.get(1..end)).and_then(parse_slice);
+            slice = match (read, mode) {
+                (Some(slice), _) => slice,
+                // A pattern may begin with a set of characters.
+                (None, Mode::Matching(_)) => break,
+                (None, _) => {
+                    return Err(("this is no slice".to_owned(), "`[start:end:step]`, each a whole number or left out"));
+                }
+            };
             rest = end.and_then(|end| rest.get(end + 1..)).unwrap_or_default().trim_ascii_start();
             continue;
         }
@@ -113,7 +119,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Args, Fault> {
             _ => break,
         };
         match &mut mode {
-            Mode::Matching(of) if ends => *of = kind,
+            Mode::Matching(_) if ends && of_kind => {
+                return Err(("`matching` takes one kind".to_owned(), "`files`, `dirs` or `any`"));
+            }
+            Mode::Matching(of) if ends => (*of, of_kind) = (kind, true),
             _ => break,
         }
         rest = tail.trim_ascii_start();
@@ -142,10 +151,7 @@ fn keyword(text: &[u8]) -> Option<(&[u8], &'static [u8], &[u8])> {
         let length = rest.iter().take_while(|b| !delimiter(**b)).count();
         let (word, after) = rest.split_at(length);
         let known: [&[u8]; 3] = [b"in", b"from", b"matching"];
-        // `in[1:2]` has no blank before its slice.
-        let bare = word.split(|b| *b == b'[').next().unwrap_or_default();
-        if let Some(keyword) = known.into_iter().find(|known| bare.eq_ignore_ascii_case(known)) {
-            let after = if bare.len() < word.len() { rest.get(bare.len()..)? } else { after };
+        if let Some(keyword) = known.into_iter().find(|known| word.eq_ignore_ascii_case(known)) {
             return Some((text.get(..at)?, keyword, after));
         }
         at += length + 1;
@@ -183,7 +189,7 @@ fn names(text: &[u8]) -> Result<(Vec<u8>, Vec<String>), Fault> {
 }
 
 fn parse_slice(text: &[u8]) -> Option<Slice> {
-    let mut parts = str::from_utf8(text).ok()?.split(':').map(str::trim);
+    let mut parts = str::from_utf8(text).ok()?.split(':');
     let mut next = || match parts.next() {
         None | Some("") => Some(None),
         Some(number) => number.parse::<i32>().ok().map(|number| Some(i64::from(number))),
@@ -296,9 +302,14 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub(super) fn condition(text: &[u8], defined: &dyn Fn(&str) -> bool) -> Result<bool, Fault> {
     let text = String::from_utf8_lossy(text).into_owned();
     let text = text.trim();
-    if let Some(inner) = text.strip_prefix('!') {
-        return condition(inner.as_bytes(), defined).map(|value| !value);
-    }
+    let (negated, text) = match text.strip_prefix('!') {
+        Some(inner) => (true, inner.trim()),
+        None => (false, text),
+    };
+    bare_condition(text, defined).map(|value| value != negated)
+}
+
+fn bare_condition(text: &str, defined: &dyn Fn(&str) -> bool) -> Result<bool, Fault> {
     let word = |text: &str| match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "t" => Some(true),
         // A macro that is not defined leaves nothing.
@@ -311,13 +322,13 @@ pub(super) fn condition(text: &[u8], defined: &dyn Fn(&str) -> bool) -> Result<b
     let after = |keyword: &str| {
         let rest = text.get(keyword.len()..).filter(|_| text.is_char_boundary(keyword.len()))?;
         let starts = text.get(..keyword.len())?.eq_ignore_ascii_case(keyword);
-        (starts && rest.starts_with(|c: char| c.is_whitespace() || "<>=!".contains(c))).then(|| rest.trim())
+        (starts && rest.starts_with(char::is_whitespace)).then(|| rest.trim())
     };
     if text.eq_ignore_ascii_case("defined") {
         return Ok(false);
     }
     if let Some(name) = after("defined") {
-        if name.contains(char::is_whitespace) {
+        if !name.bytes().all(super::macros::is_name_byte) {
             return Err(("`defined` takes one name".to_owned(), "`defined NAME`"));
         }
         return Ok(word(name).is_some() || defined(name));
@@ -333,7 +344,7 @@ pub(super) fn condition(text: &[u8], defined: &dyn Fn(&str) -> bool) -> Result<b
 }
 
 /// The version of HTCondor whose language this is, for `version` tests.
-pub(super) const VERSION: [u32; 3] = [24, 12, 0];
+pub(super) const VERSION: [u32; 3] = [24, 12, 24];
 
 fn version(text: &str) -> Option<bool> {
     let (negated, text) = match text.strip_prefix('!') {

@@ -187,6 +187,14 @@ fn macros_expand_as_in_htcondor() {
     check("f = /a/b.c\narguments = $Fn(f) $INT(Process,%03d) $CHOICE(1,x,y) $SUBSTR(f,1,1)", "b 000 y a");
     check("f = $(g)/b.c\ng = q\narguments = $Fp(f) $BASENAME($(f))", "q/ b.c");
     check("x = 1\nx += 2\ny = a\ny +,= b\ny +&&= c\nz += 1\narguments = $(x) $(y) $(z)", "1 2 a,b && c 1");
+    check(
+        "x0 = v\nn = 0\narguments = $(x$(n)) $(x$(Process)) $(y$(n):d) $($(m):d) <$()> $(:f) $(item:e)",
+        "v v d d <> f e",
+    );
+    check("n = x\nx = y\n$(n)$(n) = a\narguments = $(xx) $($(n)) $ENV($(e)OPE:d) $ENV($(e)OPE)", "a y d UNDEFINED");
+    check("n = N\narguments = $ENV($(n)OPE:d) $ENV()", "d UNDEFINED");
+    check("f = a/b\narguments = $$Fn(f) $$$Fn(f) $$$(f)", "$$Fn(f) $$b $$a/b");
+    check("initialdir = run/\narguments = $Ff(a) $Ff(/b)", "/here/run/a /b");
     check("x @=end\nline one\n  line two\n# c\nlast\n@end\narguments = $(x)", "line one line two last");
     check("arguments = $FX $FOO(x) $Int(3)", "$FX $FOO(x) $Int(3)");
     check("a = b\narguments = $(A)", "b");
@@ -331,7 +339,8 @@ fn items_tell_jobs_apart() {
     };
     check("queue 2 x in (a, b)", &["[a]|[]|0|0|0|0", "[a]|[]|0|0|1|1", "[b]|[]|1|1|0|2", "[b]|[]|1|1|1|3"]);
     check("queue x in [::2] (a b c d)", &["[a]|[]|0|0|0|0", "[c]|[]|2|2|0|1"]);
-    check("queue x in[1:3](a b c d)", &["[b]|[]|1|1|0|0", "[c]|[]|2|2|0|1"]);
+    check("queue x in [1:3](a b c d)", &["[b]|[]|1|1|0|0", "[c]|[]|2|2|0|1"]);
+    check("queue x from (\na \\\n# c \\\n  b\n)", &["[a|b]|[]|0|0|0|0"]);
     check("queue x in [-1] (a b c d)", &["[d]|[]|3|3|0|0"]);
     check("queue x in [1] a, b c", &["[b]|[]|1|1|0|0", "[c]|[]|2|2|0|1"]);
     check("queue in (a b)", &["[]|a[]|0|0|0|0", "[]|b[]|1|1|0|1"]);
@@ -432,7 +441,14 @@ fn branches_and_includes() {
     check("if true\nx = 1\nelse\nx = 2\nendif", Ok("1"));
     check("if false\nx = 1\nelif 0\nx = 2\nelif yes\nx = 3\nelif true\nx = 4\nelse\nx = 5\nendif", Ok("3"));
     check("if false\nif true\nx = 1\nelse\nx = 2\nendif\nqueue x from (\nif\n)\ny @=e\nendif\n@e\nendif", Ok(""));
-    check("IF ! defined x\n: x = 1\nEndif", Ok("1"));
+    check("IF ! defined x\n:x = 1\nEndif", Ok("1"));
+    check("if defined Process\nx = 1\nendif\nif $(Process)\ny = 1\nelif $(Cluster)\ny = 2\nendif", Ok("1 2"));
+    check(
+        "if true\n: x = 1\nendif",
+        Err("E 3:1 line doesn't begin with a command, expected `command = value` or `queue`"),
+    );
+    check("if !\nendif", Err("E 2:1 nothing is asked here, expected a condition"));
+    check("if defined a-b\nendif", Err("E 2:4 `defined` takes one name, expected `defined NAME`"));
     check("a =\nif defined a\nx = 1\nendif\nif $(b)\nx = 2\nendif\nif defined true\ny = 3\nendif", Ok("3"));
     check(
         "if version > 8.9.5\nx = new\nendif\nif version < 24.12\ny = 1\nelif version >= 24.12.0\ny = 2\nendif",
@@ -451,7 +467,7 @@ fn branches_and_includes() {
     check("if 1\nelse\nelif 1\nendif", Err("E 4:1 `elif` after the `else` of its `if`"));
     check(
         "if $(Process) == 0\nendif",
-        Err("E 2:4 `$(Process) == 0` is no condition, expected true, false, a number, `defined NAME` or \
+        Err("E 2:4 `0 == 0` is no condition, expected true, false, a number, `defined NAME` or \
             `version >= X.Y.Z`, with `!` before it for the opposite"),
     );
     check("x @=e\n1", Err("E 2:1 this value of several lines never ends, expected a line `@e`"));
@@ -507,7 +523,17 @@ fn faults_are_explained() {
         expected a whole number from 1 on, or an expression that has such a value now",
     );
     check("request_memroy = 3", "E 2:1 there is no resource for `request_memroy`; did you mean `request_memory`?");
-    check("universe = docker", "E 2:12 universe `docker` without an image, expected `container_image = IMAGE`");
+    check("universe = docker", "E 2:12 universe `docker` without an image, expected `docker_image = IMAGE`");
+    check(
+        "universe = docker\ncontainer_image = docker://a",
+        "E 2:12 universe `docker` takes no `container_image`, expected `docker_image = IMAGE`, or no `universe`",
+    );
+    check(
+        "concurrency_limits = a, b-c",
+        "E 2:22 `b-c` is no concurrency limit, expected names such as `licence`, or `database:2`",
+    );
+    check("accounting_group = a b", "E 2:20 `a b` is two names, expected one name, without blanks");
+    check("arguments2 = a", "E 2:14 `arguments2` is in the new syntax, expected the value in double quotes");
     check(
         "universe = moon",
         "E 2:12 there is no universe `moon`, expected `vanilla`, `container`, `docker`, `local` or `scheduler`",

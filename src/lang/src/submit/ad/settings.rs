@@ -74,13 +74,10 @@ impl Builder<'_, '_> {
         let setting = match kind {
             Kind::Text => Setting::Text(plain(&value.pieces)),
             Kind::Path => Setting::Path(plain(&value.pieces)),
-            Kind::Bare => {
-                let quote = |piece: &Piece| piece.0 == Atom::Byte(b'"');
-                Setting::Text(plain(match value.pieces.as_slice() {
-                    [open, inner @ .., close] if quote(open) && quote(close) => inner,
-                    pieces => pieces,
-                }))
-            }
+            Kind::Bare => match bare(&value.pieces) {
+                [] => return Ok(()),
+                pieces => Setting::Text(plain(pieces)),
+            },
             Kind::List => {
                 let text = self.text(&value, name)?;
                 let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
@@ -91,6 +88,21 @@ impl Builder<'_, '_> {
                 let mut words: Vec<&str> =
                     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
                 words.sort_unstable();
+                let is_name = |part: &str| {
+                    part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                        && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                };
+                let named = |word: &&&str| {
+                    let name = word.split(':').next().unwrap_or_default();
+                    name.split('.').count() <= 2 && name.split('.').all(is_name)
+                };
+                if let Some(word) = words.iter().find(|word| !named(word)) {
+                    let message = format!("`{}` is no concurrency limit", show(word.as_bytes()));
+                    return self.refuse(value.at, message, "names such as `licence`, or `database:2`");
+                }
+                if words.is_empty() {
+                    return Ok(());
+                }
                 Setting::Text(Template::constant(words.join(",")))
             }
             Kind::Expression => Setting::Expression(self.checked(&value, name)?),

@@ -417,6 +417,34 @@ fn a_job_asks_for_more_memory_than_it_had() {
     end(&home);
 }
 
+#[test]
+fn a_job_asks_for_more_scratch_space_than_it_had() {
+    let home = session();
+    home.script(
+        "fills.sh",
+        "#!/bin/sh\nhead -c 3000000 /dev/zero >filled\nwhile ! [ -e \"$1/go\" ]; do sleep 0.1; done\n",
+    );
+    let text = format!(
+        "executable = fills.sh\narguments = {}\nshould_transfer_files = YES\ntransfer_output_files =\nrequest_disk = 1 MB\n",
+        home.work("").display()
+    );
+    submit(&home, &format!("{text}retry_request_disk = 2 MB\nqueue\n"));
+    once(&home, 1, "held");
+    assert_eq!(told(&home, 1, "HoldReasonCode HoldReasonSubCode RequestDisk"), ["34", "104", "2048"]);
+    submit(&home, &format!("{text}retry_request_disk = 2 MB, 100 MB\nlog = log\nqueue\n"));
+    wait_until("it asks for enough", seconds(60), || (told(&home, 2, "RequestDisk") == ["102400"]).then_some(()));
+    let running = || Some(job(&home, 2)).filter(|job| job["state"] == "running");
+    let attempts = wait_until("it runs", seconds(60), || running()?["attempts"].as_u64());
+    home.write("go", "");
+    home.vo(["-s", "t", "-c", "wait --timeout 60s 2"]).ok();
+    let events = events(&home, 3);
+    let evicted: Vec<&String> = events.iter().filter(|event| event.starts_with("004")).collect();
+    assert_eq!(evicted.len() as u64, attempts - 1, "{events:#?}");
+    assert!(evicted[0].contains("KB of scratch space, and asked for 1024 KB"), "{}", evicted[0]);
+    home.vo(["-s", "t", "-c", "condor_rm 1"]).ok();
+    end(&home);
+}
+
 /// A cgroup below our own that allows little memory.
 struct Cgroup(std::path::PathBuf);
 

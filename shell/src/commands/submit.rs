@@ -552,10 +552,14 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         Setting::Path(_) => None,
     });
     let disk = ad.request_disk_kb.filter(|disk| *disk > 0);
-    let disk = disk.map(|disk| format!("TARGET.Disk >= {disk}"));
+    // It may come to more.
+    let grows = ad.requests.iter().any(|(name, _)| name == "RetryRequestDisk");
+    let clause =
+        disk.map(|disk| if grows { "TARGET.Disk >= RequestDisk".to_owned() } else { format!("TARGET.Disk >= {disk}") });
+    let disk = disk.map(|disk| ("RequestDisk".to_owned(), disk.to_string()));
     let container = image.map(|_| if registry { "TARGET.HasDockerURL" } else { "TARGET.HasSIF" }.to_owned());
     let here_only_clause = here_only.map(|_| WORKSTATION.to_owned());
-    let clauses: Vec<String> = here_only_clause.into_iter().chain(container).chain(methods).chain(disk).collect();
+    let clauses: Vec<String> = here_only_clause.into_iter().chain(container).chain(methods).chain(clause).collect();
     let universe = here_only.map(|number| ("JobUniverse".to_owned(), number.to_owned()));
     let terms = Terms {
         requirements: match ad.demands() {
@@ -567,7 +571,13 @@ fn convert(group: &Group, here: &Path) -> Result<GroupRecord> {
         priority: ad.priority,
         accounting_group: ad.accounting_group.clone(),
         // The user's own word wins.
-        attributes: universe.into_iter().chain(settings).chain(attributes).chain(named_resources(ad)).collect(),
+        attributes: universe
+            .into_iter()
+            .chain(disk)
+            .chain(settings)
+            .chain(attributes)
+            .chain(named_resources(ad))
+            .collect(),
         own,
         limits: limits(ad)?,
         requests: ad.requests.clone(),

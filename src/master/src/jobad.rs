@@ -156,7 +156,14 @@ pub(crate) fn anew(view: &JobView<'_>, facts: &Facts, now: i64) -> Edit {
         if name == RETRY_MEMORY {
             let asked = view.program.memory_mb.unwrap_or(0);
             if view.usage.peak_kib.div_ceil(1024) > asked {
-                edit.memory_mb = next_memory(&expr, asked, &context).or(edit.memory_mb);
+                edit.memory_mb = next(&expr, asked, &context).or(edit.memory_mb);
+            }
+            continue;
+        }
+        if name == RETRY_DISK {
+            let asked = disk_asked(&context).unwrap_or(u64::MAX);
+            if view.usage.disk_kib > asked {
+                edit.disk_kib = next(&expr, asked, &context);
             }
             continue;
         }
@@ -177,8 +184,17 @@ pub(crate) fn anew(view: &JobView<'_>, facts: &Facts, now: i64) -> Edit {
 /// What a job asks for in turn that took more memory than it asked for.
 pub(crate) const RETRY_MEMORY: &str = "RetryRequestMemory";
 
-/// The first of a list of amounts of memory that is more than what was asked for.
-pub(crate) fn next_memory(list: &Expr, asked: u64, context: &Context<'_>) -> Option<u64> {
+/// And scratch space.
+pub(crate) const RETRY_DISK: &str = "RetryRequestDisk";
+
+/// The scratch space that a job asks for, in KiB.
+pub(crate) fn disk_asked(context: &Context<'_>) -> Option<u64> {
+    let asked = Expr::parse_old("RequestDisk").ok().and_then(|asked| context.evaluate(&asked).as_i64());
+    asked.and_then(|asked| u64::try_from(asked).ok())
+}
+
+/// The first of a list of amounts that is more than what was asked for.
+pub(crate) fn next(list: &Expr, asked: u64, context: &Context<'_>) -> Option<u64> {
     let Value::List(amounts) = context.evaluate(list) else { return None };
     let amount = |expr: &Expr| context.evaluate(expr).as_f64().filter(|amount| (0.0..9e15).contains(amount));
     amounts.iter().filter_map(amount).map(|amount| amount.ceil() as u64).find(|amount| *amount > asked)

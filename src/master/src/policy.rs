@@ -7,7 +7,7 @@ use vo_core::job::Program;
 use vo_core::pool::{Asks, Decision, Hold, JobState, JobView, Policy, Terms};
 use vo_lang::classad::{Context, Expr, References, Value};
 
-use crate::jobad::{self, Facts, RETRY_MEMORY};
+use crate::jobad::{self, Facts, RETRY_DISK, RETRY_MEMORY};
 
 /// Most steps of one evaluation: far more than policies take, and no more than milliseconds.
 const FUEL: u32 = 100_000;
@@ -16,6 +16,7 @@ const FUEL: u32 = 100_000;
 const JOB_POLICY: u16 = 3;
 const OUT_OF_RESOURCES: u16 = 34;
 const OF_MEMORY: i32 = 102;
+const OF_DISK: i32 = 104;
 const JOB_DURATION: u16 = 46;
 const EXECUTE_DURATION: u16 = 47;
 
@@ -47,24 +48,29 @@ struct Rules {
 const ON_EXIT: [&str; 2] = ["OnExitHold", "OnExitRemove"];
 const DURATIONS: [&str; 2] = ["AllowedJobDuration", "AllowedExecuteDuration"];
 /// In the order in which they are asked.
-const PERIODIC: [&str; 5] = [RETRY_MEMORY, "PeriodicVacate", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"];
+const PERIODIC: [&str; 6] =
+    [RETRY_MEMORY, RETRY_DISK, "PeriodicVacate", "PeriodicHold", "PeriodicRelease", "PeriodicRemove"];
+/// When what a job takes is more than it asked for.
+const RETRIES: [(&str, &str); 2] =
+    [(RETRY_MEMORY, "MemoryUsage > RequestMemory"), (RETRY_DISK, "DiskUsage > RequestDisk")];
 
 /// The policy of such jobs, if they have any.
 pub(crate) fn of(terms: &Terms, program: &Program, facts: &Arc<Facts>) -> Option<Arc<dyn Policy>> {
     let names = || DURATIONS.into_iter().chain(PERIODIC).chain(ON_EXIT);
     let is = |name: &str, known: &str| name.eq_ignore_ascii_case(known);
     // Most jobs have none: they cost no more than this.
-    let retried = terms.requests.iter().find(|(name, _)| name == RETRY_MEMORY);
-    if retried.is_none() && !terms.attributes.iter().any(|(name, _)| names().any(|known| is(name, known))) {
+    let retried = || terms.requests.iter().filter(|(name, _)| RETRIES.iter().any(|(known, _)| name == known));
+    if retried().next().is_none() && !terms.attributes.iter().any(|(name, _)| names().any(|known| is(name, known))) {
         return None;
     }
     let mut all = jobad::asked(terms, program);
-    if let Some(list) = retried.and_then(|(_, list)| Expr::parse_old(list).ok())
-        && let Ok(over) = Expr::parse_old("MemoryUsage > RequestMemory")
-    {
-        // The list stands where others have their reason.
-        all.insert(RETRY_MEMORY, over);
-        all.insert(format!("{RETRY_MEMORY}Reason"), list);
+    for (name, list) in retried() {
+        let over = RETRIES.iter().find(|(known, _)| name == known).map(|(_, over)| Expr::parse_old(over));
+        if let (Some(Ok(over)), Ok(list)) = (over, Expr::parse_old(list)) {
+            // The list stands where others have their reason.
+            all.insert(name.as_str(), over);
+            all.insert(format!("{name}Reason"), list);
+        }
     }
     let rule = |name: &'static str| {
         let expr = all.get(name)?.clone();
@@ -103,7 +109,7 @@ impl Rules {
     /// May it say anything of jobs in this state?
     fn concerns(rule: &Rule, job: &JobView<'_>) -> bool {
         match rule.name {
-            "AllowedJobDuration" | "AllowedExecuteDuration" | "PeriodicVacate" | RETRY_MEMORY => {
+            "AllowedJobDuration" | "AllowedExecuteDuration" | "PeriodicVacate" | RETRY_MEMORY | RETRY_DISK => {
                 job.state == JobState::Running
             }
             "PeriodicHold" => job.state != JobState::Held,
@@ -151,13 +157,17 @@ impl Rules {
         if context.holds(&rule.expr) != Some(true) {
             return None;
         }
-        if rule.name == RETRY_MEMORY {
-            let asked = job.program.memory_mb?;
-            let why =
-                format!("The job used {} MB of memory, and asked for {asked} MB", job.usage.peak_kib.div_ceil(1024));
-            return Some(match jobad::next_memory(rule.reason.as_ref()?, asked, context) {
+        if [RETRY_MEMORY, RETRY_DISK].contains(&rule.name) {
+            let memory = rule.name == RETRY_MEMORY;
+            let asked = if memory { job.program.memory_mb? } else { jobad::disk_asked(context)? };
+            let (used, what, unit, subcode) = match memory {
+                true => (job.usage.peak_kib.div_ceil(1024), "memory", "MB", OF_MEMORY),
+                false => (job.usage.disk_kib, "scratch space", "KB", OF_DISK),
+            };
+            let why = format!("The job used {used} {unit} of {what}, and asked for {asked} {unit}");
+            return Some(match jobad::next(rule.reason.as_ref()?, asked, context) {
                 Some(_) => Decision::Vacate(why),
-                None => Decision::Hold(Hold { why, code: OUT_OF_RESOURCES, subcode: OF_MEMORY }),
+                None => Decision::Hold(Hold { why, code: OUT_OF_RESOURCES, subcode }),
             });
         }
         let (why, subcode) = Rules::reason(rule, "TRUE", context);
@@ -258,7 +268,7 @@ mod tests {
     }
 
     fn attributes_of(all: &[(String, String)]) -> Vec<(String, String)> {
-        all.iter().filter(|(name, _)| name == RETRY_MEMORY).cloned().collect()
+        all.iter().filter(|(name, _)| name == RETRY_MEMORY || name == RETRY_DISK).cloned().collect()
     }
 
     fn told(decision: Option<Decision>) -> String {
@@ -360,6 +370,10 @@ mod tests {
         check(&retry("{50, RequestMemory * 2}"), there, fate, "vacate");
         check(&retry("{min({RequestMemory * 2, 100})}"), there, fate, "hold 34/102");
         check(&retry("{200}"), running, fate, "-");
+        let disk = |asked: &'static str, list: &'static str| [("RequestDisk", asked), ("RetryRequestDisk", list)];
+        check(&disk("60", "{50, RequestDisk * 2}"), there, fate, "vacate");
+        check(&disk("60", "{60}"), there, fate, "hold 34/104");
+        check(&disk("70", "{90}"), there, fate, "-");
         check(&[("PeriodicHold", "Site == \"mesa\" && RemoteHost == \"slot3@n7\"")], there, itself, "hold 3/0");
         check(&[("PeriodicHold", "Site == \"tundra\"")], there, itself, "-");
         check(&[("AllowedExecuteDuration", "99")], running, fate, "hold 47/0");

@@ -52,6 +52,7 @@ COMMANDS = {
     "request_cpus": some("1", "4", "$(n)", "undefined", "$(n) * 2", "ifThenElse(1 > 0, 3, 4)"),
     "request_memory": some("1", "100", "2GB", "1.5 G", "$(n)000", "undefined", "512M", "0", "1024 * $(n)", "ifThenElse(isUndefined(MemoryUsage), 1000, 2 * MemoryUsage)", "2 * 512 + 0.5"),
     "request_disk": some("1000", "2GB", "1M", "0", "undefined", "$(n) * 1024 * 1024"),
+    "retry_request_disk": some("2GB", "2GB, 4GB", "RequestDisk * $(n)"),
     "request_gpus": some("0", "1", "$(n)"),
     "request_widgets": some("0", "2", "$(n)", '"abc"', "true", "$(n) + 1"),
     "requirements": requirements,

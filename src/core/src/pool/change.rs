@@ -32,6 +32,9 @@ pub struct Edit {
     /// Is this what the jobs' own expressions say? If not, they are not asked any more for what is changed.
     #[cbor(n(8), default)]
     pub anew: bool,
+    /// Scratch space, in KiB: the jobs' attribute `RequestDisk`, to which their requirements may refer.
+    #[n(9)]
+    pub disk_kib: Option<u64>,
 }
 
 impl Edit {
@@ -62,6 +65,7 @@ impl Edit {
         is("Cpus") && self.cpus.is_some()
             || is("Memory") && self.memory_mb.is_some()
             || is("GPUs") && self.gpus.is_some()
+            || is("Disk") && self.disk_kib.is_some()
             || self.resources.iter().any(|(name, _)| is(name))
     }
 
@@ -70,7 +74,13 @@ impl Edit {
             Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
             None => old.clone(),
         };
+        let mut attributes = terms.attributes.clone();
+        if let Some(disk) = self.disk_kib {
+            attributes.retain(|(name, _)| !name.eq_ignore_ascii_case("RequestDisk"));
+            attributes.push(("RequestDisk".into(), disk.to_string()));
+        }
         Terms {
+            attributes,
             priority: self.priority.unwrap_or(terms.priority),
             requirements: text(&self.requirements, &terms.requirements),
             rank: text(&self.rank, &terms.rank),
@@ -92,6 +102,7 @@ impl core::fmt::Display for Edit {
             text("accounting_group", &self.accounting_group),
             number("request_cpus", self.cpus.map(Into::into)),
             number("request_memory", self.memory_mb.map(Into::into)),
+            number("request_disk", self.disk_kib.map(Into::into)),
             number("request_gpus", self.gpus.map(Into::into)),
         ];
         let resources = self.resources.iter().map(|(name, count)| Some(format!("request_{name} = {count}")));
@@ -203,7 +214,7 @@ impl Pool {
                 continue;
             };
             let Some(edit) = self.view(*id).map(|view| self.judge.0.anew(&view)) else { continue };
-            if edit.of_program(&group.body) == *group.body {
+            if edit.of_program(&group.body) == *group.body && edit.disk_kib.is_none() {
                 continue;
             }
             match edits.last_mut() {

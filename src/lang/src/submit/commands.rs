@@ -79,6 +79,7 @@ pub(super) const REQUEST_GPUS: &[&str] = &["request_gpus", "requestgpus"];
 pub(super) const RETRY_MEMORY: &[&str] = &["retry_request_memory"];
 pub(super) const RETRY_MEMORY_INCREASE: &[&str] = &["retry_request_memory_increase"];
 pub(super) const RETRY_MEMORY_MAX: &[&str] = &["retry_request_memory_max"];
+pub(super) const RETRY_DISK: &[&str] = &["retry_request_disk"];
 pub(super) const SHOULD_TRANSFER: &[&str] = &["should_transfer_files", "shouldtransferfiles"];
 pub(super) const WHEN_TO_TRANSFER: &[&str] = &["when_to_transfer_output", "whentotransferoutput"];
 pub(super) const TRANSFER_EXECUTABLE: &[&str] = &["transfer_executable", "transferexecutable"];
@@ -255,6 +256,7 @@ const COMMANDS: &[Command] = &[
     plain(RETRY_MEMORY, Acted),
     plain(RETRY_MEMORY_INCREASE, Acted),
     plain(RETRY_MEMORY_MAX, Acted),
+    plain(RETRY_DISK, Acted),
     plain(CONTAINER_IMAGE, Acted),
     plain(DOCKER_IMAGE, Acted),
     with(&["encrypt_execute_directory", "encryptexecutedirectory"], Refused(FALSE), "EncryptExecuteDirectory", Boolean),
@@ -316,7 +318,6 @@ const COMMANDS: &[Command] = &[
             "primaryunixgroup",
             "public_input_files",
             "publicinputfiles",
-            "retry_request_disk",
             "scitokens_file",
             "scitokensfile",
             "send_credential",

@@ -121,7 +121,7 @@ pub struct JobAd {
     /// How much that is at submission, of those that have a number then.
     pub counted: Vec<(String, u32)>,
     /// Requests that are to be asked again after each attempt, by attribute: expressions that refer to other attributes, and, as
-    /// `RetryRequestMemory`, a list of what a job asks for in turn that took more memory than it asked for.
+    /// `RetryRequestMemory` and `RetryRequestDisk`, lists of what a job asks for in turn that took more than it asked for.
     pub requests: Vec<(String, String)>,
     /// Which machines suit, a ClassAd expression, without what the rest of the ad demands; see [`JobAd::demands`].
     pub requirements: Option<String>,

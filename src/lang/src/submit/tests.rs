@@ -979,6 +979,10 @@ fn requests_are_asked_before_the_first_attempt_and_again() {
     );
     assert_eq!(list("retry_request_memory_increase = RequestMemory + 500"), retry("{RequestMemory + 500}"));
     assert!(ad("request_memory = 1G\nretry_request_memory = lots of").is_err());
+    assert_eq!(
+        list("retry_request_disk = 2 GB, RequestDisk * 4, 512"),
+        [("RetryRequestDisk".to_owned(), "{2097152,RequestDisk * 4,512}".to_owned())]
+    );
     let of = ad("request_Fpgas = 1 + NumJobStarts\nrequest_Lasers = 2\nrequest_kind = \"big\"").unwrap();
     assert_eq!(of.counted, [("Fpgas".to_owned(), 1), ("Lasers".to_owned(), 2)]);
     assert_eq!(of.requests, [("RequestFpgas".to_owned(), "1 + NumJobStarts".to_owned())]);

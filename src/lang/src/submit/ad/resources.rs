@@ -59,27 +59,40 @@ impl Builder<'_, '_> {
         let resources = self.resources()?.into_iter().filter(|(_, text)| varies(text));
         requests.extend(resources.map(|(name, text)| (format!("Request{name}"), text)));
         requests.extend(self.retry_memory()?.map(|list| ("RetryRequestMemory".to_owned(), list)));
+        if let Some((text, at)) = self.constant(commands::RETRY_DISK)? {
+            requests.push(("RetryRequestDisk".to_owned(), self.sizes(&text, at, 1 << 10)?));
+        }
         Ok(requests)
     }
 
-    /// What a job asks for in turn that took more memory than it asked for, as a list.
-    fn retry_memory(&self) -> Result<Option<String>, Refused> {
-        let megabytes = |text: &str, at: u32| match parse_bytes(text, 1 << 20) {
-            Ok(bytes) => Ok(bytes.div_ceil(1 << 20).to_string()),
+    /// A size in units of `unit` bytes, or an expression.
+    fn size_or_expression(&self, text: &str, at: u32, unit: u64) -> Result<String, Refused> {
+        match parse_bytes(text, unit) {
+            Ok(bytes) => Ok(bytes.div_ceil(unit).to_string()),
             Err(_) if Expr::parse_old(text).is_ok() => Ok(text.to_owned()),
             Err(expected) => {
                 let message = format!("`{}` is no size", show(text.as_bytes()));
                 self.refuse(at, message, &format!("{expected}, or an expression"))
             }
-        };
+        }
+    }
+
+    /// Several of these, as a list.
+    fn sizes(&self, text: &str, at: u32, unit: u64) -> Result<String, Refused> {
+        let sizes = parts(text).into_iter().map(|part| self.size_or_expression(part, at, unit));
+        Ok(format!("{{{}}}", sizes.collect::<Result<Vec<_>, _>>()?.join(",")))
+    }
+
+    /// What a job asks for in turn that took more memory than it asked for, as a list.
+    fn retry_memory(&self) -> Result<Option<String>, Refused> {
+        let megabytes = |text: &str, at: u32| self.size_or_expression(text, at, 1 << 20);
         let (increase, most) =
             (self.constant(commands::RETRY_MEMORY_INCREASE)?, self.constant(commands::RETRY_MEMORY_MAX)?);
         if let Some((text, at)) = self.constant(commands::RETRY_MEMORY)? {
             if let Some((_, at)) = increase {
                 self.report.warn(at, "`retry_request_memory_increase` is ignored: `retry_request_memory` is set");
             }
-            let sizes = parts(&text).into_iter().map(|part| megabytes(part, at));
-            return Ok(Some(format!("{{{}}}", sizes.collect::<Result<Vec<_>, _>>()?.join(","))));
+            return self.sizes(&text, at, 1 << 20).map(Some);
         }
         let Some((text, at)) = increase else { return Ok(None) };
         let text = megabytes(&text, at)?;

@@ -307,6 +307,8 @@ pub(super) struct Printf {
     before: String,
     left: bool,
     zeros: bool,
+    /// Hexadecimal and octal numbers tell that they are.
+    marked: bool,
     sign: &'static str,
     width: usize,
     precision: Option<usize>,
@@ -350,6 +352,7 @@ impl Printf {
                         match flag {
                             '-' => made.left = true,
                             '0' => made.zeros = true,
+                            '#' => made.marked = true,
                             '+' => made.sign = "+",
                             ' ' if made.sign.is_empty() => made.sign = " ",
                             _ => {}
@@ -384,6 +387,7 @@ impl Printf {
         let Some(letter) = self.letter else { return Some(self.before.clone()) };
         let value = Expr::parse_old(cell).ok().and_then(|expr| expr.as_literal().cloned());
         let signed = |negative: bool| if negative { "-" } else { self.sign };
+        let mark = |mark: &'static str, number: i64| if self.marked && number != 0 { mark } else { "" };
         let (sign, mut digits) = match (letter, &value) {
             ('v', Some(Value::String(text))) => ("", text.to_str_lossy().into_owned()),
             ('v' | 'V' | 'r', _) => ("", cell.to_owned()),
@@ -393,9 +397,9 @@ impl Printf {
             ('d' | 'i' | 'u' | 'x' | 'X' | 'o', Some(value)) => {
                 let number = value.as_i64().or_else(|| value.as_f64().map(|real| real as i64))?;
                 match letter {
-                    'x' => ("", format!("{number:x}")),
-                    'X' => ("", format!("{number:X}")),
-                    'o' => ("", format!("{number:o}")),
+                    'x' => (mark("0x", number), format!("{number:x}")),
+                    'X' => (mark("0X", number), format!("{number:X}")),
+                    'o' => (mark("0", number), format!("{number:o}")),
                     _ => (signed(number < 0), number.unsigned_abs().to_string()),
                 }
             }
@@ -706,6 +710,9 @@ mod tests {
         check("%V|", "\"root\"", Some("\"root\"|"));
         check("%v|", "\"root\"", Some("root|"));
         check("%x", "255", Some("ff"));
+        check("%#x", "255", Some("0xff"));
+        check("%#06x", "255", Some("0x00ff"));
+        check("%#o", "0", Some("0"));
         check("%8.2f|", "12", Some("   12.00|"));
         check("%e", "12345.678", Some("1.234568e+04"));
         check("%g", "0.5", Some("0.5"));

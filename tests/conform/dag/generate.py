@@ -66,9 +66,35 @@ def dag(r, files, depth):
     return "\n".join(lines) + "\n"
 
 
+ODD = [text for line in open(__file__.replace("generate.py", "odd.txt"), encoding="utf-8") if not line.startswith("# What") for text in line.rstrip("\n").split("|")]
+ODD_FILES = {
+    "i.dag": "JOB I i\n",
+    "s.dag": "JOB X x\nJOB Y y\nPARENT X CHILD Y\n",
+    "s2.dag": "SPLICE T s.dag\nJOB Z z\nPARENT T CHILD Z\n",
+    "s3.dag": "FINAL F f\nJOB X x\n",
+    "s4.dag": "SPLICE Q s4.dag\n",
+    "e.dag": "",
+    "p.dag": "JOB X x\nJOB Y y\nPIN_IN X 1\nPIN_OUT Y 1\n",
+    "sub/d.dag": "JOB X x\nINCLUDE j.dag\n",
+    "sub/j.dag": "JOB J j\n",
+    "c": "DAGMAN_MAX_JOBS_IDLE = 5\n",
+    "d": "",
+}
+
+
+def odd(r):
+    """Lines that nobody would write, after two nodes, or before them."""
+    lines = [r.choice(ODD).replace("~", "\n").replace("\\r", "\r").replace("\\v", "\v") for _ in range(r.choice([1, 1, 2]))]
+    lines.insert(r.choice([0, 0, 0, len(lines)]), "JOB A a.sub\nJOB B b.sub")
+    return {"main.dag": "\n".join(lines) + "\n", **ODD_FILES}
+
+
 seed, count = map(int, sys.argv[1:])
 for number in range(count):
     r = random.Random(f"{seed} {number}")
     files = {}
+    if r.random() < 0.25:
+        print(json.dumps(odd(r)))
+        continue
     files["main.dag"] = dag(r, files, 0)
     print(json.dumps(files))

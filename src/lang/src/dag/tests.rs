@@ -252,6 +252,8 @@ fn faults_are_explained() {
         ("JOB A a\nFINAL F f\nFINAL G g", "x.dag:3:1: error: a second `FINAL` node; `F` is one (line 2)"),
         ("JOB A a\nRETRY A -1", "x.dag:2:9: error: `-1` can't stand here, expected a number that is not negative"),
         ("JOB A a\nRETRY A 3x", "x.dag:2:9: error: `3x` can't stand here"),
+        ("JOB A a\nRETRY A 2147483648", "x.dag:2:9: error: `2147483648` can't stand here"),
+        ("JOB A a\nMAXJOBS c 2147483648", "x.dag:2:11: error: `2147483648` can't stand here"),
         ("JOB A a\nRETRY A 3 UNLESS-EXIT", "x.dag:2:22: error: the line ends too early, expected an exit code"),
         ("FINAL F f\nRETRY F 1", "x.dag:2:7: error: node `F` can't be tried again"),
         (

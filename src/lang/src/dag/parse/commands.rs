@@ -180,7 +180,7 @@ impl Parser<'_> {
                         status.always = true;
                     } else {
                         status.interval_s =
-                            integer(&word, at, "a number of seconds, or `ALWAYS-UPDATE`", 0, i64::from(u32::MAX))?;
+                            integer(&word, at, "a number of seconds, or `ALWAYS-UPDATE`", 0, i64::from(i32::MAX))?;
                     }
                 }
                 if !splice && self.dag.status_file.is_none() {
@@ -244,7 +244,7 @@ impl Parser<'_> {
             "RETRY" => {
                 let node = need(lexer, "a node")?;
                 let (word, at) = need(lexer, "how often the node is tried again")?;
-                let retries = integer(&word, at, "a number that is not negative", 0, i64::from(u32::MAX))?;
+                let retries = integer(&word, at, "a number that is not negative", 0, i64::from(i32::MAX))?;
                 let mut unless = None;
                 if let Some((word, at)) = lexer.word()? {
                     if !is(&word, "UNLESS_EXIT") {
@@ -307,7 +307,7 @@ impl Parser<'_> {
                 let (word, at) = need(lexer, "how many of the node's jobs may fail")?;
                 let mut percent = word.ends_with('%');
                 let value =
-                    integer(word.trim_end_matches('%'), at, "a number or a percentage", 0, i64::from(u32::MAX))?;
+                    integer(word.trim_end_matches('%'), at, "a number or a percentage", 0, i64::from(i32::MAX))?;
                 if !percent && lexer.peek()?.is_some_and(|(word, _)| word == "%") {
                     lexer.word()?;
                     percent = true;
@@ -357,7 +357,7 @@ impl Parser<'_> {
             "MAXJOBS" => {
                 let (name, _) = need(lexer, "a category")?;
                 let (word, at) = need(lexer, "a number of nodes")?;
-                let limit = integer(&word, at, "a number that is not negative", 0, i64::from(u32::MAX))?;
+                let limit = integer(&word, at, "a number that is not negative", 0, i64::from(i32::MAX))?;
                 end(lexer)?;
                 let category = self.category(scope, &name);
                 if let Some(category) = self.dag.categories.get_mut(category as usize) {
@@ -492,7 +492,7 @@ impl Parser<'_> {
                     let status = signed(&status, at, "an exit code")?;
                     let (seconds, at) = need(lexer, "a number of seconds")?;
                     script.defer =
-                        Some((status, integer(&seconds, at, "a number of seconds", 0, i64::from(u32::MAX))?));
+                        Some((status, integer(&seconds, at, "a number of seconds", 0, i64::from(i32::MAX))?));
                 }
                 () if is(&word, "DEBUG") => {
                     let (file, _) = need_unquoted(lexer, "a file")?;

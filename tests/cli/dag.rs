@@ -323,6 +323,16 @@ fn a_dag_is_a_job_with_a_number_of_the_clusters() {
     assert_eq!(ask("condor_hold 2").ok().stdout, "All jobs in cluster 2 have been held\n");
     assert_eq!(ask("condor_hold 2.0").code(1).stderr, "Job 2.0 already held\n");
     assert_eq!(ask("q -hold -af:j HoldReasonCode").ok().stdout, "2.0 1\n");
+    for name in ["2.0", "2", "job 2.0", "cluster 2"] {
+        let why = ask(&format!("why {name}")).ok().stdout;
+        assert!(why.starts_with("job 2.0: held: by the user\n"), "{name}: {why}");
+        assert!(why.contains("submitted DAG x.dag of 2 node(s)") && why.contains("`release 2`"), "{name}: {why}");
+    }
+    ask("why job 2").code(2).says(["there is no job 2"]);
+    let detail = ask("log --json 2.0").ok().json();
+    assert_eq!((&detail[0]["state"], &detail[0]["events"][0]["text"]), (&"held".into(), &"submitted".into()));
+    assert_eq!(detail[0]["log"], home.work("x.dag.dagman.log").to_str().unwrap());
+    ask("log 2.1").code(2).says(["there is no job 2.1"]);
     assert_eq!(ask("condor_release 2.0").ok().stdout, "Job 2.0 released\n");
     // The number stays taken when the master is killed, and so does the DAG.
     let sessions = home.vo(["-l", "--json"]).ok().json();
@@ -341,6 +351,8 @@ fn a_dag_is_a_job_with_a_number_of_the_clusters() {
     assert_eq!(ask("q -nobatch -af ClusterId").ok().stdout, "");
     let ended = ask("history -af ClusterId JobStatus ExitCode -const 'JobUniverse == 7'").ok().stdout;
     assert_eq!(ended, "2 3 undefined\n4 4 0\n");
+    assert!(ask("why 4").ok().stdout.starts_with("job 4.0: completed with exit code 0\n"));
+    assert!(ask("log 2.0").ok().stdout.ends_with(" removed\n"));
     end(&home);
 }
 

@@ -3,7 +3,7 @@
 use vo_core::pool::{self, Change, End};
 use vo_lang::classad::{Ad, Context};
 use vo_wire::WireError;
-use vo_wire::dag::Order;
+use vo_wire::dag::{DagRow, Order};
 use vo_wire::link::ProxyInfo;
 
 use super::*;
@@ -514,7 +514,15 @@ impl Master {
 
     fn show_job(&mut self, id: u64, job: JobId) {
         let Some(view) = self.pool.view(job) else {
-            drop(self.select(id, &[ctl::Pick::Job(job)]));
+            match self.dag_of(job).map(|dag| self.show_dags_job(&dag)) {
+                Some(detail) => {
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.send(&detail);
+                        client.done();
+                    }
+                }
+                None => drop(self.select(id, &[ctl::Pick::Job(job)])),
+            }
             return;
         };
         let program = view.program.filled(&view.row);
@@ -538,6 +546,25 @@ impl Master {
         if let Some(client) = self.clients.get_mut(&id) {
             client.send(&detail);
             client.done();
+        }
+    }
+
+    /// The DAG that is this job.
+    pub(super) fn dag_of(&self, job: JobId) -> Option<DagRow> {
+        self.dags.chosen(&Select { clusters: BTreeSet::new(), jobs: [job].into() }).pop()
+    }
+
+    fn show_dags_job(&self, dag: &DagRow) -> ctl::JobDetail {
+        let row = self.dags.job(dag, &self.facts).row;
+        let log = Path::new(OsStr::from_bytes(&dag.directory)).join(format!("{}.dagman.log", dag.file));
+        ctl::JobDetail {
+            initialdir: dag.directory.clone(),
+            output: None,
+            error: None,
+            log: Some(log.into_os_string().into_vec()),
+            events: events(&row, row.exit_code.map(End::Exited)),
+            partials: Vec::new(),
+            row,
         }
     }
 

@@ -1,8 +1,10 @@
 //! Why a job, a cluster, a proxy or a site is as it is: from the journal, the pool, what the sites told, and the sites themselves.
 
+use vo_core::dag::State;
 use vo_core::pool::{Present, Record, SiteFacts, Step, Trail};
 use vo_core::time::span;
 use vo_store::Past;
+use vo_wire::dag::DagRow;
 
 use super::*;
 use crate::history::cut;
@@ -56,6 +58,7 @@ fn readers() -> &'static Semaphore {
 enum Meant {
     Job(JobId),
     Cluster(u32),
+    Dag(u32),
     Proxy(SiteId, ProxyId),
     Site(SiteId),
 }
@@ -74,6 +77,12 @@ impl Master {
             Ok(Meant::Cluster(cluster)) => {
                 let answer = self.why_cluster(cluster);
                 self.because(client, answer);
+            }
+            Ok(Meant::Dag(dag)) => {
+                if let Some(dag) = self.dag_of(JobId { cluster: dag, proc: 0 }) {
+                    let answer = self.why_dag(&dag);
+                    self.because(client, answer);
+                }
             }
             Ok(Meant::Site(site)) => self.ask_agent(client, site, None),
             Ok(Meant::Proxy(site, proxy)) => self.ask_agent(client, site, Some(proxy)),
@@ -116,6 +125,11 @@ impl Master {
         {
             found.push(Meant::Cluster(cluster));
         }
+        // A DAG is a job, whose number is a cluster's.
+        let job = name.parse().ok().filter(|_| wanted(ctl::Subject::Job));
+        let cluster = name.parse().ok().filter(|_| wanted(ctl::Subject::Cluster));
+        let job = job.or(cluster.map(|cluster| JobId { cluster, proc: 0 }));
+        found.extend(job.and_then(|job| self.dag_of(job)).map(|dag| Meant::Dag(dag.dag)));
         for (site, id) in self.sites.iter().zip((0..).map(SiteId)) {
             if wanted(ctl::Subject::Site) && site.conf.name == name {
                 found.push(Meant::Site(id));
@@ -160,6 +174,7 @@ impl Master {
         match meant {
             Meant::Job(job) => (format!("job {job}"), format!("`why job {job}`")),
             Meant::Cluster(cluster) => (format!("cluster {cluster}"), format!("`why cluster {cluster}`")),
+            Meant::Dag(dag) => (format!("DAG {dag}"), format!("`why job {dag}.0`")),
             Meant::Site(_) => (format!("site {name}"), format!("`why site {name}`")),
             Meant::Proxy(site, proxy) => {
                 let site = self.name_of(*site);
@@ -261,6 +276,44 @@ impl Master {
         }
         let answer = self.answer(ctl::Subject::Job, job.to_string(), present, steps, notes);
         self.because(client, answer);
+    }
+
+    fn why_dag(&self, dag: &DagRow) -> ctl::Because {
+        let job = self.dags.job(dag, &self.facts).row;
+        let step = |at_ms, by: &str, text| ctl::WhyStep { at_ms, by: by.into(), text };
+        let nodes = |states: &[State]| states.iter().map(|state| dag.of(*state)).sum::<u32>();
+        let text = format!("submitted DAG {} of {} node(s)", dag.file, dag.total());
+        let mut steps = vec![step(Some(dag.submitted_ms), "you", text)];
+        let state = match (job.state, job.exit_code) {
+            (ctl::JobState::Held, _) => format!("held: {}", job.reason.unwrap_or_default()),
+            (ctl::JobState::Removed, _) => "removed".to_owned(),
+            (ctl::JobState::Completed, code) => format!("completed with exit code {}", code.unwrap_or_default()),
+            _ if dag.halted => "running, but halted".to_owned(),
+            _ => "running".to_owned(),
+        };
+        if let Some(at) = dag.ended_ms {
+            steps.push(step(Some(at), "master", state.clone()));
+        }
+        let (done, failed) = (nodes(&[State::Done]), nodes(&[State::Failed]));
+        steps.push(step(None, "master", format!("{done} node(s) are done, {failed} have failed")));
+        steps.extend(dag.problem.iter().map(|why| step(None, "master", format!("last problem: {why}"))));
+        let mut next = Vec::new();
+        if dag.code.is_none() {
+            if dag.paused {
+                next.push(format!("`release {}`: until then nothing new begins", dag.dag));
+            } else if dag.halted {
+                next.push(format!("`dag resume {}`, or the end of what runs", dag.dag));
+            }
+            let waits = [
+                (nodes(&[State::Submitting, State::Submitted]), "node(s), whose jobs are submitted"),
+                (nodes(&[State::Pre, State::Post]), "node(s), whose scripts run"),
+                (nodes(&[State::Ready]), "node(s), which are to be submitted"),
+                (nodes(&[State::NotReady]), "node(s), which wait for others"),
+            ];
+            next.extend(waits.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+            next.push(format!("`dag {}` shows them", dag.dag));
+        }
+        ctl::Because { subject: ctl::Subject::Job, name: job.id.to_string(), state, steps, next, notes: Vec::new() }
     }
 
     fn why_cluster(&self, cluster: u32) -> ctl::Because {

@@ -276,8 +276,9 @@ impl Node {
             .standard(input.as_deref(), output.as_deref(), error.as_deref(), append)
             .map_err(|(e, path)| self.verdict_in_place(&e, "open", path, &home))?;
         let (ad, file) = (prepared.ad(id.job), self.job_ad(id));
-        if !ad.is_empty() {
-            fs::write(&file, ad).map_err(|e| verdict(&e, "write", &file))?;
+        // Where the node has no room for it, a job that needs none of the node's otherwise runs without.
+        if !ad.is_empty() && fs::write(file, ad).is_err() {
+            self.forget(id);
         }
         self.spawn(prepared, given, &executable, &home, None, standard).map_err(|e| {
             self.forget(id);
@@ -444,8 +445,8 @@ impl Node {
             command
                 .env("_CONDOR_MACHINE_AD", own_scratch.map_or_else(|| file.clone(), |scratch| scratch.join(SLOT_AD)));
         }
-        if !prepared.ads[0].0.is_empty() {
-            let file = own_scratch.map_or_else(|| self.job_ad(id), |scratch| scratch.join(JOB_AD));
+        let file = own_scratch.map_or_else(|| self.job_ad(id), |scratch| scratch.join(JOB_AD));
+        if !prepared.ads[0].0.is_empty() && file.exists() {
             command.env("_CONDOR_JOB_AD", file);
         }
         command

@@ -330,12 +330,20 @@ fn a_dag_or_a_named_batch_is_one_line_of_the_batch_view() {
             })
             .collect()
     };
-    let expected = ["x.dag+1 _ _ 4 _ 4 2.0 ... 3.1", "never.sub _ _ 2 _ 2 4.0-1", "sim _ _ 3 _ 4 5.0 ... 6.1"];
+    // Of a DAG, nodes are told; where a condition leaves its own job out, jobs.
+    let expected = ["x.dag+1 _ _ 4 _ 2 2.0 ... 3.1", "never.sub _ _ 2 _ 2 4.0-1", "sim _ _ 3 _ 4 5.0 ... 6.1"];
     assert_eq!(rows("q"), expected);
     assert_eq!(
         rows("q -const 'ProcId == 1'"),
         ["x.dag+1 _ _ 2 _ 2 2.1 ... 3.1", "never.sub _ _ 1 _ 1 4.1", "sim _ _ 1 _ 2 5.1 ... 6.1"]
     );
+    // A DAG that has no job yet is there all the same.
+    home.script("hang", "#!/bin/sh\nexec sleep 600\n");
+    home.write("y.dag", "JOB A never.sub\nSCRIPT PRE A hang\n");
+    ask(&home, "submit y.dag").ok();
+    assert_eq!(rows("q")[3..], ["y.dag+7 _ _ _ _ 1 7.0"]);
+    assert_eq!(rows("q 7"), ["y.dag+7 _ _ _ _ 1 7.0"]);
+    assert_eq!(rows("q 4")[..], expected[1..2]);
     ask(&home, "hold --batch-name sim").ok();
     assert_eq!(rows("q 5-6"), ["sim _ _ _ 3 4 5.0 ... 6.1"]);
     leave(&home);

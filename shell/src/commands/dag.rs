@@ -98,7 +98,7 @@ fn until_done(master: &mut Master, mut each: impl FnMut(&vo_wire::Frame) -> Resu
     }
 }
 
-fn rows(master: &mut Master) -> Result<Vec<DagRow>> {
+pub(super) fn rows(master: &mut Master) -> Result<Vec<DagRow>> {
     let mut rows = Vec::new();
     master.send(&ListDags {})?;
     until_done(master, |frame| {

@@ -9,16 +9,18 @@ use clap::{Args, Parser};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use vo_core::JobId;
+use vo_core::dag::State;
 use vo_wire::control::{
     AdRows, ClusterRow, ClusterRows, Columns, Counts, JobRow, JobRows, JobState, ListClusters, ListJobs, Pick,
     SessionDetail, ShowSession, Subject,
 };
+use vo_wire::dag::DagRow;
 
 use lines::Head;
 pub(super) use lines::{end, memory, state_name};
 
 use super::ads::{Format, Shown, expression};
-use super::{Asking, Place, pick, why};
+use super::{Asking, Place, dag, pick, why};
 use crate::client::Master;
 use crate::error::{Error, ExitCode, Result};
 use crate::table::{JsonList, now_ms, stdout, written};
@@ -285,6 +287,9 @@ pub(super) fn queue(arguments: Queue) -> Result<ExitCode> {
         clusters.retain(|c| states.is_empty() || listed(c));
         if !totals {
             let mut batches = batches(&clusters, &picks);
+            if jobs.constraint.is_none() {
+                with_dags(&mut batches, &dag::rows(&mut master)?, &picks);
+            }
             batches.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
             head.clusters(&batches).write(&mut out).and_then(|()| writeln!(out)).map_err(written)?;
         }
@@ -511,6 +516,8 @@ struct Batch {
     ids: String,
     /// Its first and its last job.
     span: (JobId, JobId),
+    /// Nodes of the DAGs that it is of, done and in all.
+    nodes: Option<(u32, u32)>,
 }
 
 /// Clusters of one batch become one line, where the first of them stands.
@@ -536,9 +543,46 @@ fn batches(rows: &[ClusterRow], picks: &[Pick]) -> Vec<Batch> {
             counts: row.counts,
             ids: ids(row, picks),
             span: (job(first), job(last)),
+            nodes: None,
         });
     }
     batches
+}
+
+/// Batches of DAGs that have not ended tell of nodes, also where none has jobs now.
+fn with_dags(batches: &mut Vec<Batch>, dags: &[DagRow], picks: &[Pick]) {
+    let top = |row: &DagRow| {
+        let mut top = row.clone();
+        while let Some(parent) = top.parent.as_ref().and_then(|(parent, _)| dags.iter().find(|row| row.dag == *parent))
+        {
+            top = parent.clone();
+        }
+        top
+    };
+    for row in dags.iter().filter(|row| row.code.is_none()) {
+        let top = top(row);
+        let job = JobId { cluster: top.dag, proc: 0 };
+        let picked = |pick: &Pick| match pick {
+            Pick::Cluster(cluster) => *cluster == job.cluster,
+            Pick::Clusters(first, last) => (*first..=*last).contains(&job.cluster),
+            Pick::Job(picked) => *picked == job,
+            Pick::Jobs(..) | Pick::Name(_) => false,
+        };
+        let name = top.batch();
+        let place = batches.iter().position(|batch| batch.name == name).or_else(|| {
+            (picks.is_empty() || picks.iter().any(picked)).then(|| {
+                let place = batches.partition_point(|batch| batch.span.0 < job);
+                let (counts, ids) = (Counts::default(), job.to_string());
+                let submitted_ms = top.submitted_ms;
+                batches.insert(place, Batch { name, submitted_ms, counts, ids, span: (job, job), nodes: None });
+                place
+            })
+        });
+        if let Some(batch) = place.and_then(|place| batches.get_mut(place)) {
+            let (done, total) = batch.nodes.unwrap_or_default();
+            batch.nodes = Some((done + row.of(State::Done), total + row.total()));
+        }
+    }
 }
 
 /// A job in `--json` listings. Keys are stable; what is not known is null.

@@ -305,6 +305,7 @@ impl Dags {
             directory: bundle.directory.clone(),
             submitted_ms: bundle.submitted_ms,
             tag: bundle.tag.clone(),
+            batch_name: bundle.options.batch_name.clone(),
             attributes: dag.attributes.iter().chain(&bundle.options.append).cloned().collect(),
             ..DagRow::default()
         };
@@ -508,15 +509,12 @@ impl Dags {
         self.batch_of(node::read_tag(tag)?.0)
     }
 
-    fn batch_of(&self, mut number: u32) -> Option<String> {
+    fn batch_of(&self, number: u32) -> Option<String> {
         let mut row = self.row(number)?;
-        while let Some((parent, found)) =
-            row.parent.as_ref().and_then(|(parent, _)| Some((*parent, self.row(*parent)?)))
-        {
-            (number, row) = (parent, found);
+        while let Some(parent) = row.parent.as_ref().and_then(|(parent, _)| self.row(*parent)) {
+            row = parent;
         }
-        let file = row.file.rsplit('/').next().unwrap_or_default();
-        Some(format!("{file}+{number}"))
+        Some(row.batch())
     }
 
     /// Its nodes, while it runs.

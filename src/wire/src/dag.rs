@@ -198,9 +198,18 @@ pub struct DagRow {
     /// Attributes of its ad that it was submitted with, `NAME = EXPRESSION`.
     #[cbor(n(14), default)]
     pub attributes: Vec<String>,
+    /// The name that the user gave the batch of its jobs.
+    #[n(15)]
+    pub batch_name: Option<String>,
 }
 
 impl DagRow {
+    /// What listings call the batch of its jobs, unless it is a node of another DAG.
+    pub fn batch(&self) -> String {
+        let file = self.file.rsplit('/').next().unwrap_or_default();
+        self.batch_name.clone().unwrap_or_else(|| format!("{file}+{}", self.dag))
+    }
+
     /// Nodes in that state.
     pub fn of(&self, state: State) -> u32 {
         self.nodes.get(state as usize).copied().unwrap_or(0)

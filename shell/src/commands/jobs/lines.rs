@@ -66,7 +66,7 @@ impl Head<'_> {
         ]);
         for row in rows {
             let Counts { idle, running, held, completed, .. } = row.counts;
-            let total = row.counts.total();
+            let (completed, total) = row.nodes.unwrap_or((completed, row.counts.total()));
             let mut cells = vec![self.owner.into(), row.name.clone(), self.date(row.submitted_ms)];
             // As wide as condor_q's.
             cells.extend(

@@ -386,6 +386,11 @@ impl Dags {
         self.states.values().filter_map(JobStates::waits_for).min()
     }
 
+    /// Is there more to come in its job state log?
+    pub(crate) fn is_telling(&self, dag: u32) -> bool {
+        self.states.contains_key(&dag)
+    }
+
     /// All that follows from so many records of the pool was done.
     pub(crate) fn records_told(&mut self, records: u64) {
         self.states.retain(|_, states| !states.told(records));

@@ -111,6 +111,9 @@ impl Master {
                 continue;
             };
             let over = row.code.is_some();
+            if over && self.dags.is_telling(*dag) {
+                continue;
+            }
             if over || told.as_ref().is_none_or(|(_, before)| *before != row) {
                 *told = Some((instant, row.clone()));
                 client.send(&DagRows { rows: vec![row] });

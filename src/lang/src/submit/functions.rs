@@ -148,9 +148,14 @@ impl Function {
             }),
             Function::Choice => {
                 let index = number(0, "index")?;
-                let list: Vec<Vec<u8>> = match words.get(1..) {
-                    Some([name]) => match scope.lookup(name) {
-                        Some(list) => list.split(|b| *b == b',').map(|item| item.trim_ascii().to_vec()).collect(),
+                // What is empty is no item.
+                let items: Vec<&[u8]> = words.iter().skip(1).copied().filter(|item| !item.is_empty()).collect();
+                let list: Vec<Vec<u8>> = match items.as_slice() {
+                    [name] => match scope.lookup(name) {
+                        Some(list) => {
+                            let items = list.split(|b| *b == b',').map(<[u8]>::trim_ascii);
+                            items.filter(|item| !item.is_empty()).map(<[u8]>::to_vec).collect()
+                        }
                         None => {
                             return bad(
                                 &format!("there is no list `{}`", shown(name)),
@@ -158,12 +163,15 @@ impl Function {
                             );
                         }
                     },
-                    Some(items) if !items.is_empty() => items.iter().map(|item| item.to_vec()).collect(),
-                    _ => return bad("there is no list to choose from", "`$CHOICE(index, item, item, …)`"),
+                    [] => return bad("there is no list to choose from", "`$CHOICE(index, item, item, …)`"),
+                    items => items.iter().map(|item| item.to_vec()).collect(),
                 };
                 match usize::try_from(index).ok().and_then(|index| list.get(index)) {
                     Some(item) => Ok(item.clone()),
-                    None => bad(&format!("index {index} is out of range"), &format!("0 to {}", list.len() - 1)),
+                    None => bad(
+                        &format!("index {index} is out of range"),
+                        &format!("there are {} item(s), from 0 on", list.len()),
+                    ),
                 }
             }
             Function::Substr => {
@@ -498,11 +506,12 @@ mod tests {
 
     impl Scope for Fixed {
         fn lookup(&self, name: &[u8]) -> Option<Vec<u8>> {
-            let known: [(&[u8], &[u8]); 8] = [
+            let known: [(&[u8], &[u8]); 9] = [
                 (b"n", b"5"),
                 (b"f", b"/a/b/c.d.txt"),
                 (b"q", b"\"a b/c d\""),
                 (b"l", b"a, b,c"),
+                (b"blank", b",x, "),
                 (b"s", b"abcdef"),
                 (b"t", b"\"abc\""),
                 (b"r", b"rel/x"),
@@ -575,8 +584,11 @@ mod tests {
             ("STRING(t,[%s]", "[abc]"),
             ("STRING(t,%s,x", "abc,x"),
             ("STRING(t,x", "`x` is no format for it"),
-            ("CHOICE(0,", "there is no list ``"),
+            ("CHOICE(0,", "there is no list to choose from"),
             ("CHOICE(1,l", "b"),
+            ("CHOICE(1,x,,y", "y"),
+            ("CHOICE(0,blank", "x"),
+            ("CHOICE(1,blank", "index 1 is out of range"),
             ("CHOICE(2,p q, r ,s", "s"),
             ("CHOICE(3,l", "index 3 is out of range"),
             ("CHOICE(0,nope", "there is no list `nope`"),

@@ -156,7 +156,7 @@ fn jobs_are_held_released_and_removed_as_they_ask() {
     assert!(events(&home, 3)[2].starts_with("009 (001.000.000)"));
     submit(&home, &format!("{sleep}allowed_execute_duration = 1\nqueue\n"));
     assert_eq!(once(&home, 2, "held")["reason"], "The job exceeded allowed execute duration of 00:00:01");
-    assert!(home.read("log").contains("Code 47 Subcode 0"));
+    assert!(events(&home, 6)[5].contains("Code 47 Subcode 0"));
     submit(
         &home,
         &format!(

@@ -551,16 +551,12 @@ fn batches(rows: &[ClusterRow], picks: &[Pick]) -> Vec<Batch> {
 
 /// Batches of DAGs that have not ended tell of nodes, also where none has jobs now.
 fn with_dags(batches: &mut Vec<Batch>, dags: &[DagRow], picks: &[Pick]) {
-    let top = |row: &DagRow| {
-        let mut top = row.clone();
+    for row in dags.iter().filter(|row| row.code.is_none()) {
+        let mut top = row;
         while let Some(parent) = top.parent.as_ref().and_then(|(parent, _)| dags.iter().find(|row| row.dag == *parent))
         {
-            top = parent.clone();
+            top = parent;
         }
-        top
-    };
-    for row in dags.iter().filter(|row| row.code.is_none()) {
-        let top = top(row);
         let job = JobId { cluster: top.dag, proc: 0 };
         let picked = |pick: &Pick| match pick {
             Pick::Cluster(cluster) => *cluster == job.cluster,

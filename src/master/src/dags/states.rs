@@ -3,11 +3,10 @@
 //! Events of jobs come when the pool's record of them is durable. What the DAG does by itself may have followed from a record that is not: its
 //! lines wait until all events before them are told.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
-use std::sync::Arc;
+
+use super::*;
 
 /// A try of a node.
 #[derive(Debug)]
@@ -147,6 +146,72 @@ impl JobStates {
 impl Drop for JobStates {
     fn drop(&mut self) {
         self.told(u64::MAX);
+    }
+}
+
+impl Dags {
+    pub(super) fn open_states(&mut self, now: Time, number: u32, active: &Active) {
+        let Some(path) = active.dag.jobstate_log.as_ref().map(|log| active.directory.join(log)) else { return };
+        let recovers = active.base > 0;
+        let mut states = JobStates::open(&path, recovers || active.bundle.rescue.is_some());
+        if recovers {
+            let numbers = JobStates::numbers(&path);
+            for (node, _) in active.dag.written() {
+                let began = match active.run.state(node) {
+                    State::Pre | State::Submitting | State::Submitted | State::Post => true,
+                    State::Ready => active.dag.script(node, ScriptKind::Pre).is_some(),
+                    State::NotReady | State::Done | State::Failed | State::Futile => false,
+                };
+                let name = active.dag.name(node);
+                if let Some(number) = numbers.get(name).filter(|_| began) {
+                    let of = states.begun(node, active.run.retries(node), Some(*number), name, || active.job_tag(node));
+                    if let Some(cluster) = active.run.cluster(node) {
+                        states.submitted(cluster, of);
+                    }
+                }
+            }
+            states.internal(self.seen, now.0, "RECOVERY_STARTED");
+            states.internal(self.seen, now.0, "RECOVERY_FINISHED");
+        } else {
+            states.internal(self.seen, now.0, &format!("DAGMAN_STARTED {number}.0"));
+        }
+        self.states.insert(number, states);
+    }
+
+    /// Tells in its DAG's job state log, if there is one, what becomes of a node; of `last`, no more is told.
+    pub(super) fn tell_state(&mut self, now: Time, dag: u32, node: u32, what: (&str, &str), last: Option<u32>) {
+        if let Some(active) = self.active.get(&dag)
+            && let Some(states) = self.states.get_mut(&dag)
+        {
+            let (tried, name) = (active.run.retries(node), active.dag.name(node));
+            let of = states.begun(node, tried, None, name, || active.job_tag(node));
+            states.node(self.seen, now.0, &of, what, last);
+        }
+    }
+
+    /// For how many records of the pool the next line of a job state log waits, if one does.
+    pub(crate) fn line_waits_for(&self) -> Option<u64> {
+        self.states.values().filter_map(JobStates::waits_for).min()
+    }
+
+    /// Is there more to come in its job state log?
+    pub(crate) fn is_telling(&self, dag: u32) -> bool {
+        self.states.contains_key(&dag)
+    }
+
+    /// All that follows from so many records of the pool was done.
+    pub(crate) fn records_told(&mut self, records: u64) {
+        self.states.retain(|_, states| !states.told(records));
+    }
+
+    /// Tells events of jobs in the job state logs of their DAGs.
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        let cluster = entry.job.cluster;
+        if let Some(states) = self.states.values_mut().find(|states| states.follows(cluster)) {
+            for (job, event) in entry.events() {
+                states.event(entry.at.0, cluster, &job, event);
+            }
+        }
     }
 }
 
